@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The operations of XPMEM, and who serves them in this process.
+
+use crate::error::{Error, Result};
+use crate::uapi;
+use core::ffi::c_int;
+
+/// What a back end does. The arguments are those of the C API and arrive
+/// unchecked: each back end checks them in the order the ABI documents.
+pub trait Backend: Sync {
+    /// Short name, for `XPMEM_DEBUG` and the tool.
+    fn name(&self) -> &'static str;
+
+    /// Version in upstream's notation, e.g. `0x0002_7004`.
+    fn version(&self) -> Result<c_int>;
+
+    /// Exports `[vaddr, vaddr + size)` of this process; answers a segid.
+    fn make(&self, vaddr: usize, size: usize, permit_type: c_int, permit_value: u64)
+        -> Result<i64>;
+
+    /// Withdraws a segment of this process.
+    fn remove(&self, segid: i64) -> Result<()>;
+
+    /// Asks for access to a segment; answers an apid.
+    fn get(&self, segid: i64, flags: c_int, permit_type: c_int, permit_value: u64) -> Result<i64>;
+
+    /// Gives an access permit back, with all its attachments.
+    fn release(&self, apid: i64) -> Result<()>;
+
+    /// Maps `size` bytes at `offset` of the segment behind `apid`; `vaddr` 0
+    /// lets the system choose. Answers the address of the attachment.
+    fn attach(&self, apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<usize>;
+
+    /// Unmaps the attachment that contains `vaddr`.
+    fn detach(&self, vaddr: usize) -> Result<()>;
+}
+
+/// The back end of this process, chosen at the first call.
+///
+/// # Errors
+/// [`Error::Unsupported`] (ENOSYS) where none can serve.
+pub fn current() -> Result<&'static dyn Backend> {
+    let _ = uapi::VERSION;
+    Err(Error::Unsupported)
+}

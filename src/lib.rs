@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Load and store directly in another process's memory.
+//!
+//! One idea carries everything here: *an exported address space is a file
+//! whose offset is the owner's virtual address*. Attaching is mapping that
+//! file; revoking is removing a range of it.
+//!
+//! The map of the house, in reading order:
+//!
+//! | where          | what                                                            |
+//! |----------------|-----------------------------------------------------------------|
+//! | [`capi`]       | the exported C symbols, thin shims over a [`backend::Backend`]  |
+//! | [`backend`]    | the operations and the choice, once per process, of who serves  |
+//! | [`kernel`]     | back end 1: ioctls on `/dev/xpmem`                              |
+//! | [`user`]       | back end 2: no module, no privilege                             |
+//! | [`uapi`]       | the ioctl numbers and structures both speak                     |
+//! | [`error`]      | every way to fail, and its errno                                |
+//! | [`debug`]      | `XPMEM_DEBUG`, the counters and the one line at exit            |
+
+pub mod backend;
+pub mod capi;
+pub mod debug;
+pub mod error;
+pub mod kernel;
+pub mod uapi;
+pub mod user;
