@@ -9,18 +9,26 @@
 //!
 //! | where          | what                                                            |
 //! |----------------|-----------------------------------------------------------------|
-//! | [`capi`]       | the exported C symbols, thin shims over a [`backend::Backend`]  |
-//! | [`backend`]    | the operations and the choice, once per process, of who serves  |
+//! | [`capi`]       | the exported C symbols: thin shims over [`api`]                 |
+//! | [`api`]        | the operations as Rust functions: find the back end, count, log |
+//! | [`backend`]    | what a back end does; the choice, once per process, of who serves |
 //! | [`kernel`]     | back end 1: ioctls on `/dev/xpmem`                              |
 //! | [`user`]       | back end 2: no module, no privilege                             |
 //! | [`uapi`]       | the ioctl numbers and structures both speak                     |
+//! | [`ioctl`]      | `xpmem_ioctl` where there is no device to do it                 |
 //! | [`error`]      | every way to fail, and its errno                                |
 //! | [`debug`]      | `XPMEM_DEBUG`, the counters and the one line at exit            |
+//! | [`process`]    | which process is this: the answer that a fork changes           |
+//! | [`rawsys`]     | raw system calls                                                |
 
+pub mod api;
 pub mod backend;
 pub mod capi;
 pub mod debug;
 pub mod error;
+pub mod ioctl;
 pub mod kernel;
+pub mod process;
+pub mod rawsys;
 pub mod uapi;
 pub mod user;

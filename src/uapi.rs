@@ -5,7 +5,7 @@
 //! and library in the field; the assertions below are its test.
 
 use core::ffi::c_int;
-use core::mem::{offset_of, size_of};
+use core::mem::{offset_of, size_of, MaybeUninit};
 
 pub const VERSION: c_int = 0x7800;
 pub const MAKE: c_int = 0x7801;
@@ -94,3 +94,33 @@ const _: () = {
     assert!(offset_of!(Attach, vaddr) == 24 && offset_of!(Attach, fd) == 32);
     assert!(offset_of!(Attach, flags) == 36);
 };
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An ioctl argument: any bytes are a valid value of it.
+pub trait Plain: Copy + sealed::Sealed {}
+
+macro_rules! plain {
+    ($($name:ident)*) => { $(impl sealed::Sealed for $name {} impl Plain for $name {})* };
+}
+plain!(Make Remove Get Release Attach Detach);
+
+/// An argument whose bytes `fill` has copied from elsewhere.
+pub fn filled<T: Plain, E>(
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), E>,
+) -> Result<T, E> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the slice covers exactly `value` and borrows it, and no byte of
+    // it need be initialised.
+    let bytes = unsafe {
+        core::slice::from_raw_parts_mut(
+            value.as_mut_ptr().cast::<MaybeUninit<u8>>(),
+            size_of::<T>(),
+        )
+    };
+    fill(bytes)?;
+    // SAFETY: `Plain` holds only integers, all initialised (to zero at least).
+    Ok(unsafe { value.assume_init() })
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one home of raw system calls.
+//!
+//! The service tasks of the user back end share the program's memory but have
+//! no thread-local storage of their own, so they must not touch `errno`; and
+//! the allocator, libc's locks and its interposers belong to the program.
+//! Everything here enters the kernel directly and answers `-errno`.
+
+use core::ffi::{c_int, CStr};
+use core::mem::MaybeUninit;
+use core::time::Duration;
+
+/// Enters the kernel.
+///
+/// Answers what the kernel answered: `-4095..=-1` is a negated errno.
+///
+/// # Safety
+/// What the system call `nr` does with these arguments must be sound in the
+/// caller's process: the kernel reads and writes whatever they point to, and
+/// may unmap or replace memory.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub unsafe fn syscall6(
+    nr: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    let ret: isize;
+    // SAFETY: the kernel's x86_64 convention: number in rax, arguments in
+    // rdi, rsi, rdx, r10, r8, r9, answer in rax, rcx and r11 lost. The effects
+    // of the call itself are the caller's promise.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") nr as isize => ret,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            in("r9") f,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+/// Enters the kernel.
+///
+/// Answers what the kernel answered: `-4095..=-1` is a negated errno.
+///
+/// # Safety
+/// What the system call `nr` does with these arguments must be sound in the
+/// caller's process: the kernel reads and writes whatever they point to, and
+/// may unmap or replace memory.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+pub unsafe fn syscall6(
+    nr: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    let ret: isize;
+    // SAFETY: the kernel's aarch64 convention: number in x8, arguments in
+    // x0..x5, answer in x0, everything else preserved. The effects of the call
+    // itself are the caller's promise.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            in("x8") nr,
+            inlateout("x0") a as isize => ret,
+            in("x1") b,
+            in("x2") c,
+            in("x3") d,
+            in("x4") e,
+            in("x5") f,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("XPMEM is ported to x86_64 and aarch64");
+
+/// Enters the kernel with the given number and up to six arguments, each cast
+/// to `usize`. Must stand in an `unsafe` block, like [`syscall6`].
+#[macro_export]
+#[doc(hidden)]
+macro_rules! raw_syscall {
+    (@pad $nr:expr;) => { $crate::rawsys::syscall6($nr as usize, 0, 0, 0, 0, 0, 0) };
+    (@pad $nr:expr; $a:expr) => { $crate::rawsys::syscall6($nr as usize, $a as usize, 0, 0, 0, 0, 0) };
+    (@pad $nr:expr; $a:expr, $b:expr) => {
+        $crate::rawsys::syscall6($nr as usize, $a as usize, $b as usize, 0, 0, 0, 0)
+    };
+    (@pad $nr:expr; $a:expr, $b:expr, $c:expr) => {
+        $crate::rawsys::syscall6($nr as usize, $a as usize, $b as usize, $c as usize, 0, 0, 0)
+    };
+    (@pad $nr:expr; $a:expr, $b:expr, $c:expr, $d:expr) => {
+        $crate::rawsys::syscall6(
+            $nr as usize, $a as usize, $b as usize, $c as usize, $d as usize, 0, 0,
+        )
+    };
+    (@pad $nr:expr; $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {
+        $crate::rawsys::syscall6(
+            $nr as usize, $a as usize, $b as usize, $c as usize, $d as usize, $e as usize, 0,
+        )
+    };
+    (@pad $nr:expr; $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        $crate::rawsys::syscall6(
+            $nr as usize, $a as usize, $b as usize, $c as usize, $d as usize, $e as usize,
+            $f as usize,
+        )
+    };
+    ($nr:expr $(, $arg:expr)* $(,)?) => { $crate::raw_syscall!(@pad $nr; $($arg),*) };
+}
+
+/// Turns a raw answer into a value or an errno.
+#[inline]
+pub fn check(ret: isize) -> Result<usize, c_int> {
+    if (-4095..0).contains(&ret) {
+        Err(-ret as c_int)
+    } else {
+        Ok(ret as usize)
+    }
+}
+
+/// Process id of the caller, as its own PID namespace counts.
+#[inline]
+pub fn getpid() -> i32 {
+    // SAFETY: getpid has no arguments and cannot fail.
+    unsafe { raw_syscall!(libc::SYS_getpid) as i32 }
+}
+
+/// Opens `path` from the current directory. `mode` counts with `O_CREAT`.
+pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
+    // SAFETY: the path is a C string that lives through the call.
+    let ret = unsafe { raw_syscall!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, mode) };
+    check(ret).map(|fd| fd as c_int)
+}
+
+/// Closes a descriptor that the caller owns.
+#[inline]
+pub fn close(fd: c_int) {
+    // SAFETY: no memory is involved; the descriptor is the caller's to close.
+    // Linux releases it whatever close answers, so the answer says nothing.
+    unsafe {
+        raw_syscall!(libc::SYS_close, fd);
+    }
+}
+
+/// One write(2).
+pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize, c_int> {
+    // SAFETY: the kernel reads `bytes.len()` bytes of a live slice.
+    check(unsafe { raw_syscall!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()) })
+}
+
+/// Duplicates `fd` to the lowest free number from `least` up, closed on exec.
+pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, c_int> {
+    // SAFETY: no memory is involved.
+    let ret = unsafe { raw_syscall!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, least) };
+    check(ret).map(|fd| fd as c_int)
+}
+
+/// One ioctl(2) of a device that treats `arg` as an untrusted address. Answers
+/// its value and not only success.
+pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
+    // SAFETY: only XPMEM's commands come here (`kernel::device`), and what
+    // they do to memory is what their caller, an API function, was asked to do.
+    let ret = unsafe { raw_syscall!(libc::SYS_ioctl, fd, cmd, arg) };
+    // 2004 lies within the kernel's range of errnos.
+    check(ret).map(|value| value as c_int)
+}
+
+/// Whether a descriptor is a character device.
+pub fn is_char_device(fd: c_int) -> Result<bool, c_int> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel writes one stat, whose all-zero value is valid too.
+    let stat = unsafe {
+        check(raw_syscall!(libc::SYS_fstat, fd, stat.as_mut_ptr()))?;
+        stat.assume_init()
+    };
+    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFCHR)
+}
+
+/// Gives the processor away for at least `time` (a signal may cut it short).
+pub fn sleep(time: Duration) {
+    let ts = libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos().into(),
+    };
+    // SAFETY: the kernel reads one timespec of this frame; no remainder asked.
+    unsafe {
+        raw_syscall!(libc::SYS_nanosleep, &raw const ts, 0);
+    }
+}
+
+/// Copies from any address of this process: EFAULT instead of a crash where
+/// nothing readable is mapped.
+pub fn peek(addr: usize, into: &mut [MaybeUninit<u8>]) -> Result<(), c_int> {
+    let local = iovec(into.as_mut_ptr().addr(), into.len());
+    let remote = iovec(addr, into.len());
+    // SAFETY: the kernel writes only into the live slice; the other side is
+    // read with fault handling.
+    let ret = check(unsafe {
+        raw_syscall!(
+            libc::SYS_process_vm_readv,
+            getpid(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0
+        )
+    });
+    match ret {
+        Ok(n) if n == into.len() => Ok(()),
+        Ok(_) => Err(libc::EFAULT),
+        // A seccomp profile took it away: a pipe copies with fault handling too.
+        Err(libc::ENOSYS | libc::EPERM) => through_pipe(addr, into.as_mut_ptr().addr(), into.len()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Copies to any address of this process: EFAULT instead of a crash where
+/// nothing writable is mapped.
+pub fn poke(addr: usize, from: &[u8]) -> Result<(), c_int> {
+    let local = iovec(from.as_ptr().addr(), from.len());
+    let remote = iovec(addr, from.len());
+    // SAFETY: the kernel reads the live slice; the other side is written with
+    // fault handling, on behalf of a caller who handed out that address for it.
+    let ret = check(unsafe {
+        raw_syscall!(
+            libc::SYS_process_vm_writev,
+            getpid(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0
+        )
+    });
+    match ret {
+        Ok(n) if n == from.len() => Ok(()),
+        Ok(_) => Err(libc::EFAULT),
+        Err(libc::ENOSYS | libc::EPERM) => through_pipe(from.as_ptr().addr(), addr, from.len()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn iovec(addr: usize, len: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: core::ptr::with_exposed_provenance_mut(addr),
+        iov_len: len,
+    }
+}
+
+/// Copies at most a pipe's worth (`len <= 4096`) from one address to another.
+fn through_pipe(from: usize, to: usize, len: usize) -> Result<(), c_int> {
+    let mut fds: [c_int; 2] = [-1, -1];
+    // SAFETY: the kernel writes two descriptors into the array.
+    check(unsafe { raw_syscall!(libc::SYS_pipe2, fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: read and write handle faults; `peek` and `poke` vouch for the
+    // side that is a slice, their callers for the other.
+    let copied = unsafe {
+        check(raw_syscall!(libc::SYS_write, fds[1], from, len))
+            .and_then(|written| check(raw_syscall!(libc::SYS_read, fds[0], to, written)))
+    };
+    close(fds[0]);
+    close(fds[1]);
+    match copied {
+        Ok(n) if n == len => Ok(()),
+        Ok(_) => Err(libc::EFAULT),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_values_or_errnos() {
+        assert_eq!(check(0), Ok(0));
+        assert_eq!(check(-1), Err(1));
+        assert_eq!(check(-4095), Err(4095));
+        assert_eq!(check(-4096), Ok(-4096isize as usize));
+    }
+
+    #[test]
+    fn six_arguments_arrive_in_order() {
+        // mmap takes six and refuses each that is wrong.
+        // SAFETY: a fresh private mapping, unmapped below by its own address.
+        let map = unsafe {
+            raw_syscall!(
+                libc::SYS_mmap,
+                0,
+                8192,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1isize,
+                0
+            )
+        };
+        let addr = check(map).expect("mmap");
+        // SAFETY: unmaps exactly the mapping made above.
+        let unmapped = unsafe { raw_syscall!(libc::SYS_munmap, addr, 8192) };
+        assert_eq!(check(unmapped), Ok(0));
+        assert_eq!(getpid() as u32, std::process::id());
+    }
+
+    #[test]
+    fn errnos_do_not_touch_errno() {
+        // SAFETY: errno of this thread.
+        unsafe { *libc::__errno_location() = 77 };
+        assert_eq!(
+            open(c"/nonexistent/file", libc::O_RDONLY, 0),
+            Err(libc::ENOENT)
+        );
+        assert_eq!(write(-1, b"x"), Err(libc::EBADF));
+        // SAFETY: errno of this thread.
+        assert_eq!(unsafe { *libc::__errno_location() }, 77);
+    }
+
+    #[test]
+    fn wild_pointers_are_efault() {
+        let source = [7u8; 16];
+        let mut copy = [MaybeUninit::new(0u8); 16];
+        assert_eq!(peek(source.as_ptr().expose_provenance(), &mut copy), Ok(()));
+        // SAFETY: initialised above.
+        assert_eq!(copy.map(|byte| unsafe { byte.assume_init() }), source);
+        let target = copy.as_mut_ptr().expose_provenance();
+        assert_eq!(poke(target, &[9; 16]), Ok(()));
+        for wild in [0usize, 8, 0xffff_8000_0000_0000, usize::MAX - 3] {
+            assert_eq!(peek(wild, &mut copy), Err(libc::EFAULT), "{wild:#x}");
+            assert_eq!(poke(wild, &source), Err(libc::EFAULT), "{wild:#x}");
+        }
+        // Read-only memory: a string of the program.
+        let constant = "0123456789abcdef".as_ptr().expose_provenance();
+        assert_eq!(poke(constant, &source), Err(libc::EFAULT));
+        let from = source.as_ptr().expose_provenance();
+        let to = copy.as_mut_ptr().expose_provenance();
+        assert_eq!(through_pipe(from, to, 16), Ok(()));
+        assert_eq!(through_pipe(8, to, 16), Err(libc::EFAULT));
+        assert_eq!(through_pipe(from, 8, 16), Err(libc::EFAULT));
+        assert_eq!(through_pipe(from, constant, 16), Err(libc::EFAULT));
+    }
+}
