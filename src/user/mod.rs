@@ -1,13 +1,155 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The back end that needs no module and no privilege.
+//!
+//! The exported address space of a process is a sparse memfd whose offset is
+//! the process's virtual address. A page that is in the memfd is a page that is
+//! shared: attaching is mapping the memfd, promotion moves a page of the
+//! program into it, and revocation punches it out again.
+//!
+//! | where           | what                                                         |
+//! |-----------------|--------------------------------------------------------------|
+//! | [`start`]       | the anchor thread and the service task are brought up        |
+//! | [`shared`]      | commands from the program's threads to the service           |
+//! | [`service`]     | the loop: owner and attacher for its process                 |
+//! | [`owner`]       | segments, permissions, requests for pages                    |
+//! | [`promote`]     | the program's memory becomes pages of the memfd              |
+//! | [`revoke`]      | what the program does to them reaches attachers              |
+//! | [`fork`]        | a child gets private copies                                  |
+//! | [`stop`]        | all threads of the program stand still                       |
+//! | [`attacher`]    | permits, attachments, faults                                 |
+//! | [`peers`]       | connections between services                                 |
+//! | [`wire`]        | the messages on them                                         |
+//! | [`rendezvous`]  | how processes find each other                                |
+//! | [`ids`]         | segids and apids                                             |
+//! | [`ranges`]      | the set of promoted ranges                                   |
+//! | [`sys`]         | system calls; all `unsafe` is there                          |
+
+pub mod attacher;
+pub mod fork;
+pub mod ids;
+pub mod owner;
+pub mod peers;
+pub mod promote;
+pub mod ranges;
+pub mod rendezvous;
+pub mod revoke;
+pub mod service;
+pub mod shared;
+pub mod start;
+pub mod stop;
+pub mod sys;
+pub mod wire;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::uapi;
+use core::ffi::c_int;
+use ids::Id;
+use shared::Op;
+use sys::{PAGE, TOP};
+
+/// The user back end: stateless here, its state is in [`shared`].
+struct User;
+
+static USER: User = User;
 
 /// The user back end of this process.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where the kernel lacks what it needs.
+/// None: what the kernel lacks is told by the first call that needs it.
 pub fn backend() -> Result<&'static dyn Backend> {
-    Err(Error::Unsupported)
+    Ok(&USER)
+}
+
+/// Whether revocation has been switched off, to show that the tests notice.
+fn revocation_is_off() -> bool {
+    #[cfg(feature = "fault-injection")]
+    {
+        crate::debug::environment(c"XPMEM_TEST_NO_REVOKE").is_some()
+    }
+    #[cfg(not(feature = "fault-injection"))]
+    {
+        false
+    }
+}
+
+fn call(op: Op, args: [u64; 4]) -> Result<u64> {
+    start::running()
+        .and_then(|shared| shared.call(op, args))
+        .map_err(Error::from_errno)
+}
+
+impl Backend for User {
+    fn name(&self) -> &'static str {
+        "user"
+    }
+
+    fn version(&self) -> Result<c_int> {
+        start::running().map_err(Error::from_errno)?;
+        Ok(uapi::CURRENT_VERSION)
+    }
+
+    fn make(
+        &self,
+        vaddr: usize,
+        size: usize,
+        permit_type: c_int,
+        permit_value: u64,
+    ) -> Result<i64> {
+        if permit_type != uapi::PERMIT_MODE || permit_value & !0o777 != 0 || size == 0 {
+            return Err(Error::Invalid);
+        }
+        if size == uapi::MAXADDR_SIZE {
+            if vaddr != 0 {
+                return Err(Error::Invalid);
+            }
+        } else if vaddr.checked_add(size).is_none_or(|end| end > TOP) || (vaddr | size) % PAGE != 0
+        {
+            return Err(Error::Invalid);
+        }
+        call(Op::Make, [vaddr as u64, size as u64, permit_value, 0]).map(|id| id as i64)
+    }
+
+    fn remove(&self, segid: i64) -> Result<()> {
+        if segid <= 0 {
+            return Err(Error::Invalid);
+        }
+        call(Op::Remove, [segid as u64, 0, 0, 0]).map(drop)
+    }
+
+    fn get(&self, segid: i64, flags: c_int, permit_type: c_int, permit_value: u64) -> Result<i64> {
+        let known = flags == uapi::RDONLY || flags == uapi::RDWR;
+        if segid <= 0 || !known || permit_type != uapi::PERMIT_MODE || permit_value != 0 {
+            return Err(Error::Invalid);
+        }
+        let got = call(Op::Get, [segid as u64, flags as u64, 0, 0]).map(|id| id as i64);
+        match (got, Id::decode(segid)) {
+            (Err(Error::NotFound), Some(id)) if rendezvous::belongs_to_another_user(id.token) => {
+                Err(Error::Denied)
+            }
+            (got, _) => got,
+        }
+    }
+
+    fn release(&self, apid: i64) -> Result<()> {
+        if apid <= 0 {
+            return Err(Error::Invalid);
+        }
+        call(Op::Release, [apid as u64, 0, 0, 0]).map(drop)
+    }
+
+    fn attach(&self, apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<usize> {
+        if apid <= 0 || vaddr % PAGE != 0 || offset % PAGE as i64 != 0 {
+            return Err(Error::Invalid);
+        }
+        let args = [apid as u64, offset as u64, size as u64, vaddr as u64];
+        call(Op::Attach, args).map(|addr| addr as usize)
+    }
+
+    fn detach(&self, vaddr: usize) -> Result<()> {
+        if vaddr == 0 {
+            return Ok(());
+        }
+        call(Op::Detach, [vaddr as u64, 0, 0, 0]).map(drop)
+    }
 }

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The attacher's side: permits, attachments and their faults.
+
+use super::ids::{Id, Kind, SLOTS as IDS};
+use super::peers::{Side, CONNECTIONS};
+use super::service::Service;
+use super::shared::{Op, Shared};
+use super::sys::{mem, net, page_down, page_up, task, uffd, Sys, PAGE, TOP};
+use super::wire::{Message, Status, Verb, WHOLE};
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use core::ffi::c_int;
+
+/// One access permit of this process. All zero is a free one.
+#[derive(Clone, Copy)]
+pub struct Permit {
+    pub used: bool,
+    /// Its segment is gone.
+    pub dead: bool,
+    pub generation: u32,
+    pub connection: usize,
+    pub segid: i64,
+    pub writable: bool,
+    /// The segment's addresses in its owner.
+    pub start: usize,
+    pub end: usize,
+}
+
+/// A piece of an attachment: it may have been cut or moved by the program.
+#[derive(Clone, Copy)]
+pub struct Piece {
+    pub start: usize,
+    pub end: usize,
+    /// The owner's address of `start`.
+    pub source: usize,
+    /// Pieces of one attachment have the same number.
+    pub attachment: u64,
+    pub permit: usize,
+}
+
+const PIECES: usize = 65_536;
+
+/// All attachments of this process, sorted by address, disjoint.
+pub struct Attachments {
+    len: usize,
+    last_number: u64,
+    pieces: [Piece; PIECES],
+}
+
+impl Attachments {
+    /// Index of the first piece that ends above `addr`.
+    fn lower(&self, addr: usize) -> usize {
+        self.pieces[..self.len].partition_point(|p| p.end <= addr)
+    }
+
+    /// The piece that holds `addr`.
+    pub fn at(&self, addr: usize) -> Option<Piece> {
+        let p = self.pieces[..self.len].get(self.lower(addr))?;
+        (p.start <= addr).then_some(*p)
+    }
+
+    fn overlaps(&self, start: usize, end: usize) -> bool {
+        self.pieces[..self.len]
+            .get(self.lower(start))
+            .is_some_and(|p| p.start < end)
+    }
+
+    fn insert(&mut self, piece: Piece) -> bool {
+        if self.len == PIECES {
+            return false;
+        }
+        let i = self.lower(piece.start);
+        self.pieces.copy_within(i..self.len, i + 1);
+        self.pieces[i] = piece;
+        self.len += 1;
+        true
+    }
+
+    fn remove_at(&mut self, i: usize) {
+        self.pieces.copy_within(i + 1..self.len, i);
+        self.len -= 1;
+    }
+
+    /// `[start, end)` is not mapped any more.
+    fn cut(&mut self, start: usize, end: usize) {
+        let mut i = self.lower(start);
+        while i < self.len && self.pieces[i].start < end {
+            let p = self.pieces[i];
+            self.remove_at(i);
+            if p.start < start {
+                self.insert(Piece { end: start, ..p });
+                i += 1;
+            }
+            if p.end > end {
+                self.insert(Piece {
+                    start: end,
+                    source: p.source + (end - p.start),
+                    ..p
+                });
+                i += 1;
+            }
+        }
+    }
+
+    /// `[from, from + len)` is at `to` now.
+    fn moved(&mut self, from: usize, to: usize, len: usize) {
+        let Some(p) = self.at(from) else { return };
+        self.cut(from, from + len);
+        let source = p.source + (from - p.start);
+        self.cut(to, to + len);
+        self.insert(Piece {
+            start: to,
+            end: to + len,
+            source,
+            ..p
+        });
+    }
+}
+
+/// Pages that were answered with SIGBUS and must become touchable again.
+pub struct Poisoned {
+    len: usize,
+    pages: [(usize, u64); 256],
+}
+
+impl Poisoned {
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn push(&mut self, page: usize) {
+        if self.len < self.pages.len() {
+            self.pages[self.len] = (page, task::now());
+            self.len += 1;
+        }
+    }
+}
+
+/// Time for a thread to take its SIGBUS before its page is made touchable
+/// again. If it was too short the thread faults again: nothing depends on it.
+const SIGBUS_NS: u64 = 500_000;
+
+/// Up to this size an attachment's pages are shared when it is made: a page
+/// that is there cannot fail a system call.
+const EAGER: usize = 256 * 1024;
+
+const WAIT: Option<Sys<u64>> = None;
+
+impl Service {
+    /// The slot of a live permit of this process.
+    pub fn permit(&self, id: i64) -> Option<usize> {
+        let id = self.own_id(id).filter(|id| id.kind == Kind::Permit)?;
+        let p = &self.permits[id.slot];
+        (p.used && p.generation == id.generation).then_some(id.slot)
+    }
+
+    /// Asks for access to a segment. `None`: the owner has been asked.
+    pub fn get(&mut self, slot: usize, segid: i64, flags: c_int) -> Option<Sys<u64>> {
+        let shared = super::shared::existing()?;
+        let Some(id) = Id::decode(segid).filter(|id| id.kind == Kind::Segment) else {
+            return Some(Err(libc::ENOENT));
+        };
+        let i = match self.connection_to(shared, id.token) {
+            Ok(i) => i,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let mut m = Message::new(Verb::Get);
+        (m.id, m.addr) = (segid, flags as u64);
+        m.cookie = self.wait_for_peer(slot, i, Op::Get, 0);
+        self.waiting[slot].flags = flags as u64;
+        if !self.post(i, &m, None) {
+            self.waiting[slot].connection = 0;
+            return Some(Err(libc::ENOENT));
+        }
+        WAIT
+    }
+
+    /// The owner said yes.
+    pub fn grant(
+        &mut self,
+        i: usize,
+        segid: i64,
+        flags: c_int,
+        start: usize,
+        end: usize,
+    ) -> Sys<u64> {
+        if start >= end || end > TOP {
+            return Err(libc::ENOENT);
+        }
+        let slot = (0..IDS)
+            .map(|k| (self.next_permit + k) % IDS)
+            .find(|&s| !self.permits[s].used)
+            .ok_or(libc::ENOMEM)?;
+        self.next_permit = slot + 1;
+        let generation = Id::next_generation(self.permits[slot].generation);
+        self.permits[slot] = Permit {
+            used: true,
+            dead: false,
+            generation,
+            connection: i,
+            segid,
+            writable: flags == crate::uapi::RDWR,
+            start,
+            end,
+        };
+        self.connections[i].permits += 1;
+        Ok(Id {
+            token: self.token,
+            kind: Kind::Permit,
+            slot,
+            generation,
+        }
+        .encode() as u64)
+    }
+
+    /// Gives a permit back, with its attachments.
+    pub fn release(&mut self, slot: usize, apid: i64) -> Option<Sys<u64>> {
+        let shared = super::shared::existing()?;
+        let Some(p) = self.permit(apid) else {
+            return if self.own_id(apid).is_some() {
+                Some(Err(libc::ENOENT))
+            } else {
+                self.ask_issuer(shared, slot, apid, Kind::Permit)
+            };
+        };
+        while let Some(piece) = self.first_piece(|piece| piece.permit == p) {
+            self.unmap_attachment(piece.attachment);
+        }
+        self.permits[p].used = false;
+        let i = self.permits[p].connection;
+        let c = &mut self.connections[i];
+        c.permits -= 1;
+        if c.permits == 0 && c.side == Side::Dead {
+            c.side = Side::Free;
+        }
+        Some(Ok(0))
+    }
+
+    fn first_piece(&self, which: impl Fn(&Piece) -> bool) -> Option<Piece> {
+        self.attachments.pieces[..self.attachments.len]
+            .iter()
+            .find(|p| which(p))
+            .copied()
+    }
+
+    /// The owner has withdrawn a segment.
+    pub fn on_removed(&mut self, i: usize, segid: i64) {
+        for p in &mut self.permits {
+            if p.used && p.connection == i && p.segid == segid {
+                p.dead = true;
+            }
+        }
+    }
+
+    /// Maps part of a segment. `None`: the owner has been asked for its pages.
+    pub fn attach(
+        &mut self,
+        shared: &Shared,
+        slot: usize,
+        apid: i64,
+        offset: i64,
+        size: usize,
+        vaddr: usize,
+    ) -> Option<Sys<u64>> {
+        let Some(p) = self.permit(apid) else {
+            return if self.own_id(apid).is_some() {
+                Some(Err(libc::ENOENT))
+            } else {
+                self.ask_issuer(shared, slot, apid, Kind::Permit)
+            };
+        };
+        let i = self.permits[p].connection;
+        if self.connections[i].side == Side::Attacher {
+            self.drain(shared, i);
+        }
+        let permit = self.permits[p];
+        if permit.dead || self.connections[i].side != Side::Attacher {
+            return Some(Err(libc::ENOENT));
+        }
+        let len = match size.checked_next_multiple_of(PAGE) {
+            Some(len) if len > 0 && offset >= 0 => len,
+            _ => return Some(Err(libc::EINVAL)),
+        };
+        let source = permit.start.saturating_add(offset as usize);
+        if source.checked_add(len).is_none_or(|end| end > permit.end) {
+            return Some(Err(libc::EINVAL));
+        }
+        let addr = match self.map_attachment(shared, p, source, len, vaddr) {
+            Ok(addr) => addr,
+            Err(errno) => return Some(Err(errno)),
+        };
+        if len <= EAGER && !all_resident(addr, len) {
+            let mut m = Message::new(Verb::Share);
+            (m.id, m.flags) = (permit.segid, WHOLE);
+            (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
+            m.cookie = self.wait_for_peer(slot, i, Op::Attach, addr as u64);
+            if self.post(i, &m, None) {
+                return WAIT;
+            }
+            self.waiting[slot].connection = 0;
+        }
+        Some(Ok(addr as u64))
+    }
+
+    fn map_attachment(
+        &mut self,
+        shared: &Shared,
+        p: usize,
+        source: usize,
+        len: usize,
+        vaddr: usize,
+    ) -> Sys<usize> {
+        let permit = self.permits[p];
+        let c = &self.connections[permit.connection];
+        let memfd = c.memfd;
+        if self.attachments.len == PIECES {
+            return Err(libc::ENOMEM);
+        }
+        let mut flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        if vaddr != 0 {
+            let end = vaddr
+                .checked_add(len)
+                .filter(|&end| end <= TOP)
+                .ok_or(libc::EINVAL)?;
+            let own = c.token == self.token;
+            if own && vaddr < source + len && end > source {
+                return Err(libc::EINVAL);
+            }
+            if self.attachments.overlaps(vaddr, end) {
+                return Err(libc::EINVAL);
+            }
+            if shared.promoted.first_in(vaddr, end).is_some() {
+                self.retire(vaddr, end);
+            }
+            flags |= libc::MAP_FIXED;
+        }
+        // Not to be touched before it is registered: a touch would be served
+        // by the file, and not by its owner.
+        let addr = mem::map(vaddr, len, libc::PROT_NONE, flags, memfd, source)?;
+        let write = if permit.writable { libc::PROT_WRITE } else { 0 };
+        let ready = uffd::register(self.faults, addr, len, uffd::MODE_MISSING)
+            .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
+            .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
+        if let Err(errno) = ready {
+            debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
+            let _ = uffd::unregister(self.faults, addr, len);
+            let _ = mem::unmap(addr, len);
+            return Err(if errno == libc::EINVAL {
+                libc::ENOMEM
+            } else {
+                errno
+            });
+        }
+        let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
+        self.attachments.last_number += 1;
+        let attachment = self.attachments.last_number;
+        self.attachments.insert(Piece {
+            start: addr,
+            end: addr + len,
+            source,
+            attachment,
+            permit: p,
+        });
+        Ok(addr)
+    }
+
+    /// Unmaps the attachment that holds `addr`.
+    pub fn detach(&mut self, addr: usize) -> Sys<u64> {
+        self.on_faults();
+        match self.attachments.at(addr) {
+            Some(piece) => {
+                self.unmap_attachment(piece.attachment);
+                Ok(0)
+            }
+            None => match self.space.at(addr) {
+                Ok(Some(_)) => Err(libc::EINVAL),
+                _ => Ok(0),
+            },
+        }
+    }
+
+    fn unmap_attachment(&mut self, attachment: u64) {
+        let mut i = 0;
+        while i < self.attachments.len {
+            let piece = self.attachments.pieces[i];
+            if piece.attachment != attachment {
+                i += 1;
+                continue;
+            }
+            self.attachments.remove_at(i);
+            self.unmap_piece(piece);
+        }
+    }
+
+    /// Unmaps what of a piece is still mapped as it was made: the program may
+    /// have put something else there.
+    fn unmap_piece(&mut self, piece: Piece) {
+        let i = self.permits[piece.permit].connection;
+        let identity = self.connections[i].identity;
+        let mut at = piece.start;
+        while at < piece.end {
+            let Ok(Some(m)) = self.space.find(at) else {
+                break;
+            };
+            let (lo, hi) = (m.start.max(at), m.end.min(piece.end));
+            if lo >= piece.end {
+                break;
+            }
+            if m.shared && (m.device, m.inode) == identity {
+                let _ = uffd::unregister(self.faults, lo, hi - lo);
+                let _ = mem::unmap(lo, hi - lo);
+            }
+            at = hi;
+        }
+    }
+
+    /// Faults on attachments, and changes that the program made to them.
+    pub fn on_faults(&mut self) {
+        while let Ok(event) = uffd::read(self.faults) {
+            match event.kind {
+                uffd::EVENT_PAGEFAULT => self.on_fault(page_down(event.b as usize)),
+                uffd::EVENT_UNMAP => self.attachments.cut(event.a as usize, event.b as usize),
+                uffd::EVENT_REMAP => {
+                    let (from, to) = (event.a as usize, event.b as usize);
+                    self.attachments.moved(from, to, page_up(event.c as usize));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_fault(&mut self, page: usize) {
+        let Some(piece) = self.attachments.at(page) else {
+            return self.answer_sigbus(page);
+        };
+        let permit = self.permits[piece.permit];
+        let i = permit.connection;
+        if permit.dead || i >= CONNECTIONS || self.connections[i].side != Side::Attacher {
+            return self.answer_sigbus(page);
+        }
+        let mut m = Message::new(Verb::Share);
+        m.id = permit.segid;
+        m.cookie = page as u64;
+        m.addr = (piece.source + (page - piece.start)) as u64;
+        m.lo = piece.source as u64;
+        m.hi = (piece.source + (piece.end - piece.start)) as u64;
+        if !self.post(i, &m, None) {
+            // The owner's queue is full, or it is gone and that is still to be
+            // noticed: the thread faults again.
+            let _ = uffd::wake(self.faults, page, PAGE);
+        }
+    }
+
+    /// An owner has answered a fault.
+    pub fn on_fault_answer(&mut self, m: &Message) {
+        let page = page_down(m.cookie as usize);
+        if m.status != Status::Done {
+            return self.answer_sigbus(page);
+        }
+        count(&COUNTERS.faults_served);
+        let (mut lo, mut hi) = (page, page + PAGE);
+        if let Some(p) = self.attachments.at(page) {
+            let last = p.source + (p.end - p.start);
+            let (first, end) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
+            if first < end && page_down(first) == first && page_down(end) == end {
+                lo = lo.min(p.start + (first - p.source));
+                hi = hi.max(p.start + (end - p.source));
+            }
+        }
+        let _ = uffd::wake(self.faults, lo, hi - lo);
+    }
+
+    /// The thread that touched `page` gets SIGBUS.
+    fn answer_sigbus(&mut self, page: usize) {
+        if self.abilities.poison && uffd::poison(self.faults, page, PAGE).is_ok() {
+            self.poisoned.push(page);
+        } else {
+            let _ = uffd::wake(self.faults, page, PAGE);
+        }
+    }
+
+    /// Makes pages touchable again whose SIGBUS has been taken. The threads
+    /// stand meanwhile, so that nobody can have put other memory there between
+    /// the look and the deed.
+    pub fn clear_poison(&mut self) {
+        let now = task::now();
+        let due = |page: &(usize, u64)| now.saturating_sub(page.1) > SIGBUS_NS;
+        if !self.poisoned.pages[..self.poisoned.len].iter().any(due) {
+            return;
+        }
+        if self.stop().is_err() {
+            return;
+        }
+        self.on_faults();
+        for i in 0..self.poisoned.len {
+            let (page, _) = self.poisoned.pages[i];
+            if let Some(p) = self.attachments.at(page) {
+                let identity = self.connections[self.permits[p.permit].connection].identity;
+                let still = self.space.at(page).ok().flatten();
+                if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
+                    let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);
+                }
+            }
+        }
+        self.poisoned.len = 0;
+        self.resume();
+    }
+
+    /// An owner is gone: threads that wait for its pages get SIGBUS.
+    pub fn poison_attachments_of(&mut self, i: usize) {
+        for k in 0..self.attachments.len {
+            let p = self.attachments.pieces[k];
+            if self.permits[p.permit].connection == i {
+                // They fault again, and find the owner gone.
+                let _ = uffd::wake(self.faults, p.start, p.end - p.start);
+            }
+        }
+        let _ = net::has_input(self.faults);
+    }
+}
+
+/// Whether every page of a small range is there.
+fn all_resident(addr: usize, len: usize) -> bool {
+    let mut seen = [0u8; EAGER / PAGE];
+    let seen = &mut seen[..len / PAGE];
+    mem::resident(addr, seen).is_ok() && seen.iter().all(|b| b & 1 == 1)
+}

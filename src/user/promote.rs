@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Promotion: the program's own memory becomes pages of its memfd, in place.
+//!
+//! The content is copied into the file while the program runs, with writes
+//! told afterwards by asynchronous write protection; then all threads stand
+//! still, what was written meanwhile is copied again, and a mapping of the file
+//! takes the place of the old memory. The program's pointers stay valid; from
+//! then on owner and attachers touch the same pages.
+
+use super::ranges::{Origin, Range};
+use super::service::Service;
+use super::shared::Shared;
+use super::stop::Unstoppable;
+use super::sys::maps::{self, Mapping, Name, Run, WRITTEN};
+use super::sys::{arena, mem, uffd, Sys, BOTTOM, PAGE, TOP};
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use core::sync::atomic::Ordering;
+
+/// Why memory is not shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Nothing is mapped there, or nobody may touch it.
+    Hole,
+    /// The segment is no more.
+    Gone,
+    /// Not now; try again.
+    Later,
+    /// A device, the kernel's own pages, or this library's.
+    Special,
+    /// Pages of another size.
+    HugePages,
+    /// A shared mapping that cannot be moved.
+    SharedFile,
+    /// A shared anonymous mapping that another process may have mapped too.
+    Relatives,
+    /// The lowest pages of the main stack.
+    StackBottom,
+    /// Somebody else traces the program.
+    Traced,
+    /// The kernel said no.
+    Os(i32),
+}
+
+impl From<Unstoppable> for Refusal {
+    fn from(why: Unstoppable) -> Self {
+        match why {
+            Unstoppable::Busy => Refusal::Later,
+            Unstoppable::Forbidden => Refusal::Traced,
+        }
+    }
+}
+
+/// Pages that stay below what is promoted of the main stack, so that it can
+/// go on growing.
+const STACK_RESERVE: usize = 64 * PAGE;
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
+
+impl Service {
+    /// Makes the page at `addr` sharable, and what lies around it in a block
+    /// of `block` bytes, within `[lo, hi)`. Answers what is sharable now.
+    pub fn share_chunk(
+        &mut self,
+        shared: &Shared,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+        block: usize,
+    ) -> Result<(usize, usize), Refusal> {
+        let mapping = self.mapping_at(addr)?;
+        let lo = lo.max(mapping.start).max(addr & !(block - 1)).max(BOTTOM);
+        let hi = hi
+            .min(mapping.end)
+            .min((addr & !(block - 1)).saturating_add(block))
+            .min(TOP);
+        if !mapping.read || addr < lo {
+            return Err(Refusal::Hole);
+        }
+        if self.is_own(&mapping) {
+            return self.populate(&mapping, lo, hi);
+        }
+        if mapping.huge {
+            return Err(Refusal::HugePages);
+        }
+        let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
+        match (mapping.name, mapping.shared) {
+            (Name::Special | Name::Device, _) => Err(Refusal::Special),
+            (Name::SharedAnonymous, true) => {
+                if self.may_have_relatives(&mapping) {
+                    return Err(Refusal::Relatives);
+                }
+                self.promote(shared, &mapping, lo, hi, Origin::Shared)
+            }
+            (_, true) => Err(Refusal::SharedFile),
+            (Name::Stack, false) => {
+                let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
+                self.promote(shared, &mapping, lo, hi, Origin::Private)
+            }
+            (_, false) => self.promote(shared, &mapping, lo, hi, Origin::Private),
+        }
+    }
+
+    fn mapping_at(&self, addr: usize) -> Result<Mapping, Refusal> {
+        match self.space.at(addr) {
+            Ok(Some(mapping)) => Ok(mapping),
+            Ok(None) => Err(Refusal::Hole),
+            Err(errno) => Err(Refusal::Os(errno)),
+        }
+    }
+
+    /// Whether a mapping is of this process's own memfd.
+    pub fn is_own(&self, m: &Mapping) -> bool {
+        m.shared && (m.device, m.inode) == self.memfd_identity
+    }
+
+    /// Gives promoted memory pages where it has none.
+    fn populate(&mut self, m: &Mapping, lo: usize, hi: usize) -> Result<(usize, usize), Refusal> {
+        if m.offset != m.start {
+            // The program has moved it; the event is on its way.
+            return Err(Refusal::Later);
+        }
+        mem::populate(self.memfd, lo, hi - lo).map_err(Refusal::Os)?;
+        Ok((lo, hi))
+    }
+
+    /// Cuts what must never be promoted out of `[lo, hi)`.
+    fn without_own_memory(
+        &self,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+    ) -> Result<(usize, usize), Refusal> {
+        let page = crate::process::wiped_page();
+        let (mut lo, mut hi) = (lo, hi);
+        for (start, end) in [
+            arena::range::<Shared>(),
+            (page, page + crate::process::WIPED_PAGE_SIZE),
+            self.anchor_stack(),
+        ] {
+            if addr >= start && addr < end {
+                return Err(Refusal::Special);
+            }
+            if end > lo && end <= addr {
+                lo = end;
+            }
+            if start > addr && start < hi {
+                hi = start;
+            }
+        }
+        Ok((lo, hi))
+    }
+
+    fn anchor_stack(&self) -> (usize, usize) {
+        match super::shared::existing() {
+            Some(s) => {
+                let [start, end] = &s.anchor_stack;
+                (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed))
+            }
+            None => (0, 0),
+        }
+    }
+
+    /// Sees to it that the stack can go on growing below what is promoted.
+    fn room_below_stack(
+        &self,
+        mapping: Mapping,
+        addr: usize,
+        lo: usize,
+    ) -> Result<(Mapping, usize), Refusal> {
+        let mut mapping = mapping;
+        if addr < mapping.start + STACK_RESERVE {
+            // A touch below the stack makes it grow, as a push would.
+            let _ = mem::touch(mapping.start - STACK_RESERVE, self.tgid);
+            mapping = self.mapping_at(addr)?;
+        }
+        let floor = mapping.start + STACK_RESERVE;
+        if addr < floor {
+            return Err(Refusal::StackBottom);
+        }
+        Ok((mapping, lo.max(floor)))
+    }
+
+    /// Promotes `[lo, hi)`, a part of `mapping`.
+    fn promote(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        lo: usize,
+        hi: usize,
+        origin: Origin,
+    ) -> Result<(usize, usize), Refusal> {
+        if !shared.promoted.has_room() {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        let len = hi - lo;
+        // Nothing older may show through where the memory has no pages.
+        mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
+        let mut stage = mem::map(0, len, RW, FILE_MAP, self.memfd, lo).map_err(Refusal::Os)?;
+        let done = self.copy_and_replace(shared, mapping, lo, hi, &mut stage, origin);
+        if let Err(why) = done {
+            if stage != 0 {
+                let _ = mem::unmap(stage, len);
+            }
+            let _ = mem::punch(self.memfd, lo, len);
+            return Err(why);
+        }
+        count(&COUNTERS.promotions);
+        COUNTERS
+            .bytes_promoted
+            .fetch_add(len as u64, Ordering::Relaxed);
+        Ok((lo, hi))
+    }
+
+    fn copy_and_replace(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        lo: usize,
+        hi: usize,
+        stage: &mut usize,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        let len = hi - lo;
+        if origin == Origin::Private {
+            mem::advise(*stage, len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
+        }
+        let precopied = self.copy_while_running(mapping, lo, hi);
+        if precopied {
+            // The owner's first touch after the stop need not fault.
+            let _ = self.map_copied_pages(*stage, lo, hi);
+        }
+        if mapping.prot() != RW {
+            mem::protect(*stage, len, mapping.prot()).map_err(Refusal::Os)?;
+        }
+        let give_up = |service: &Self| {
+            if precopied {
+                let _ = uffd::unregister(service.precopy, lo, len);
+            }
+        };
+        if let Err(why) = self.stop() {
+            give_up(self);
+            return Err(why.into());
+        }
+        let mut trash = 0;
+        let done = self.replace(
+            shared, mapping, lo, hi, stage, origin, precopied, &mut trash,
+        );
+        if done.is_err() {
+            give_up(self);
+        }
+        self.resume();
+        if trash != 0 {
+            // Freeing pages takes time: not while the program stands.
+            let _ = mem::unmap(trash, len);
+        }
+        done
+    }
+
+    /// Copies what the memory holds while the program goes on. Whether the
+    /// second look, in the stop, can tell what changed.
+    fn copy_while_running(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> bool {
+        if !self.abilities.precopy {
+            return false;
+        }
+        if uffd::register(self.precopy, lo, hi - lo, uffd::MODE_WP).is_err() {
+            return false;
+        }
+        let copied = uffd::write_protect(self.precopy, lo, hi - lo)
+            .and_then(|()| self.copy_populated(mapping, lo, hi));
+        if copied.is_err() {
+            let _ = uffd::unregister(self.precopy, lo, hi - lo);
+        }
+        copied.is_ok()
+    }
+
+    /// Whether absent pages of a mapping read as something else than zeros.
+    fn backed(mapping: &Mapping) -> bool {
+        mapping.inode != 0
+    }
+
+    /// Copies every page that holds something.
+    fn copy_populated(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> Sys<()> {
+        if Self::backed(mapping) {
+            return mem::write_from(self.memfd, lo, hi - lo, lo);
+        }
+        self.for_each_run(lo, hi, false, |service, run, _| {
+            mem::write_from(service.memfd, run.0, run.1 - run.0, run.0)
+        })
+    }
+
+    /// Calls `body` for every populated run, and with `written` told.
+    fn for_each_run(
+        &mut self,
+        lo: usize,
+        hi: usize,
+        checked: bool,
+        mut body: impl FnMut(&mut Self, (usize, usize), bool) -> Sys<()>,
+    ) -> Sys<()> {
+        let mut at = lo;
+        let mut runs = [Run::default(); 64];
+        while at < hi {
+            let (n, walked) = self.space.populated(at, hi, &mut runs, checked)?;
+            for run in &runs[..n] {
+                let range = (run.start as usize, run.end as usize);
+                body(self, range, run.categories & WRITTEN != 0)?;
+            }
+            if walked <= at {
+                return Err(libc::EIO);
+            }
+            at = walked;
+        }
+        Ok(())
+    }
+
+    fn map_copied_pages(&self, stage: usize, lo: usize, hi: usize) -> Sys<()> {
+        const MADV_POPULATE_WRITE: i32 = 23;
+        let mut at = lo;
+        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
+            mem::advise(stage + (start - lo), end - start, MADV_POPULATE_WRITE)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// With all threads standing: brings the copy up to date and puts the
+    /// file in the memory's place.
+    #[allow(clippy::too_many_arguments)]
+    fn replace(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        lo: usize,
+        hi: usize,
+        stage: &mut usize,
+        origin: Origin,
+        precopied: bool,
+        trash: &mut usize,
+    ) -> Result<(), Refusal> {
+        let len = hi - lo;
+        if shared.guarded(lo, hi) || self.forks_under_way > 0 {
+            return Err(Refusal::Later);
+        }
+        // The program may have changed its mind about this memory.
+        match self.space.at(lo) {
+            Ok(Some(now)) if now.end >= hi && same_kind(&now, mapping) => {}
+            _ => return Err(Refusal::Later),
+        }
+        if precopied {
+            self.copy_changed(mapping, lo, hi)
+                .map_err(|errno| match errno {
+                    libc::EPERM => Refusal::Later,
+                    errno => Refusal::Os(errno),
+                })?;
+        } else {
+            mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
+            self.copy_populated(mapping, lo, hi).map_err(Refusal::Os)?;
+        }
+        // The old pages step aside, to be freed when the program runs again.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let aside = mem::map(0, len, libc::PROT_NONE, flags, -1, 0).map_err(Refusal::Os)?;
+        if let Err(errno) = mem::move_over(lo, len, aside) {
+            let _ = mem::unmap(aside, len);
+            return Err(Refusal::Os(errno));
+        }
+        let placed = mem::move_over(*stage, len, lo);
+        if placed.is_ok() {
+            *stage = 0;
+        }
+        let placed = placed.and_then(|()| uffd::register(self.events, lo, len, uffd::MODE_WP));
+        if let Err(errno) = placed {
+            // Back as it was.
+            let back = mem::move_over(aside, len, lo);
+            debug_log!("promotion of {lo:#x} undone: errno {errno}, {back:?}");
+            return Err(Refusal::Os(errno));
+        }
+        *trash = aside;
+        shared.promoted.insert(Range {
+            start: lo,
+            end: hi,
+            origin,
+        });
+        Ok(())
+    }
+
+    /// Copies what was written since the first copy, and drops what is no
+    /// longer there. EPERM: the range is not what it was.
+    fn copy_changed(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> Sys<()> {
+        let backed = Self::backed(mapping);
+        let mut clean_from = lo;
+        self.for_each_run(lo, hi, true, |service, (start, end), written| {
+            service.bring_absent(backed, clean_from, start)?;
+            clean_from = end;
+            if written {
+                mem::write_from(service.memfd, start, end - start, start)?;
+            }
+            Ok(())
+        })?;
+        self.bring_absent(backed, clean_from, hi)
+    }
+
+    /// `[from, to)` has no pages of its own: zeros, or what the file holds.
+    fn bring_absent(&mut self, backed: bool, from: usize, to: usize) -> Sys<()> {
+        if from >= to {
+            Ok(())
+        } else if backed {
+            mem::write_from(self.memfd, from, to - from, from)
+        } else {
+            mem::punch(self.memfd, from, to - from)
+        }
+    }
+
+    /// Whether another process may have this shared anonymous mapping too. Only
+    /// fork can bring that about, so only relatives can have it, and each of
+    /// them that lives shows it in its maps.
+    fn may_have_relatives(&self, mapping: &Mapping) -> bool {
+        let Ok(proc_dir) = crate::rawsys::open(
+            c"/proc",
+            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            0,
+        ) else {
+            return true;
+        };
+        let own = [self.tgid, super::sys::task::own_pid()];
+        let mut found = false;
+        for pid in maps::Numbers::from_start(proc_dir) {
+            if own.contains(&pid) {
+                continue;
+            }
+            // A process whose maps cannot be read has another user: it would
+            // have to be a relative that changed its user.
+            if maps::process_maps_file(pid, mapping.device, mapping.inode) == Ok(true) {
+                debug_log!(
+                    "process {pid} maps the shared memory at {:#x} too",
+                    mapping.start
+                );
+                found = true;
+                break;
+            }
+        }
+        crate::rawsys::close(proc_dir);
+        found
+    }
+}
+
+/// Whether what is mapped now may be taken for what was there before.
+fn same_kind(now: &Mapping, before: &Mapping) -> bool {
+    now.prot() == before.prot()
+        && now.shared == before.shared
+        && (now.device, now.inode) == (before.device, before.inode)
+        && (now.inode == 0
+            || now.offset.wrapping_sub(now.start) == before.offset.wrapping_sub(before.start))
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Revocation: what the program does to promoted memory reaches attachers.
+//!
+//! Removing a range of the memfd takes its pages from every attacher at once
+//! and before the call returns. Two things lead here. libc's memory functions
+//! come first and by themselves ([`super::hooks`]): they ask before they change
+//! anything. Raw system calls come as events of the kernel, afterwards, but the
+//! caller sleeps until its event is read, and that is after the pages are gone.
+//!
+//! Order for events: first what is no longer mapped is taken from the
+//! attachers, then all threads are stopped, then events are read (a caller
+//! stops on its way back to user mode), then what was moved or dropped is put
+//! right, then everybody goes on.
+
+use super::ranges::{Origin, Range};
+use super::service::{Fixup, Service};
+use super::shared::{self, Shared};
+use super::stop::Unstoppable;
+use super::sys::{mem, net, page_down, page_up, uffd, Sys, PAGE, TOP};
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+impl Service {
+    /// Takes `[lo, hi)` from every attacher and forgets its content.
+    fn cut_off(&self, lo: usize, hi: usize) {
+        if crate::user::revocation_is_off() {
+            return;
+        }
+        if let Err(errno) = mem::punch(self.memfd, lo, hi - lo) {
+            debug_log!("revocation of {lo:#x}..{hi:#x}: errno {errno}");
+        }
+        count(&COUNTERS.revocations);
+    }
+
+    /// Something has happened to promoted memory, and who did it sleeps.
+    pub fn on_events(&mut self) {
+        if !net::has_input(self.events) {
+            return;
+        }
+        self.cut_off_unmapped();
+        match self.stop() {
+            Ok(()) => self.resume(),
+            Err(why) => {
+                // Nobody may sleep for ever. What can go wrong without the
+                // stop is a change that races with the program's own threads.
+                debug_log!("events are handled without a stop: {why:?}");
+                while net::has_input(self.events) {
+                    self.take_event();
+                }
+                self.apply_fixups();
+            }
+        }
+    }
+
+    /// Reads one event. What is unmapped has been cut off before: reading lets
+    /// the caller go on.
+    pub fn take_event(&mut self) {
+        self.cut_off_unmapped();
+        let Ok(event) = uffd::read(self.events) else {
+            return;
+        };
+        let fixup = match event.kind {
+            uffd::EVENT_REMAP => Fixup {
+                kind: event.kind,
+                from: event.a as usize,
+                to: event.b as usize,
+                len: event.c as usize,
+            },
+            uffd::EVENT_REMOVE => Fixup {
+                kind: event.kind,
+                from: event.a as usize,
+                to: 0,
+                len: (event.b - event.a) as usize,
+            },
+            _ => return,
+        };
+        if self.fixup_count < self.fixups.len() {
+            self.fixups[self.fixup_count] = fixup;
+            self.fixup_count += 1;
+        } else {
+            debug_log!("more changes at a time than can be put right");
+        }
+    }
+
+    /// Puts right what was moved or dropped by system calls.
+    pub fn apply_fixups(&mut self) {
+        let Some(shared) = shared::existing() else {
+            return;
+        };
+        for i in 0..core::mem::take(&mut self.fixup_count) {
+            let f = self.fixups[i];
+            if f.kind == uffd::EVENT_REMAP {
+                if let Err(errno) = self.settle_moved(shared, f.from, f.to, f.len) {
+                    debug_log!("memory moved to {:#x} cannot be copied back: {errno}", f.to);
+                }
+            } else {
+                let _ = self.discard(f.from, f.from + f.len);
+            }
+        }
+    }
+
+    /// Cuts off every promoted range that is not mapped any more, unless the
+    /// program has moved it: then its content is still needed.
+    fn cut_off_unmapped(&mut self) {
+        let Some(shared) = shared::existing() else {
+            return;
+        };
+        let mut i = 0;
+        while let Some(range) = shared.promoted.get(i) {
+            let gone = self.first_unmapped(range);
+            match gone {
+                None => i += 1,
+                Some((lo, hi, reused)) => {
+                    shared.promoted.remove(lo, hi);
+                    if !self.is_mapped_elsewhere(lo, hi) {
+                        self.cut_off(lo, hi);
+                        if reused {
+                            count(&COUNTERS.late_revocations);
+                        }
+                    }
+                    // The set has changed: begin with what now stands here.
+                    i = i.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// The first part of a promoted range where the memfd is not mapped, and
+    /// whether something else is mapped there already.
+    fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
+        let mut at = range.start;
+        while at < range.end {
+            match self.space.find(at) {
+                Ok(Some(m))
+                    if m.start <= at && self.is_own(&m) && m.offset + (at - m.start) == at =>
+                {
+                    at = m.end;
+                }
+                Ok(Some(m)) if m.start <= at => return Some((at, m.end.min(range.end), true)),
+                Ok(Some(m)) => return Some((at, m.start.min(range.end), false)),
+                Ok(None) => return Some((at, range.end, false)),
+                // Cannot be seen: then it stays.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether the program has part of `[lo, hi)` of the file mapped at other
+    /// addresses: it has moved it.
+    fn is_mapped_elsewhere(&self, lo: usize, hi: usize) -> bool {
+        let mut at = 0;
+        while let Ok(Some(m)) = self.space.find(at) {
+            let (first, last) = (m.offset, m.offset + (m.end - m.start));
+            if self.is_own(&m) && m.offset != m.start && first < hi && last > lo {
+                return true;
+            }
+            at = m.end;
+        }
+        false
+    }
+
+    /// The program has moved promoted memory to `to`: there it becomes private
+    /// again, and the old place is cut off.
+    fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
+        let mut at = to;
+        let end_of_old = to + len;
+        // The new mapping may be longer than the old: the tail shows pages of
+        // the file that belong to other addresses, and must be new memory.
+        loop {
+            let m = match self.space.at(at)? {
+                Some(m) if self.is_own(&m) && m.offset + (at - m.start) == from + (at - to) => m,
+                _ => break,
+            };
+            let hi = if m.end > end_of_old {
+                m.end
+            } else {
+                m.end.min(end_of_old.max(m.end))
+            };
+            self.make_private(at, hi, from + (at - to), from + len, m.prot())?;
+            at = hi;
+        }
+        shared.promoted.remove(from, from + len);
+        self.cut_off(from, from + len);
+        Ok(())
+    }
+
+    /// Puts private memory in place of the mapping `[lo, hi)` of the file at
+    /// `offset`, with the file's content up to offset `end`, zeros beyond.
+    fn make_private(
+        &mut self,
+        lo: usize,
+        hi: usize,
+        offset: usize,
+        end: usize,
+        prot: i32,
+    ) -> Sys<()> {
+        let len = hi - lo;
+        let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
+        let fill = || -> Sys<()> {
+            let stop = end.min(offset + len);
+            let mut at = offset;
+            while let Some((a, b)) = mem::next_data(self.memfd, at, stop) {
+                mem::read_into(self.memfd, copy + (a - offset), b - a, a)?;
+                at = b;
+            }
+            if prot != RW {
+                mem::protect(copy, len, prot)?;
+            }
+            // Else the event of the replacement would come to this very task.
+            uffd::unregister(self.events, lo, len)?;
+            mem::move_over(copy, len, lo)
+        };
+        fill().inspect_err(|_| {
+            let _ = mem::unmap(copy, len);
+        })
+    }
+
+    /// The calling thread of the program is about to unmap `[start, end)`, or
+    /// to put something else in its place. The addresses stay taken until it
+    /// does, but nothing is behind them.
+    pub fn retire(&mut self, start: usize, end: usize) {
+        let Some(shared) = shared::existing() else {
+            return;
+        };
+        let (start, end) = outward(start, end);
+        while let Some(r) = shared.promoted.first_in(start, end) {
+            self.retire_range(shared, r.start, r.end);
+        }
+    }
+
+    fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) {
+        shared.promoted.remove(lo, hi);
+        let _ = uffd::unregister(self.events, lo, hi - lo);
+        let flags = PRIVATE | libc::MAP_FIXED;
+        if self.still_own(lo, hi) {
+            let _ = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0);
+        }
+        self.cut_off(lo, hi);
+    }
+
+    /// Whether all of a promoted range is still mapped as it was.
+    fn still_own(&self, lo: usize, hi: usize) -> bool {
+        self.first_unmapped(Range {
+            start: lo,
+            end: hi,
+            origin: Origin::Private,
+        })
+        .is_none()
+    }
+
+    /// The content of private memory in `[start, end)` is dropped: it reads as
+    /// zeros from now on, here and at every attacher.
+    pub fn discard(&mut self, start: usize, end: usize) -> Sys<()> {
+        let Some(shared) = shared::existing() else {
+            return Ok(());
+        };
+        let (start, end) = (page_up(start), page_down(end.min(TOP)));
+        let mut at = start;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            if r.origin == Origin::Private {
+                self.cut_off(r.start, r.end);
+            }
+            at = r.end;
+        }
+        Ok(())
+    }
+
+    /// Makes everything promoted in `[start, end)` private again, with all
+    /// threads standing. EAGAIN where they cannot be stopped.
+    pub fn demote_stopped(&mut self, start: usize, end: usize) -> Sys<()> {
+        let Some(shared) = shared::existing() else {
+            return Ok(());
+        };
+        let (start, end) = outward(start, end);
+        if shared.promoted.first_in(start, end).is_none() {
+            return Ok(());
+        }
+        match self.stop() {
+            Ok(()) => {}
+            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
+            Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+        }
+        let done = self.demote(shared, start, end);
+        self.resume();
+        done
+    }
+
+    fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
+        let mut at = start;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            let mut lo = r.start;
+            while lo < r.end {
+                let Some(m) = self.space.at(lo)?.filter(|m| self.is_own(m)) else {
+                    break;
+                };
+                let hi = m.end.min(r.end);
+                if r.origin == Origin::Private {
+                    self.make_private(lo, hi, lo, hi, m.prot())?;
+                } else {
+                    self.make_shared_anonymous(lo, hi, m.prot())?;
+                }
+                shared.promoted.remove(lo, hi);
+                self.cut_off(lo, hi);
+                lo = hi;
+            }
+            at = r.end;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::make_private`], for memory that a fork child must share.
+    fn make_shared_anonymous(&mut self, lo: usize, hi: usize, prot: i32) -> Sys<()> {
+        let len = hi - lo;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let copy = mem::map(0, len, RW, flags, -1, 0)?;
+        let mut at = lo;
+        while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
+            mem::read_into(self.memfd, copy + (a - lo), b - a, a)?;
+            at = b;
+        }
+        if prot != RW {
+            mem::protect(copy, len, prot)?;
+        }
+        uffd::unregister(self.events, lo, len)?;
+        mem::move_over(copy, len, lo)
+    }
+}
+
+/// Whole pages around `[start, end)`.
+fn outward(start: usize, end: usize) -> (usize, usize) {
+    let end = end.min(TOP);
+    (
+        page_down(start.min(TOP)),
+        if end % PAGE == 0 { end } else { page_up(end) },
+    )
+}

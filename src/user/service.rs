@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The service task: one loop that is owner and attacher for its process.
+//!
+//! It shares the program's memory and has its own descriptors. It is the only
+//! writer of everything in [`Service`] and of the set of promoted ranges, so
+//! there are no locks. It never blocks on a peer: what needs an answer is sent,
+//! and the answer is met in the loop. It never touches attached memory (the
+//! fault would come back to itself), and it unregisters a range before it
+//! unmaps it (the event would come back to itself).
+
+use super::attacher::{Attachments, Permit, Poisoned};
+use super::fork::ForkPhase;
+use super::ids::{Id, SLOTS as IDS};
+use super::owner::{Deferred, Segment};
+use super::peers::{Connection, CONNECTIONS};
+use super::shared::{status, Op, Shared, SLOTS};
+use super::stop::{Traced, THREADS};
+use super::sys::maps::Space;
+use super::sys::{mem, net, task, uffd, Sys, TOP};
+use crate::debug_log;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// What this kernel lets the service do, probed once at its start.
+#[derive(Clone, Copy)]
+pub struct Abilities {
+    /// Writes to a range can be told afterwards: copy first, stop then.
+    pub precopy: bool,
+    /// Touching a hole can be answered with SIGBUS by userfaultfd.
+    pub poison: bool,
+    /// Faults inside system calls are served too.
+    pub kernel_mode: bool,
+}
+
+/// A change of promoted memory that is put right while all threads stand.
+#[derive(Clone, Copy)]
+pub struct Fixup {
+    /// `uffd::EVENT_REMAP` or `uffd::EVENT_REMOVE`.
+    pub kind: u8,
+    pub from: usize,
+    pub to: usize,
+    pub len: usize,
+}
+
+/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`.
+mod token {
+    pub const SIGNALS: u64 = 1;
+    pub const LISTENER: u64 = 2;
+    pub const EVENTS: u64 = 3;
+    pub const FAULTS: u64 = 4;
+    pub const CONNECTION: u64 = 1 << 32;
+}
+pub use token::CONNECTION as CONNECTION_TOKEN;
+
+/// Everything that the service knows. Made of integers and booleans, so that
+/// all zero is valid; [`Service::start`] gives the real values.
+pub struct Service {
+    pub tgid: i32,
+    pub anchor: i32,
+    pub uid: u32,
+    /// Name of this process in ids and in the folder of sockets.
+    pub token: u64,
+    pub abilities: Abilities,
+    pub space: Space,
+
+    pub epoll: c_int,
+    pub signals: c_int,
+    pub listener: c_int,
+    /// The exported address space: offset = address. Its identity on disk.
+    pub memfd: c_int,
+    pub memfd_identity: (u64, u64),
+    pub pidfd: c_int,
+    /// Path of the listener, padded with zeros.
+    pub socket_name: [u8; 108],
+    pub task_dir: c_int,
+    /// userfaultfd that reports changes of promoted memory. No fault comes here.
+    pub events: c_int,
+    /// userfaultfd that tells what was written during a copy; -1 without.
+    pub precopy: c_int,
+    /// userfaultfd of the attachments of this process.
+    pub faults: c_int,
+
+    pub segments: [Segment; IDS],
+    pub next_segment: usize,
+    pub permits: [Permit; IDS],
+    pub next_permit: usize,
+    pub connections: [Connection; CONNECTIONS],
+    pub attachments: Attachments,
+    pub poisoned: Poisoned,
+    pub deferred: Deferred,
+    /// Of each command slot: what it waits for.
+    pub waiting: [Waiting; SLOTS],
+
+    pub traced: [Traced; THREADS],
+    pub traced_count: usize,
+    pub stop_began: u64,
+    pub fixups: [Fixup; 256],
+    pub fixup_count: usize,
+
+    pub fork_tid: i32,
+    pub fork_phase: ForkPhase,
+    pub forks_under_way: u32,
+    /// Counts forks, for what may have relatives.
+    pub forks_seen: u64,
+}
+
+/// A command that is answered when a peer has answered.
+#[derive(Clone, Copy)]
+pub struct Waiting {
+    /// Index of the connection plus 1; 0: not waiting.
+    pub connection: usize,
+    /// Sets apart successive commands in one slot.
+    pub serial: u32,
+    pub op: u32,
+    pub value: u64,
+    pub flags: u64,
+}
+
+/// Entry of the service task: `argument` is the address of nothing in
+/// particular, the arena is found by itself.
+pub extern "C" fn main(_argument: usize) -> ! {
+    if let Some(shared) = super::shared::existing() {
+        let service = shared.service.take();
+        match service.start(shared) {
+            Ok(()) => {
+                shared.status.store(status::RUNNING, Ordering::Release);
+                task::futex_wake(&shared.status);
+                service.run(shared);
+            }
+            Err(errno) => {
+                shared.failure.store(errno as u32, Ordering::Relaxed);
+                shared.status.store(status::FAILED, Ordering::Release);
+                task::futex_wake(&shared.status);
+            }
+        }
+    }
+    task::exit(0)
+}
+
+impl Service {
+    fn start(&mut self, shared: &Shared) -> Sys<()> {
+        task::signal_on_parent_death(task::PARENT_GONE)?;
+        task::set_name(c"xpmem-service");
+        task::own_session();
+        task::announce_child_stops();
+        self.uid = task::geteuid();
+        self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
+        self.space = Space::open()?;
+        self.signals = task::signal_descriptor()?;
+        self.epoll = net::epoll()?;
+        net::watch(self.epoll, self.signals, token::SIGNALS)?;
+        self.tgid = super::sys::task::parent();
+        let mut path = [0u8; 32];
+        let path = super::sys::maps::proc_path(&mut path, self.tgid, b"/task");
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        self.task_dir = crate::rawsys::open(path, flags, 0)?;
+        self.pidfd = task::pidfd(self.tgid)?;
+        self.open_userfaultfds()?;
+        self.memfd = mem::memfd(c"xpmem")?;
+        task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
+        mem::seal_size(self.memfd)?;
+        let (device, inode, _) = mem::identity(self.memfd)?;
+        self.memfd_identity = (device, inode);
+        // Mappings show the identity in the kernel's own words: take those.
+        self.memfd_identity = self
+            .identity_as_mapped(self.memfd)
+            .unwrap_or(self.memfd_identity);
+        self.prove_tracing()?;
+        self.listener = self.rendezvous(shared)?;
+        net::watch(self.epoll, self.listener, token::LISTENER)?;
+        net::watch(self.epoll, self.events, token::EVENTS)?;
+        net::watch(self.epoll, self.faults, token::FAULTS)?;
+        debug_log!(
+            "service of {}: precopy {}, poison {}, kernel-mode faults {}, map queries {}",
+            self.tgid,
+            self.abilities.precopy,
+            self.abilities.poison,
+            self.abilities.kernel_mode,
+            self.space.has_query()
+        );
+        Ok(())
+    }
+
+    fn open_userfaultfds(&mut self) -> Sys<()> {
+        let has = uffd::features();
+        let wanted = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
+        let on_events = wanted | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+        if has & on_events != on_events || has & uffd::FEATURE_MISSING_SHMEM == 0 {
+            debug_log!("userfaultfd lacks features: has {has:#x}");
+            return Err(libc::ENOSYS);
+        }
+        self.events = uffd::open(on_events, false)?;
+        let poison = has & uffd::FEATURE_POISON;
+        let on_faults = wanted | uffd::FEATURE_MISSING_SHMEM | poison;
+        self.abilities.poison = poison != 0;
+        self.abilities.kernel_mode = true;
+        self.faults = match uffd::open(on_faults, true) {
+            Ok(fd) => fd,
+            Err(_) => {
+                self.abilities.kernel_mode = false;
+                uffd::open(on_faults, false)?
+            }
+        };
+        self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
+        self.precopy = -1;
+        if self.abilities.precopy {
+            let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+            match uffd::open(on_precopy, false) {
+                Ok(fd) => self.precopy = fd,
+                Err(_) => self.abilities.precopy = false,
+            }
+        }
+        Ok(())
+    }
+
+    /// Device and inode of a file as they appear in a mapping of it.
+    pub fn identity_as_mapped(&self, fd: c_int) -> Option<(u64, u64)> {
+        let addr = mem::map(
+            0,
+            super::sys::PAGE,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        )
+        .ok()?;
+        let found = self.space.at(addr).ok().flatten();
+        let _ = mem::unmap(addr, super::sys::PAGE);
+        found.map(|m| (m.device, m.inode))
+    }
+
+    /// Stops and releases all threads once: without that nothing works.
+    fn prove_tracing(&mut self) -> Sys<()> {
+        for _ in 0..50 {
+            match self.stop() {
+                Ok(()) => {
+                    self.resume();
+                    return Ok(());
+                }
+                Err(super::stop::Unstoppable::Forbidden) => return Err(libc::EPERM),
+                Err(super::stop::Unstoppable::Busy) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, shared: &Shared) {
+        loop {
+            let mut tokens = [0u64; 32];
+            let n = net::wait(self.epoll, &mut tokens, self.timeout());
+            for &token in &tokens[..n] {
+                match token {
+                    token::SIGNALS if !self.on_signals(shared) => {
+                        return self.farewell();
+                    }
+                    token::LISTENER => self.accept(),
+                    token::EVENTS => self.on_events(),
+                    token::FAULTS => self.on_faults(),
+                    t if t >= token::CONNECTION => {
+                        self.on_connection(shared, (t - token::CONNECTION) as usize);
+                    }
+                    _ => {}
+                }
+            }
+            self.retry_deferred(shared);
+            self.clear_poison();
+        }
+    }
+
+    /// Milliseconds to sleep at most.
+    fn timeout(&self) -> c_int {
+        if self.deferred.is_empty() && self.poisoned.is_empty() {
+            -1
+        } else {
+            1
+        }
+    }
+
+    /// Answers whether the program is still there.
+    fn on_signals(&mut self, shared: &Shared) -> bool {
+        while let Ok(signal) = task::read_signal(self.signals) {
+            match signal {
+                task::PARENT_GONE if task::signal_task(self.tgid, self.anchor, 0).is_err() => {
+                    return false;
+                }
+                libc::SIGCHLD => {
+                    self.on_fork_stop();
+                    self.release_strays();
+                }
+                _ => {}
+            }
+        }
+        let mut from = 0;
+        while let Some((slot, op, args)) = shared.take(from) {
+            from = slot + 1;
+            self.serve(shared, slot, op, args);
+        }
+        true
+    }
+
+    fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 4]) {
+        let [a, b, c, d] = args;
+        let (start, end) = (a as usize, b as usize);
+        let answer = match op {
+            Some(Op::Make) => self.make(start, end, c as u32),
+            Some(Op::Remove) => match self.remove(shared, slot, a as i64) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Get) => match self.get(slot, a as i64, b as c_int) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Release) => match self.release(slot, a as i64) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Attach) => {
+                match self.attach(shared, slot, a as i64, b as i64, c as usize, d as usize) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
+            Some(Op::Detach) => self.detach(start),
+            Some(Op::Retire) => {
+                self.retire(start, end);
+                Ok(0)
+            }
+            Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
+            Some(Op::Discard) => self.discard(start, end).map(|()| 0),
+            Some(Op::ForkBegin) => {
+                self.fork_begin(shared, a as i32);
+                Ok(0)
+            }
+            Some(Op::ForkEnd) => {
+                self.fork_end();
+                Ok(0)
+            }
+            None => Err(libc::EINVAL),
+        };
+        shared.finish(slot, answer);
+    }
+
+    /// Lets a command wait for an answer of a peer; answers the cookie.
+    pub fn wait_for_peer(&mut self, slot: usize, connection: usize, op: Op, value: u64) -> u64 {
+        let w = &mut self.waiting[slot];
+        w.connection = connection + 1;
+        w.serial = w.serial.wrapping_add(1);
+        w.op = op as u32;
+        w.value = value;
+        w.flags = 0;
+        super::peers::COMMAND_COOKIE | u64::from(w.serial) << 16 | slot as u64
+    }
+
+    /// The program is gone: so is what it exported.
+    fn farewell(&mut self) {
+        let _ = mem::punch(self.memfd, 0, TOP);
+        self.unlink_socket();
+    }
+
+    /// An id issued here, if it is of this process and well-formed.
+    pub fn own_id(&self, id: i64) -> Option<Id> {
+        Id::decode(id).filter(|id| id.token == self.token)
+    }
+}

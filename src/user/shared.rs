@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the program's threads and the service task both touch.
+//!
+//! The program's threads hand commands over in slots and ring a bell. No lock
+//! is shared with the service: a thread may be stopped at any instruction, by
+//! the service itself, which must never wait for it.
+
+use super::ranges::Ranges;
+use super::service::Service;
+use super::sys::arena::{self, ServiceOnly, Zeroable};
+use super::sys::{task, Sys};
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// How far the service is. A fork child starts at `NONE`: its arena is wiped.
+pub mod status {
+    pub const NONE: u32 = 0;
+    pub const STARTING: u32 = 1;
+    pub const RUNNING: u32 = 2;
+    pub const FAILED: u32 = 3;
+    pub const DEAD: u32 = 4;
+}
+
+/// What a thread can ask the service for, with its arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Op {
+    /// address, size, mode -> segid
+    Make = 1,
+    /// segid
+    Remove,
+    /// segid, flags -> apid
+    Get,
+    /// apid
+    Release,
+    /// apid, offset, size, address -> address
+    Attach,
+    /// address
+    Detach,
+    /// start, end: about to be unmapped
+    Retire,
+    /// start, end: about to be moved, or protected, by the program
+    Demote,
+    /// start, end: the content is to be dropped
+    Discard,
+    /// tid: about to fork
+    ForkBegin,
+    /// the fork is over, in the parent
+    ForkEnd,
+}
+
+impl Op {
+    fn from_number(n: u32) -> Option<Self> {
+        const ALL: [Op; 11] = [
+            Op::Make,
+            Op::Remove,
+            Op::Get,
+            Op::Release,
+            Op::Attach,
+            Op::Detach,
+            Op::Retire,
+            Op::Demote,
+            Op::Discard,
+            Op::ForkBegin,
+            Op::ForkEnd,
+        ];
+        ALL.into_iter().find(|op| *op as u32 == n)
+    }
+}
+
+const FREE: u32 = 0;
+const FILLING: u32 = 1;
+const READY: u32 = 2;
+const BUSY: u32 = 3;
+const DONE: u32 = 4;
+
+/// One command on its way.
+pub struct Slot {
+    state: AtomicU32,
+    op: AtomicU32,
+    args: [AtomicU64; 4],
+    /// A value, or a negated errno.
+    answer: AtomicI64,
+}
+
+/// How many commands can be on their way at a time.
+pub const SLOTS: usize = 128;
+
+/// A thread that is inside a memory call of libc on this range: the range is
+/// not promoted meanwhile.
+pub struct Guard {
+    pub tid: AtomicU32,
+    pub start: AtomicUsize,
+    pub end: AtomicUsize,
+}
+
+/// How many threads can be inside such calls at a time; more are served by the
+/// events of the kernel alone.
+pub const GUARDS: usize = 256;
+
+/// The state of the user back end of this process, all zero at first.
+pub struct Shared {
+    pub status: AtomicU32,
+    /// Why the service failed to start.
+    pub failure: AtomicU32,
+    pub service_pid: AtomicU32,
+    pub anchor_tid: AtomicU32,
+    /// The anchor thread's stack and thread-local storage.
+    pub anchor_stack: [AtomicUsize; 2],
+    /// Where the sockets are, a C string.
+    pub folder: [AtomicU64; 16],
+    pub slots: [Slot; SLOTS],
+    pub guards: [Guard; GUARDS],
+    pub promoted: Ranges,
+    pub service: ServiceOnly<Service>,
+}
+
+// SAFETY: atomics, and a Service that is made of integers and booleans only.
+unsafe impl Zeroable for Shared {}
+
+/// The state, if this process ever started the back end.
+#[inline]
+pub fn existing() -> Option<&'static Shared> {
+    arena::existing()
+}
+
+impl Shared {
+    /// Whether the service serves this process.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.status.load(Ordering::Acquire) == status::RUNNING
+    }
+
+    /// Hands a command to the service and waits for its answer.
+    pub fn call(&self, op: Op, args: [u64; 4]) -> Sys<u64> {
+        let slot = self.claim();
+        slot.op.store(op as u32, Ordering::Relaxed);
+        for (to, from) in slot.args.iter().zip(args) {
+            to.store(from, Ordering::Relaxed);
+        }
+        slot.state.store(READY, Ordering::Release);
+        let answer = self.await_answer(slot);
+        slot.state.store(FREE, Ordering::Release);
+        u64::try_from(answer).map_err(|_| -answer as c_int)
+    }
+
+    fn claim(&self) -> &Slot {
+        loop {
+            for slot in &self.slots {
+                let (free, mine) = (FREE, FILLING);
+                if slot.state.load(Ordering::Relaxed) == FREE
+                    && slot
+                        .state
+                        .compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+                {
+                    return slot;
+                }
+            }
+            crate::rawsys::sleep(core::time::Duration::from_micros(50));
+        }
+    }
+
+    fn await_answer(&self, slot: &Slot) -> i64 {
+        self.ring();
+        loop {
+            match slot.state.load(Ordering::Acquire) {
+                DONE => return slot.answer.load(Ordering::Relaxed),
+                state => {
+                    if self.status.load(Ordering::Acquire) == status::DEAD {
+                        return -i64::from(libc::ENOSYS);
+                    }
+                    task::futex_wait(&slot.state, state, 1000);
+                }
+            }
+        }
+    }
+
+    fn ring(&self) {
+        let pid = self.service_pid.load(Ordering::Acquire) as i32;
+        if pid > 0 {
+            let _ = task::signal_task(pid, pid, task::DOORBELL);
+        }
+    }
+
+    /// The next command that nobody has taken yet. For the service task.
+    pub fn take(&self, from: usize) -> Option<(usize, Option<Op>, [u64; 4])> {
+        for (i, slot) in self.slots.iter().enumerate().skip(from) {
+            if slot.state.load(Ordering::Acquire) == READY {
+                slot.state.store(BUSY, Ordering::Relaxed);
+                let args = core::array::from_fn(|k| slot.args[k].load(Ordering::Relaxed));
+                return Some((i, Op::from_number(slot.op.load(Ordering::Relaxed)), args));
+            }
+        }
+        None
+    }
+
+    /// Answers command `slot`. For the service task.
+    pub fn finish(&self, slot: usize, answer: Sys<u64>) {
+        let Some(slot) = self.slots.get(slot) else {
+            return;
+        };
+        let answer = match answer {
+            Ok(value) => value as i64,
+            Err(errno) => -i64::from(errno),
+        };
+        slot.answer.store(answer, Ordering::Relaxed);
+        slot.state.store(DONE, Ordering::Release);
+        task::futex_wake(&slot.state);
+    }
+
+    /// The service is gone: nobody waits for it any more.
+    pub fn abandon(&self) {
+        self.status.store(status::DEAD, Ordering::Release);
+        for slot in &self.slots {
+            task::futex_wake(&slot.state);
+        }
+    }
+
+    /// Takes note that the calling thread is about to change `[start, end)`.
+    /// `None` where there is no room for the note.
+    pub fn guard(&self, tid: u32, start: usize, end: usize) -> Option<&Guard> {
+        let first = tid as usize % GUARDS;
+        for k in 0..GUARDS {
+            let guard = &self.guards[(first + k) % GUARDS];
+            let seen = guard.tid.load(Ordering::Relaxed);
+            // A guard of this very thread was left behind by a jump out of a
+            // signal handler, or belongs to a call that this one nests in.
+            if seen == 0
+                && guard
+                    .tid
+                    .compare_exchange(0, tid, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+            {
+                guard.start.store(start, Ordering::SeqCst);
+                guard.end.store(end, Ordering::SeqCst);
+                return Some(guard);
+            }
+        }
+        None
+    }
+
+    /// Whether a thread is inside a memory call on part of `[start, end)`. For
+    /// the service task, while it has all threads stopped.
+    pub fn guarded(&self, start: usize, end: usize) -> bool {
+        self.guards.iter().any(|guard| {
+            guard.tid.load(Ordering::SeqCst) != 0
+                && guard.start.load(Ordering::SeqCst) < end
+                && guard.end.load(Ordering::SeqCst) > start
+        })
+    }
+}
+
+impl Guard {
+    /// The change is done.
+    pub fn release(&self) {
+        self.end.store(0, Ordering::SeqCst);
+        self.tid.store(0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Stopping all threads of the program, and letting them go.
+//!
+//! Between [`Service::stop`] and [`Service::resume`] no thread of the program
+//! runs in user mode, none is inside a system call that can write to its
+//! memory, and no event of its address space is left unread. The anchor thread
+//! is not stopped: it sleeps in a wait and touches nothing.
+
+use super::service::Service;
+use super::sys::maps::Numbers;
+use super::sys::trace::{self, Waited};
+use super::sys::{net, task};
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use core::sync::atomic::Ordering;
+
+/// A thread that this service traces.
+#[derive(Clone, Copy)]
+pub struct Traced {
+    pub tid: i32,
+    /// It has stopped; else the stop is still to come.
+    pub stopped: bool,
+    /// The signal it was about to take.
+    pub signal: i32,
+}
+
+/// Most threads that can be stopped.
+pub const THREADS: usize = 4096;
+
+/// Why the threads could not be stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unstoppable {
+    /// A thread sleeps where it cannot be interrupted, in vfork() or in I/O.
+    Busy,
+    /// Somebody else traces a thread, or tracing is forbidden.
+    Forbidden,
+}
+
+/// How long a stop may take before it is given up and tried again later.
+const PATIENCE: u64 = 20_000_000;
+
+impl Service {
+    /// Stops all threads of the program.
+    pub fn stop(&mut self) -> Result<(), Unstoppable> {
+        self.stop_began = task::now();
+        let deadline = self.stop_began + PATIENCE;
+        loop {
+            let fresh = match self.seize_new_threads() {
+                Ok(fresh) => fresh,
+                Err(why) => {
+                    self.resume();
+                    return Err(why);
+                }
+            };
+            while !self.all_stopped() {
+                if net::has_input(self.events) {
+                    // A thread sleeps until its event is read, and then stops.
+                    self.take_event();
+                } else if task::now() > deadline {
+                    self.resume();
+                    return Err(Unstoppable::Busy);
+                } else {
+                    task::await_child_stop(500);
+                }
+            }
+            if fresh == 0 {
+                break;
+            }
+        }
+        while net::has_input(self.events) {
+            self.take_event();
+        }
+        self.apply_fixups();
+        Ok(())
+    }
+
+    /// Traces and interrupts every thread that is not traced yet; answers how
+    /// many there were.
+    fn seize_new_threads(&mut self) -> Result<usize, Unstoppable> {
+        let mut fresh = 0;
+        for tid in Numbers::from_start(self.task_dir) {
+            // A thread in fork() is watched, and stands at its system call when
+            // it matters.
+            let left_alone = tid == self.anchor || tid == self.fork_tid;
+            if left_alone
+                || self.traced[..self.traced_count]
+                    .iter()
+                    .any(|t| t.tid == tid)
+            {
+                continue;
+            }
+            if self.traced_count == THREADS {
+                debug_log!("more than {THREADS} threads: cannot stop them");
+                return Err(Unstoppable::Forbidden);
+            }
+            match trace::seize(tid, 0) {
+                Ok(()) => {
+                    let _ = trace::interrupt(tid);
+                    self.traced[self.traced_count] = Traced {
+                        tid,
+                        stopped: false,
+                        signal: 0,
+                    };
+                    self.traced_count += 1;
+                    fresh += 1;
+                }
+                // Past the point where an ending thread writes to memory.
+                Err(_) if self.thread_has_ended(tid) => {}
+                Err(errno) => {
+                    debug_log!("thread {tid} cannot be traced: errno {errno}");
+                    return Err(Unstoppable::Forbidden);
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Looks at every thread that was asked to stop; whether all have.
+    fn all_stopped(&mut self) -> bool {
+        let mut pending = 0;
+        let mut i = 0;
+        while i < self.traced_count {
+            if !self.traced[i].stopped {
+                match trace::wait(self.traced[i].tid) {
+                    Waited::Nothing => pending += 1,
+                    Waited::Stopped { signal, .. } => {
+                        self.traced[i].signal = signal;
+                        self.traced[i].stopped = true;
+                    }
+                    Waited::Syscall => self.traced[i].stopped = true,
+                    Waited::Gone => {
+                        self.traced_count -= 1;
+                        self.traced[i] = self.traced[self.traced_count];
+                        continue;
+                    }
+                }
+            }
+            i += 1;
+        }
+        pending == 0
+    }
+
+    /// Lets every stopped thread go. One that has not stopped yet is let go
+    /// when it does, see [`Self::release_strays`].
+    pub fn resume(&mut self) {
+        let mut kept = 0;
+        for i in 0..self.traced_count {
+            let t = self.traced[i];
+            if t.stopped {
+                let _ = trace::detach(t.tid, t.signal);
+            } else {
+                self.traced[kept] = t;
+                kept += 1;
+            }
+        }
+        self.traced_count = kept;
+        let us = (task::now() - self.stop_began) / 1000;
+        count(&COUNTERS.stops);
+        COUNTERS.longest_stop_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    /// Lets threads go that stopped after their stop had been given up.
+    pub fn release_strays(&mut self) {
+        let mut i = 0;
+        while i < self.traced_count {
+            match trace::wait(self.traced[i].tid) {
+                Waited::Nothing => i += 1,
+                waited => {
+                    if let Waited::Stopped { signal, .. } = waited {
+                        let _ = trace::detach(self.traced[i].tid, signal);
+                    }
+                    self.traced_count -= 1;
+                    self.traced[i] = self.traced[self.traced_count];
+                }
+            }
+        }
+    }
+
+    /// Whether a thread is a zombie or not there any more.
+    fn thread_has_ended(&self, tid: i32) -> bool {
+        let mut path = [0u8; 32];
+        let path = super::sys::maps::proc_path(&mut path, tid, b"/stat");
+        let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            return true;
+        };
+        let mut text = [0u8; 256];
+        let n = super::sys::task::read_text(fd, &mut text);
+        crate::rawsys::close(fd);
+        // `TID (name) STATE`, and the name may hold anything.
+        let text = &text[..n];
+        match text.iter().rposition(|&b| b == b')') {
+            Some(at) => matches!(text.get(at + 2), Some(b'Z' | b'X') | None),
+            None => true,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mappings, memfds, and what can be done to their pages.
+
+use super::{sys, Sys};
+use core::ffi::{c_int, CStr};
+
+/// mmap(2). With `MAP_FIXED` in `flags` the caller vouches for the range.
+pub fn map(
+    addr: usize,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    off: usize,
+) -> Sys<usize> {
+    sys!(libc::SYS_mmap, addr, len, prot, flags, fd as isize, off)
+}
+
+/// munmap(2) of memory that the caller vouches for.
+pub fn unmap(addr: usize, len: usize) -> Sys<()> {
+    sys!(libc::SYS_munmap, addr, len).map(drop)
+}
+
+/// Moves the mapping `[from, from + len)` to `to`, over whatever is there.
+pub fn move_over(from: usize, len: usize, to: usize) -> Sys<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
+}
+
+/// mprotect(2).
+pub fn protect(addr: usize, len: usize, prot: c_int) -> Sys<()> {
+    sys!(libc::SYS_mprotect, addr, len, prot).map(drop)
+}
+
+/// madvise(2).
+pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
+    sys!(libc::SYS_madvise, addr, len, advice).map(drop)
+}
+
+/// Which pages of `[addr, addr + 4096 * seen.len())` are resident: bit 0 of
+/// each byte. ENOMEM where something in the range is not mapped.
+pub fn resident(addr: usize, seen: &mut [u8]) -> Sys<()> {
+    sys!(
+        libc::SYS_mincore,
+        addr,
+        seen.len() * super::PAGE,
+        seen.as_mut_ptr()
+    )
+    .map(drop)
+}
+
+/// memfd_create(2), closed on exec, open for sealing.
+pub fn memfd(name: &CStr) -> Sys<c_int> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    sys!(libc::SYS_memfd_create, name.as_ptr(), flags).map(|fd| fd as c_int)
+}
+
+/// ftruncate(2).
+pub fn set_size(fd: c_int, size: usize) -> Sys<()> {
+    sys!(libc::SYS_ftruncate, fd, size).map(drop)
+}
+
+/// Forbids anybody to make the file smaller or larger.
+pub fn seal_size(fd: c_int) -> Sys<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+    sys!(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals).map(drop)
+}
+
+/// The seals of a memfd; EINVAL for any other file.
+pub fn seals(fd: c_int) -> Sys<c_int> {
+    sys!(libc::SYS_fcntl, fd, libc::F_GET_SEALS).map(|s| s as c_int)
+}
+
+/// Removes `[off, off + len)` of the file from the file and from every
+/// process that maps it, before it returns.
+pub fn punch(fd: c_int, off: usize, len: usize) -> Sys<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop)
+}
+
+/// Gives `[off, off + len)` of the file pages where it has none.
+pub fn populate(fd: c_int, off: usize, len: usize) -> Sys<()> {
+    sys!(libc::SYS_fallocate, fd, libc::FALLOC_FL_KEEP_SIZE, off, len).map(drop)
+}
+
+/// Writes `len` bytes at address `from` of this process to `off` of the file.
+/// EFAULT where the memory cannot be read.
+pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
+    let mut done = 0;
+    while done < len {
+        let n = sys!(libc::SYS_pwrite64, fd, from + done, len - done, off + done)?;
+        if n == 0 {
+            return Err(libc::EIO);
+        }
+        done += n;
+    }
+    Ok(())
+}
+
+/// Reads `len` bytes at `off` of the file to address `to` of this process,
+/// memory that the caller vouches for.
+pub fn read_into(fd: c_int, to: usize, len: usize, off: usize) -> Sys<()> {
+    let mut done = 0;
+    while done < len {
+        let n = sys!(libc::SYS_pread64, fd, to + done, len - done, off + done)?;
+        if n == 0 {
+            return Err(libc::EIO);
+        }
+        done += n;
+    }
+    Ok(())
+}
+
+/// The next run of pages that the file has in `[from, end)`.
+pub fn next_data(fd: c_int, from: usize, end: usize) -> Option<(usize, usize)> {
+    if from >= end {
+        return None;
+    }
+    let start = sys!(libc::SYS_lseek, fd, from, libc::SEEK_DATA).ok()?;
+    if start >= end {
+        return None;
+    }
+    let stop = sys!(libc::SYS_lseek, fd, start, libc::SEEK_HOLE).unwrap_or(end);
+    Some((super::page_down(start), super::page_up(stop).min(end)))
+}
+
+/// Device and inode of an open file, as /proc/PID/maps counts them, and its size.
+pub fn identity(fd: c_int) -> Sys<(u64, u64, u64)> {
+    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    sys!(libc::SYS_fstat, fd, stat.as_mut_ptr())?;
+    // SAFETY: all-zero is a valid stat and the kernel has filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.st_dev, stat.st_ino, stat.st_size as u64))
+}
+
+/// Touches one byte of the program's memory for reading (to grow a stack).
+/// Uses process_vm_readv, so an unmapped address is EFAULT and not a crash.
+pub fn touch(addr: usize, pid: i32) -> Sys<()> {
+    let mut byte = 0u8;
+    let local = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let remote = libc::iovec {
+        iov_base: core::ptr::with_exposed_provenance_mut(addr),
+        iov_len: 1,
+    };
+    sys!(
+        libc::SYS_process_vm_readv,
+        pid,
+        &raw const local,
+        1,
+        &raw const remote,
+        1,
+        0
+    )
+    .map(drop)
+}
+
+/// Copies `len` bytes at `off` of a file to the same address of process `pid`.
+pub fn copy_file_to_process(fd: c_int, pid: i32, off: usize, len: usize) -> Sys<()> {
+    const WINDOW: usize = 16 << 20;
+    let mut done = 0;
+    while done < len {
+        let part = (len - done).min(WINDOW);
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let from = map(0, part, libc::PROT_READ, flags, fd, off + done)?;
+        let copied = copy_to_process(pid, from, off + done, part);
+        unmap(from, part)?;
+        copied?;
+        done += part;
+    }
+    Ok(())
+}
+
+/// Copies `len` bytes at `from` of this process to `to` of `pid`.
+fn copy_to_process(pid: i32, from: usize, to: usize, len: usize) -> Sys<()> {
+    let mut done = 0;
+    while done < len {
+        let part = |at: usize| libc::iovec {
+            iov_base: core::ptr::with_exposed_provenance_mut(at + done),
+            iov_len: len - done,
+        };
+        let (local, remote) = (part(from), part(to));
+        let n = sys!(
+            libc::SYS_process_vm_writev,
+            pid,
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0
+        )?;
+        if n == 0 {
+            return Err(libc::EFAULT);
+        }
+        done += n;
+    }
+    Ok(())
+}
+
+/// Writes one 32-bit word at `addr` of `pid`.
+pub fn poke_word(pid: i32, addr: usize, word: u32) -> Sys<()> {
+    let local = libc::iovec {
+        iov_base: (&raw const word).cast_mut().cast(),
+        iov_len: 4,
+    };
+    let remote = libc::iovec {
+        iov_base: core::ptr::with_exposed_provenance_mut(addr),
+        iov_len: 4,
+    };
+    sys!(
+        libc::SYS_process_vm_writev,
+        pid,
+        &raw const local,
+        1,
+        &raw const remote,
+        1,
+        0
+    )
+    .map(drop)
+}
+
+/// Reads `len <= 256` bytes at `addr` of `pid` into `into`.
+pub fn peek_process(pid: i32, addr: usize, into: &mut [u8]) -> Sys<()> {
+    let local = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: core::ptr::with_exposed_provenance_mut(addr),
+        iov_len: into.len(),
+    };
+    match sys!(
+        libc::SYS_process_vm_readv,
+        pid,
+        &raw const local,
+        1,
+        &raw const remote,
+        1,
+        0
+    )? {
+        n if n == into.len() => Ok(()),
+        _ => Err(libc::EFAULT),
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The system calls of the user back end: the only place under `user/` with
+//! `unsafe` in it.
+//!
+//! Everything answers a negated errno turned positive, never touches the
+//! thread's own `errno`, never allocates and never takes a lock: the service
+//! task shares the program's memory but none of its thread-local storage, and
+//! whatever it took could be held by a thread that it has just stopped.
+
+pub mod arena;
+pub mod maps;
+pub mod mem;
+pub mod net;
+pub mod task;
+pub mod text;
+pub mod trace;
+pub mod uffd;
+
+use crate::rawsys;
+use core::ffi::{c_int, c_long};
+
+/// A value, or an errno.
+pub type Sys<T> = core::result::Result<T, c_int>;
+
+/// The page size that the user back end supports. [`supported_page_size`]
+/// is asked once, at start.
+pub const PAGE: usize = 4096;
+
+/// One above the highest user address that a file offset can name: 2^47.
+pub const TOP: usize = 1 << 47;
+
+/// Addresses below this are never exported: the kernel keeps them free.
+pub const BOTTOM: usize = 0x10000;
+
+/// Rounds down to a page.
+pub const fn page_down(x: usize) -> usize {
+    x & !(PAGE - 1)
+}
+
+/// Rounds up to a page; the caller has checked that it does not overflow.
+pub const fn page_up(x: usize) -> usize {
+    (x + PAGE - 1) & !(PAGE - 1)
+}
+
+/// Whether this machine's page size is the one supported.
+pub fn supported_page_size() -> bool {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    size == PAGE as c_long
+}
+
+/// One system call. The wrappers in this folder are its only callers.
+#[inline]
+fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: each wrapper hands over numbers and pointers that are valid for
+    // its own call; those that map or unmap memory document whose memory it is
+    // and that the caller vouches for it.
+    rawsys::check(unsafe { rawsys::syscall6(nr as usize, a, b, c, d, e, f) })
+}
+
+/// Up to six arguments, the rest zero.
+#[inline]
+fn padded<const N: usize>(args: [usize; N]) -> [usize; 6] {
+    let mut all = [0; 6];
+    all[..N].copy_from_slice(&args);
+    all
+}
+
+/// `sys!(number, arguments...)`: a system call, each argument cast to `usize`.
+macro_rules! sys {
+    ($nr:expr $(, $arg:expr)* $(,)?) => {
+        $crate::user::sys::call($nr, $crate::user::sys::padded([$($arg as usize),*]))
+    };
+}
+pub(crate) use sys;

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets, epoll and the passing of descriptors.
+
+use super::{sys, Sys};
+use core::ffi::c_int;
+use core::mem::{size_of, MaybeUninit};
+
+/// A socket path, as the kernel wants it.
+#[derive(Clone, Copy)]
+pub struct Address {
+    raw: libc::sockaddr_un,
+}
+
+impl Address {
+    /// `None` where the path does not fit a socket address.
+    pub fn new(path: &[u8]) -> Option<Self> {
+        // SAFETY: all-zero is a valid socket address.
+        let mut raw: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        if path.len() >= raw.sun_path.len() {
+            return None;
+        }
+        for (to, from) in raw.sun_path.iter_mut().zip(path) {
+            *to = *from as libc::c_char;
+        }
+        Some(Self { raw })
+    }
+
+    fn len(&self) -> usize {
+        size_of::<libc::sockaddr_un>()
+    }
+
+    /// The path, padded with zeros.
+    pub fn bytes(&self) -> [u8; 108] {
+        self.raw.sun_path.map(|c| c as u8)
+    }
+
+    /// rename(2).
+    pub fn rename_to(&self, to: &Self) -> Sys<()> {
+        let (from, to) = (self.raw.sun_path.as_ptr(), to.raw.sun_path.as_ptr());
+        sys!(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from,
+            libc::AT_FDCWD,
+            to,
+            0
+        )
+        .map(drop)
+    }
+
+    /// chmod(2).
+    pub fn set_mode(&self, mode: u32) -> Sys<()> {
+        sys!(
+            libc::SYS_fchmodat,
+            libc::AT_FDCWD,
+            self.raw.sun_path.as_ptr(),
+            mode
+        )
+        .map(drop)
+    }
+
+    /// unlink(2).
+    pub fn unlink(&self) -> Sys<()> {
+        sys!(
+            libc::SYS_unlinkat,
+            libc::AT_FDCWD,
+            self.raw.sun_path.as_ptr(),
+            0
+        )
+        .map(drop)
+    }
+}
+
+/// A socket that keeps message boundaries.
+pub fn socket() -> Sys<c_int> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0).map(|fd| fd as c_int)
+}
+
+pub fn bind(fd: c_int, address: &Address) -> Sys<()> {
+    sys!(libc::SYS_bind, fd, &raw const address.raw, address.len()).map(drop)
+}
+
+pub fn listen(fd: c_int) -> Sys<()> {
+    sys!(libc::SYS_listen, fd, 4096).map(drop)
+}
+
+pub fn accept(fd: c_int) -> Sys<c_int> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    sys!(libc::SYS_accept4, fd, 0, 0, flags).map(|fd| fd as c_int)
+}
+
+pub fn connect(fd: c_int, address: &Address) -> Sys<()> {
+    sys!(libc::SYS_connect, fd, &raw const address.raw, address.len()).map(drop)
+}
+
+/// Effective uid of the process at the other end, at connect or listen time.
+pub fn peer_uid(fd: c_int) -> Sys<u32> {
+    let mut cred = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut len = size_of::<libc::ucred>() as u32;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    sys!(
+        libc::SYS_getsockopt,
+        fd,
+        level,
+        name,
+        &raw mut cred,
+        &raw mut len
+    )?;
+    Ok(cred.uid)
+}
+
+/// Room for two descriptors in a control message.
+#[repr(C, align(8))]
+struct Control {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+    fds: [c_int; 2],
+}
+
+/// Sends one message of plain words, with up to two descriptors.
+pub fn send<const N: usize>(fd: c_int, words: &[u64; N], fds: Option<[c_int; 2]>) -> Sys<()> {
+    let part = libc::iovec {
+        iov_base: words.as_ptr().cast_mut().cast(),
+        iov_len: N * 8,
+    };
+    let control = Control {
+        len: size_of::<Control>(),
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        fds: fds.unwrap_or([-1, -1]),
+    };
+    let mut head = empty_head();
+    head.msg_iov = (&raw const part).cast_mut();
+    head.msg_iovlen = 1;
+    if fds.is_some() {
+        head.msg_control = (&raw const control).cast_mut().cast();
+        head.msg_controllen = size_of::<Control>() as _;
+    }
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    sys!(libc::SYS_sendmsg, fd, &raw const head, flags).map(drop)
+}
+
+/// Receives one message of exactly `N` words; `Ok(None)` at the end.
+/// Descriptors that came along are the caller's to close.
+pub fn receive<const N: usize>(
+    fd: c_int,
+    words: &mut [u64; N],
+    fds: &mut [c_int; 2],
+) -> Sys<Option<()>> {
+    *fds = [-1, -1];
+    let part = libc::iovec {
+        iov_base: words.as_mut_ptr().cast(),
+        iov_len: N * 8,
+    };
+    let mut control = Control {
+        len: 0,
+        level: 0,
+        kind: 0,
+        fds: [-1, -1],
+    };
+    let mut head = empty_head();
+    head.msg_iov = (&raw const part).cast_mut();
+    head.msg_iovlen = 1;
+    head.msg_control = (&raw mut control).cast();
+    head.msg_controllen = size_of::<Control>() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let n = sys!(libc::SYS_recvmsg, fd, &raw mut head, flags)?;
+    let header = size_of::<usize>() + 2 * size_of::<c_int>();
+    if head.msg_controllen >= header
+        && control.level == libc::SOL_SOCKET
+        && control.kind == libc::SCM_RIGHTS
+    {
+        let count = control.len.saturating_sub(header) / size_of::<c_int>();
+        let count = count.min(2);
+        fds[..count].copy_from_slice(&control.fds[..count]);
+    }
+    if n == 0 {
+        return Ok(None);
+    }
+    if n != N * 8 || head.msg_flags & libc::MSG_TRUNC != 0 {
+        return Err(libc::EPROTO);
+    }
+    Ok(Some(()))
+}
+
+fn empty_head() -> libc::msghdr {
+    // SAFETY: all-zero is a valid message header: no buffers at all.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+pub fn epoll() -> Sys<c_int> {
+    sys!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| fd as c_int)
+}
+
+/// Watches `fd` for input under the name `token`.
+pub fn watch(epoll: c_int, fd: c_int, token: u64) -> Sys<()> {
+    let event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: token,
+    };
+    sys!(
+        libc::SYS_epoll_ctl,
+        epoll,
+        libc::EPOLL_CTL_ADD,
+        fd,
+        &raw const event
+    )
+    .map(drop)
+}
+
+/// Stops watching `fd`.
+pub fn unwatch(epoll: c_int, fd: c_int) {
+    let event = libc::epoll_event { events: 0, u64: 0 };
+    let _ = sys!(
+        libc::SYS_epoll_ctl,
+        epoll,
+        libc::EPOLL_CTL_DEL,
+        fd,
+        &raw const event
+    );
+}
+
+/// Waits up to `ms` (-1: for ever) for input; answers the names of who has it.
+pub fn wait(epoll: c_int, tokens: &mut [u64; 32], ms: c_int) -> usize {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
+    let n = sys!(
+        libc::SYS_epoll_pwait,
+        epoll,
+        events.as_mut_ptr(),
+        32,
+        ms,
+        0,
+        8
+    )
+    .unwrap_or(0);
+    for (token, event) in tokens.iter_mut().zip(&events[..n]) {
+        *token = event.u64;
+    }
+    n
+}
+
+/// Whether `fd` has input right now.
+pub fn has_input(fd: c_int) -> bool {
+    let mut one = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let none = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(
+        sys!(libc::SYS_ppoll, &raw mut one, 1, &raw const none, 0, 8),
+        Ok(1)
+    ) && one.revents & libc::POLLIN != 0
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tasks, signals, futexes and time.
+
+use super::{sys, Sys};
+use core::ffi::{c_int, CStr};
+use core::sync::atomic::AtomicU32;
+
+/// All signals, as a mask.
+pub const ALL_SIGNALS: u64 = u64::MAX;
+
+const fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Rings the service's bell: blocked everywhere in it, read from a signalfd.
+pub const DOORBELL: c_int = libc::SIGUSR1;
+/// Comes when the thread that started the service is gone.
+pub const PARENT_GONE: c_int = libc::SIGTERM;
+
+pub fn gettid() -> i32 {
+    sys!(libc::SYS_gettid).unwrap_or(0) as i32
+}
+
+pub fn geteuid() -> u32 {
+    sys!(libc::SYS_geteuid).unwrap_or(usize::MAX) as u32
+}
+
+/// Waits while `word` is `value`, at most `ms` milliseconds; may return early.
+pub fn futex_wait(word: &AtomicU32, value: u32, ms: u64) {
+    let time = libc::timespec {
+        tv_sec: (ms / 1000) as _,
+        tv_nsec: (ms % 1000 * 1_000_000) as _,
+    };
+    let _ = sys!(
+        libc::SYS_futex,
+        word.as_ptr(),
+        libc::FUTEX_WAIT,
+        value,
+        &raw const time,
+        0,
+        0
+    );
+}
+
+/// Wakes everybody who waits on `word`. Not a private futex: the service is
+/// another process on the same memory.
+pub fn futex_wake(word: &AtomicU32) {
+    let _ = sys!(
+        libc::SYS_futex,
+        word.as_ptr(),
+        libc::FUTEX_WAKE,
+        i32::MAX,
+        0,
+        0,
+        0
+    );
+}
+
+/// Sends a signal to one task; 0 asks whether it is there.
+pub fn signal_task(tgid: i32, tid: i32, signal: c_int) -> Sys<()> {
+    sys!(libc::SYS_tgkill, tgid, tid, signal).map(drop)
+}
+
+/// Replaces the caller's signal mask; answers the old one.
+pub fn set_signal_mask(mask: u64) -> u64 {
+    let mut old = 0u64;
+    let _ = sys!(
+        libc::SYS_rt_sigprocmask,
+        libc::SIG_SETMASK,
+        &raw const mask,
+        &raw mut old,
+        8
+    );
+    old
+}
+
+/// Gives SIGCHLD its default disposition in the calling process: then stops
+/// of traced threads are announced.
+pub fn announce_child_stops() {
+    let action = [0u64; 4];
+    let _ = sys!(libc::SYS_rt_sigaction, libc::SIGCHLD, action.as_ptr(), 0, 8);
+}
+
+/// A descriptor from which the service's signals are read.
+pub fn signal_descriptor() -> Sys<c_int> {
+    let mask = bit(DOORBELL) | bit(PARENT_GONE) | bit(libc::SIGCHLD);
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    sys!(libc::SYS_signalfd4, -1isize, &raw const mask, 8, flags).map(|fd| fd as c_int)
+}
+
+/// The next signal from [`signal_descriptor`].
+pub fn read_signal(fd: c_int) -> Sys<c_int> {
+    let mut info = [0u32; 32];
+    sys!(libc::SYS_read, fd, info.as_mut_ptr(), 128).map(|_| info[0] as c_int)
+}
+
+/// Waits for the stop of a traced thread, at most `us` microseconds.
+pub fn await_child_stop(us: u64) {
+    let mask = bit(libc::SIGCHLD);
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: (us * 1000) as _,
+    };
+    let _ = sys!(
+        libc::SYS_rt_sigtimedwait,
+        &raw const mask,
+        0,
+        &raw const time,
+        8
+    );
+}
+
+/// A descriptor that becomes readable when process `pid` is gone.
+pub fn pidfd(pid: i32) -> Sys<c_int> {
+    sys!(libc::SYS_pidfd_open, pid, 0).map(|fd| fd as c_int)
+}
+
+/// A copy of descriptor `fd` of another process that may be traced.
+pub fn descriptor_of(pidfd: c_int, fd: c_int) -> Sys<c_int> {
+    sys!(libc::SYS_pidfd_getfd, pidfd, fd, 0).map(|fd| fd as c_int)
+}
+
+/// Sent to the caller when the thread that made it is gone.
+pub fn signal_on_parent_death(signal: c_int) -> Sys<()> {
+    sys!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0).map(drop)
+}
+
+pub fn set_name(name: &CStr) {
+    let _ = sys!(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0);
+}
+
+/// Lets `pid` trace the calling process where the Yama module is in the way.
+pub fn allow_tracer(pid: i32) {
+    const PR_SET_PTRACER: usize = 0x5961_6d61;
+    let _ = sys!(libc::SYS_prctl, PR_SET_PTRACER, pid, 0, 0, 0);
+}
+
+/// A session of one's own: no signal to the program's group comes here.
+pub fn own_session() {
+    let _ = sys!(libc::SYS_setsid);
+}
+
+/// A descriptor table of one's own.
+pub fn own_descriptors() -> Sys<()> {
+    sys!(libc::SYS_unshare, libc::CLONE_FILES).map(drop)
+}
+
+/// Closes `first..=last`.
+pub fn close_range(first: u32, last: u32) {
+    if sys!(libc::SYS_close_range, first, last, 0).is_err() {
+        for fd in first..=last.min(65_535) {
+            crate::rawsys::close(fd as c_int);
+        }
+    }
+}
+
+pub fn exit(code: c_int) -> ! {
+    loop {
+        let _ = sys!(libc::SYS_exit_group, code);
+    }
+}
+
+/// Waits until child `pid` is gone.
+pub fn reap(pid: i32) {
+    loop {
+        match sys!(libc::SYS_wait4, pid, 0, libc::__WALL, 0) {
+            Err(libc::EINTR) => continue,
+            _ => return,
+        }
+    }
+}
+
+/// Monotonic time in nanoseconds.
+pub fn now() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let _ = sys!(
+        libc::SYS_clock_gettime,
+        libc::CLOCK_MONOTONIC,
+        &raw mut time
+    );
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Fills `bytes` from the kernel's random numbers.
+pub fn random(bytes: &mut [u8]) -> Sys<()> {
+    match sys!(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0)? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(libc::EAGAIN),
+    }
+}
+
+/// Raises the soft limit on file sizes to the hard one for the caller's
+/// process, runs `body`, and puts it back.
+pub fn with_file_size_limit_lifted<T>(body: impl FnOnce() -> T) -> T {
+    let mut old = [0u64; 2];
+    let read = sys!(
+        libc::SYS_prlimit64,
+        0,
+        libc::RLIMIT_FSIZE,
+        0,
+        old.as_mut_ptr()
+    )
+    .is_ok();
+    if !read || old[0] == u64::MAX {
+        return body();
+    }
+    let open = [old[1], old[1]];
+    let _ = sys!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, open.as_ptr(), 0);
+    let answer = body();
+    let _ = sys!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, old.as_ptr(), 0);
+    answer
+}
+
+/// Starts a task on the caller's memory and descriptors, but in a process of
+/// its own: it may trace the caller's threads. No signal tells of its end.
+/// Answers its pid.
+///
+/// The new task calls `entry(argument)` on the given stack and must not return.
+pub fn spawn_on_same_memory(
+    stack_top: usize,
+    entry: extern "C" fn(usize) -> !,
+    argument: usize,
+) -> Sys<i32> {
+    let flags = libc::CLONE_VM | libc::CLONE_FILES;
+    let ret: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the child runs on a stack of its own that nobody else uses, in a
+    // function that never returns; the parent's registers are as the kernel's
+    // convention leaves them. No TLS is set: the child uses none.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone as isize => ret,
+            in("rdi") flags,
+            in("rsi") stack_top,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") 0,
+            in("r12") argument,
+            in("r13") entry as usize,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk 1",
+            "2:",
+            in("x8") libc::SYS_clone,
+            inlateout("x0") flags as isize => ret,
+            in("x1") stack_top,
+            in("x2") 0,
+            in("x3") 0,
+            in("x4") 0,
+            in("x20") argument,
+            in("x21") entry as usize,
+        );
+    }
+    crate::rawsys::check(ret).map(|pid| pid as i32)
+}
+
+/// Starts an ordinary thread with every signal blocked that runs `entry`.
+pub fn spawn_thread(
+    entry: extern "C" fn(*mut core::ffi::c_void) -> *mut core::ffi::c_void,
+    argument: usize,
+) -> Sys<()> {
+    let old = set_signal_mask(ALL_SIGNALS);
+    let mut thread = core::mem::MaybeUninit::<libc::pthread_t>::uninit();
+    // SAFETY: default attributes, a function that lives for ever (the library
+    // is never unloaded) and an argument that is only a number to it.
+    let errno = unsafe {
+        let errno = libc::pthread_create(
+            thread.as_mut_ptr(),
+            core::ptr::null(),
+            entry,
+            core::ptr::with_exposed_provenance_mut(argument),
+        );
+        if errno == 0 {
+            libc::pthread_detach(thread.assume_init());
+        }
+        errno
+    };
+    set_signal_mask(old);
+    if errno == 0 {
+        Ok(())
+    } else {
+        Err(errno)
+    }
+}
+
+/// The stack of the calling thread with its thread-local storage: start, end.
+pub fn own_stack() -> (usize, usize) {
+    let mut attr = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut base = core::ptr::null_mut();
+    let mut size = 0;
+    // SAFETY: the attributes are filled for the calling thread, read, and given
+    // back.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attr.as_mut_ptr()) != 0 {
+            return (0, 0);
+        }
+        libc::pthread_attr_getstack(attr.as_ptr(), &raw mut base, &raw mut size);
+        libc::pthread_attr_destroy(attr.as_mut_ptr());
+    }
+    let start = base.expose_provenance();
+    (start, start + size)
+}
+
+/// Registers what fork() calls around itself, for the life of the process.
+pub fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    // SAFETY: three functions that live for ever, since the library is never
+    // unloaded.
+    unsafe {
+        let prepare: unsafe extern "C" fn() = prepare;
+        let parent: unsafe extern "C" fn() = parent;
+        let child: unsafe extern "C" fn() = child;
+        libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
+    }
+}
+
+/// Reads what fits of a small file; answers how much that was.
+pub fn read_text(fd: c_int, into: &mut [u8]) -> usize {
+    sys!(libc::SYS_read, fd, into.as_mut_ptr(), into.len()).unwrap_or(0)
+}
+
+/// Process id of the parent.
+pub fn parent() -> i32 {
+    sys!(libc::SYS_getppid).unwrap_or(0) as i32
+}
+
+/// Process id of the caller.
+pub fn own_pid() -> i32 {
+    crate::rawsys::getpid()
+}
+
+/// dup2(2).
+pub fn duplicate_to(fd: c_int, to: c_int) {
+    let _ = sys!(libc::SYS_dup3, fd, to, 0);
+}

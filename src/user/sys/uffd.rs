@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! userfaultfd: structures, features and the ioctls that are used.
+
+use super::{sys, Sys};
+use core::ffi::c_int;
+
+const API: u64 = 0xAA;
+const USER_MODE_ONLY: c_int = 1;
+
+pub const FEATURE_EVENT_REMAP: u64 = 1 << 2;
+pub const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+pub const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
+pub const FEATURE_EVENT_UNMAP: u64 = 1 << 6;
+pub const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
+pub const FEATURE_POISON: u64 = 1 << 14;
+pub const FEATURE_WP_ASYNC: u64 = 1 << 15;
+pub const FEATURE_MOVE: u64 = 1 << 16;
+
+pub const MODE_MISSING: u64 = 1;
+pub const MODE_WP: u64 = 2;
+
+pub const EVENT_PAGEFAULT: u8 = 0x12;
+pub const EVENT_REMAP: u8 = 0x14;
+pub const EVENT_REMOVE: u8 = 0x15;
+pub const EVENT_UNMAP: u8 = 0x16;
+
+const fn iowr(nr: u64, size: u64) -> u64 {
+    (3 << 30) | (size << 16) | (0xAA << 8) | nr
+}
+const fn ior(nr: u64, size: u64) -> u64 {
+    (2 << 30) | (size << 16) | (0xAA << 8) | nr
+}
+
+/// One message of a userfaultfd (32 bytes, packed by the kernel's ABI).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Event {
+    pub kind: u8,
+    _reserved: [u8; 7],
+    /// PAGEFAULT: flags; REMAP: from; REMOVE and UNMAP: start.
+    pub a: u64,
+    /// PAGEFAULT: address; REMAP: to; REMOVE and UNMAP: end.
+    pub b: u64,
+    /// REMAP: length of the old range.
+    pub c: u64,
+}
+const _: () = assert!(core::mem::size_of::<Event>() == 32);
+
+/// Opens a userfaultfd with `features`. `kernel_mode` asks for one that also
+/// serves faults taken inside system calls, which needs a privilege.
+pub fn open(features: u64, kernel_mode: bool) -> Sys<c_int> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | if kernel_mode { 0 } else { USER_MODE_ONLY };
+    let fd = sys!(libc::SYS_userfaultfd, flags)? as c_int;
+    let mut api = [API, features, 0];
+    match ioctl(fd, iowr(0x3F, 24), &mut api) {
+        Ok(()) => Ok(fd),
+        Err(errno) => {
+            crate::rawsys::close(fd);
+            Err(errno)
+        }
+    }
+}
+
+/// Every feature that this kernel's userfaultfd has; 0 where there is none.
+pub fn features() -> u64 {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
+    let Ok(fd) = sys!(libc::SYS_userfaultfd, flags) else {
+        return 0;
+    };
+    let mut api = [API, 0, 0];
+    let answer = ioctl(fd as c_int, iowr(0x3F, 24), &mut api);
+    crate::rawsys::close(fd as c_int);
+    answer.map_or(0, |()| api[1])
+}
+
+fn ioctl<const N: usize>(fd: c_int, cmd: u64, arg: &mut [u64; N]) -> Sys<()> {
+    sys!(libc::SYS_ioctl, fd, cmd, arg.as_mut_ptr()).map(drop)
+}
+
+/// Registers a range for faults or events of the kinds in `mode`.
+pub fn register(fd: c_int, start: usize, len: usize, mode: u64) -> Sys<()> {
+    ioctl(fd, iowr(0x00, 32), &mut [start as u64, len as u64, mode, 0])
+}
+
+/// Takes a range out again: its changes are reported to nobody any more.
+pub fn unregister(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    ioctl(fd, ior(0x01, 16), &mut [start as u64, len as u64])
+}
+
+/// Wakes the threads that wait for a page of the range; they fault again.
+pub fn wake(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    ioctl(fd, ior(0x02, 16), &mut [start as u64, len as u64])
+}
+
+/// Write-protects a range, so that writes to it can be told afterwards.
+pub fn write_protect(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 1])
+}
+
+/// Makes the next touch of a range a SIGBUS, and wakes who waits for it.
+pub fn poison(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    ioctl(fd, iowr(0x08, 32), &mut [start as u64, len as u64, 0, 0])
+}
+
+/// The next message, or EAGAIN. Reading one that is not a page fault lets the
+/// thread that caused it go on.
+pub fn read(fd: c_int) -> Sys<Event> {
+    let mut event = Event::default();
+    match sys!(libc::SYS_read, fd, &raw mut event, 32)? {
+        32 => Ok(event),
+        _ => Err(libc::EIO),
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages between attachers and owners: eight words each.
+
+/// Words of a message on the wire.
+pub type Words = [u64; 8];
+
+/// Version of this protocol; both sides must speak the same.
+pub const VERSION: u64 = 1;
+
+/// What a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Verb {
+    /// Attacher: I am here. Answer: the owner's memfd and a pidfd of the owner.
+    Hello = 1,
+    /// Attacher: may I? Answer: base and size of the segment.
+    Get,
+    /// Attacher: make `[lo, hi)` sharable, `addr` first. Answer: what is.
+    Share,
+    /// Anybody: is this id alive?
+    Query,
+    /// Owner: the segment is no more.
+    Removed,
+    /// The answer to a message with the same cookie.
+    Answer,
+}
+
+/// How an owner answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Status {
+    Done = 0,
+    /// Nothing there that can be shared.
+    Hole,
+    /// No such segment (any more).
+    Gone,
+    /// Not for you.
+    Denied,
+    /// The message makes no sense.
+    Bad,
+}
+
+/// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
+pub const WHOLE: u64 = 1;
+
+/// One message.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    pub verb: Verb,
+    pub status: Status,
+    /// What the answer to this message carries back.
+    pub cookie: u64,
+    pub id: i64,
+    pub addr: u64,
+    pub lo: u64,
+    pub hi: u64,
+    pub flags: u64,
+}
+
+impl Message {
+    pub fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            status: Status::Done,
+            cookie: 0,
+            id: 0,
+            addr: 0,
+            lo: 0,
+            hi: 0,
+            flags: 0,
+        }
+    }
+
+    /// An answer to `self`.
+    pub fn answer(&self, status: Status) -> Self {
+        Self {
+            verb: Verb::Answer,
+            status,
+            flags: self.verb as u64,
+            ..*self
+        }
+    }
+
+    pub fn encode(&self) -> Words {
+        let first = self.verb as u64 | (self.status as u64) << 32;
+        [
+            first,
+            self.cookie,
+            self.id as u64,
+            self.addr,
+            self.lo,
+            self.hi,
+            self.flags,
+            VERSION,
+        ]
+    }
+
+    /// `None` for words that no peer of this version sends.
+    pub fn decode(words: &Words) -> Option<Self> {
+        const VERBS: [Verb; 6] = [
+            Verb::Hello,
+            Verb::Get,
+            Verb::Share,
+            Verb::Query,
+            Verb::Removed,
+            Verb::Answer,
+        ];
+        const STATUSES: [Status; 5] = [
+            Status::Done,
+            Status::Hole,
+            Status::Gone,
+            Status::Denied,
+            Status::Bad,
+        ];
+        if words[7] != VERSION {
+            return None;
+        }
+        Some(Self {
+            verb: VERBS
+                .into_iter()
+                .find(|v| *v as u64 == words[0] & 0xffff_ffff)?,
+            status: STATUSES.into_iter().find(|s| *s as u64 == words[0] >> 32)?,
+            cookie: words[1],
+            id: words[2] as i64,
+            addr: words[3],
+            lo: words[4],
+            hi: words[5],
+            flags: words[6],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire_and_garbage_does_not_pass() {
+        let mut m = Message::new(Verb::Share);
+        (m.cookie, m.id, m.addr, m.lo, m.hi, m.flags) = (1, -2, 3, 4, 5, WHOLE);
+        let back = Message::decode(&m.encode()).expect("own message");
+        assert_eq!(back.encode(), m.encode());
+        assert_eq!(m.answer(Status::Hole).flags, Verb::Share as u64);
+        assert!(Message::decode(&[0; 8]).is_none());
+        let mut words = m.encode();
+        words[7] = VERSION + 1;
+        assert!(Message::decode(&words).is_none());
+        words = m.encode();
+        words[0] = 99;
+        assert!(Message::decode(&words).is_none());
+    }
+}
