@@ -31,11 +31,36 @@ build:
 	@$(INSTALL) -m 755 $(TARGET)/release/xpmem $(BUILD)/bin/xpmem
 	@$(INSTALL) -m 644 include/*.h $(BUILD)/include/
 
-demo: build
+demo:
+	ci/setup.sh build
+	$(MAKE) build
 	$(BUILD)/bin/xpmem demo
 
 check:
 	ci/check
+
+# The .pc files carry no absolute path: the prefix may be moved.
+PC_DIR    = $(LIBDIR)/pkgconfig
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+LIBS_PRIVATE = -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+PC_EDIT = sed -e 's|@RELATIVE_PREFIX@|$(shell realpath -m --relative-to=$(PC_DIR) $(PREFIX))|' \
+	-e 's|@RELATIVE_LIBDIR@|$(shell realpath -m --relative-to=$(PREFIX) $(LIBDIR))|' \
+	-e 's|@RELATIVE_INCLUDEDIR@|$(shell realpath -m --relative-to=$(PREFIX) $(INCLUDEDIR))|' \
+	-e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS_PRIVATE@|$(LIBS_PRIVATE)|'
+
+# Installs what `make build` left in build/, so that root need not have cargo.
+install:
+	@test -e $(BUILD)/lib/libxpmem.so.$(SOVER) || $(MAKE) build
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PC_DIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 $(BUILD)/lib/libxpmem.so.$(SOVER) $(DESTDIR)$(LIBDIR)/
+	ln -sfn libxpmem.so.$(SOVER) $(DESTDIR)$(LIBDIR)/libxpmem.so.0
+	ln -sfn libxpmem.so.0 $(DESTDIR)$(LIBDIR)/libxpmem.so
+	$(INSTALL) -m 644 $(BUILD)/lib/libxpmem.a $(DESTDIR)$(LIBDIR)/
+	$(INSTALL) -m 644 $(BUILD)/include/*.h $(DESTDIR)$(INCLUDEDIR)/
+	$(INSTALL) -m 755 $(BUILD)/bin/xpmem $(DESTDIR)$(BINDIR)/
+	for pc in pkgconfig/*.pc.in; do \
+		$(PC_EDIT) $$pc >$(DESTDIR)$(PC_DIR)/$$(basename $$pc .in) || exit 1; \
+	done
 
 headers:
 	XPMEM_HEADERS=write $(CARGO) test --locked --test header

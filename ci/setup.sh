@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Installs what building and testing need, on Debian and Ubuntu.
+#
+#   ci/setup.sh              everything (ci/packages.d/*)
+#   ci/setup.sh build        just what `make` needs (ci/packages.d/build)
+#
+# As root it installs what is missing; otherwise it prints the line to run and
+# fails. A line of ci/packages.d names one package, or several that will do,
+# "first|second"; the first one that is there or can be had is taken.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+. ci/path.sh
+export DEBIAN_FRONTEND=noninteractive
+
+least=1.85
+cargo_will_do() {
+    local version
+    version=$(cargo --version 2>/dev/null | cut -d' ' -f2) || return 1
+    [ -n "$version" ] && [ "$(printf '%s\n' "$least" "$version" | sort -V | head -n 1)" = "$least" ]
+}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+
+if ! command -v apt-get >/dev/null; then
+    echo "ci/setup.sh knows only apt; the packages are listed in ci/packages.d" >&2
+    cargo_will_do
+    exit
+fi
+
+if [ $# = 0 ]; then set -- ci/packages.d/*; else set -- "${@/#/ci/packages.d/}"; fi
+wanted=$(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$@" | sort -u)
+
+find_missing() {
+    missing=() nowhere=()
+    local line choice found
+    for line in $wanted; do
+        found=
+        for choice in ${line//|/ }; do installed "$choice" && found=yes; done
+        [ -n "$found" ] && continue
+        for choice in ${line//|/ }; do
+            if candidate "$choice"; then missing+=("$choice") found=yes; break; fi
+        done
+        [ -n "$found" ] || nowhere+=("$line")
+    done
+    if ! cargo_will_do; then
+        # Debian 12 has a new Rust beside its old one, for browsers.
+        for choice in cargo-web cargo; do
+            if candidate "$choice"; then
+                missing+=("$choice" "${choice/cargo/rustc}")
+                [ "$choice" = cargo-web ] && missing+=(rustfmt-web rust-web-clippy) \
+                    || missing+=(rustfmt rust-clippy)
+                break
+            fi
+        done
+    fi
+}
+
+find_missing
+if [ ${#nowhere[@]} != 0 ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq || true
+    find_missing
+fi
+if [ ${#nowhere[@]} != 0 ]; then
+    echo "not to be had here, and done without: ${nowhere[*]}"
+fi
+if [ ${#missing[@]} != 0 ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "Missing. Please run:" >&2
+        echo "  sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    install=(apt-get -o DPkg::Lock::Timeout=600 -qq install -y --no-install-recommends)
+    if ! "${install[@]}" "${missing[@]}" >/dev/null; then
+        apt-get update -qq || true
+        # One package that cannot be had must not take the others with it.
+        "${install[@]}" "${missing[@]}" >/dev/null ||
+            for one in "${missing[@]}"; do "${install[@]}" "$one" >/dev/null || status=1; done
+    fi
+fi
+if ! cargo_will_do; then
+    echo "cargo $least or later is needed" >&2
+    exit 1
+fi
+exit "${status:-0}"
