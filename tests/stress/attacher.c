@@ -97,6 +97,7 @@ static void *lane_run(void *arg)
 	struct attacher_box *box = &l->c.mb->attacher[l->c.self];
 	unsigned idle = 0;
 
+	window_lane = l->number;
 	while (!lane_over(l)) {
 		uint32_t bell = atomic_load(&box->bell[l->number]);
 

@@ -263,8 +263,10 @@ void check_request(struct checker *c, const struct request *rq, _Atomic uint32_t
 		void *mem = window_at(c->mb, rq->addr + off, rq->len - off, &run);
 		struct piece p = { mem, off / 8, 0 };
 
-		if (!mem)
+		if (!mem) { // noted, unless the owner is gone
+			stat_add(&c->mb->stats.unreached, 1);
 			return;
+		}
 		p.words = run / 8;
 		serve_piece(c, rq, &p, progress);
 	}

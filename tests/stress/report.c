@@ -23,8 +23,8 @@ static void figures(struct mailbox *mb, const struct options *o, const struct de
 			printf("  %-28s %10lu steps, %lu late\n", klass_name[k], s->per_klass[k], s->late[k]);
 	printf("attachers: %lu checks, %.1f MiB compared, %lu answers, %lu holes, %lu touches by the way\n",
 	       s->checks, s->bytes / 1048576.0, s->answers, s->holes, s->strays);
-	printf("windows: %lu attached, %lu of them by the attacher that had all of its own before\n", s->attaches,
-	       s->warm_attaches);
+	printf("windows: %lu attached, %lu of them by the attacher that had all of its own before; none to be had %lu times\n", s->attaches,
+	       s->warm_attaches, s->unreached);
 	printf("owner: %lu increments, %lu posts, %lu joins, %lu forks, %lu spawns, %lu signals, %.1f MiB read\n",
 	       s->counts, s->posts, s->joins, s->forks, s->spawns, s->rt_signals, s->io_bytes / 1048576.0);
 	printf("driver: %u owners, %u of them killed, %u attachers killed, %u stops; EINTR seen %lu times\n",

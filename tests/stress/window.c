@@ -14,12 +14,16 @@
 #define VADER_WINDOW (8ul << 20)
 #define BUCKETS 1024
 #define MAX_WINDOWS 8192
+#define EXACT_WINDOWS 512 // of each lane
 
 struct window {
 	uint64_t base, len;
 	char *map;
 	struct window *next;
+	unsigned lane; // only among exact windows
 };
+
+_Thread_local unsigned window_lane;
 
 // `lock` guards everything here; both threads of an attacher come by.
 static struct {
@@ -29,6 +33,7 @@ static struct {
 	int64_t apid;
 	unsigned used;
 	bool warm;
+	unsigned oldest[ATTACHER_THREADS]; // exact windows: the next to go
 	struct window pool[MAX_WINDOWS];
 	struct window *bucket[BUCKETS];
 } w = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -38,14 +43,41 @@ static unsigned bucket_of(uint64_t base)
 	return mix64(base) % BUCKETS;
 }
 
+static void drop(struct mailbox *mb, struct window *win)
+{
+	struct window **link = &w.bucket[bucket_of(win->base)];
+
+	if (!win->map)
+		return;
+	while (*link && *link != win)
+		link = &(*link)->next;
+	if (*link)
+		*link = win->next;
+	if (xp.detach(win->map))
+		fail_note(mb, F_API, K_LIBC, "xpmem_detach: %s", strerror(errno));
+	win->map = NULL;
+}
+
+// A free place in the pool; among exact windows the oldest makes room.
+static struct window *place(struct mailbox *mb)
+{
+	struct window *win;
+
+	if (w.style != WIN_EXACT)
+		return w.used < MAX_WINDOWS ? &w.pool[w.used++] : NULL;
+	win = &w.pool[window_lane * EXACT_WINDOWS + w.oldest[window_lane]];
+	w.oldest[window_lane] = (w.oldest[window_lane] + 1) % EXACT_WINDOWS;
+	w.used = ATTACHER_THREADS * EXACT_WINDOWS;
+	drop(mb, win);
+	return win;
+}
+
 static struct window *attach_one(struct mailbox *mb, uint64_t base, uint64_t ask, uint64_t len)
 {
 	struct xpmem_addr_abi at = { w.apid, (off_t)base };
 	struct window *win;
 	char *map;
 
-	if (w.used == MAX_WINDOWS)
-		return NULL;
 	map = xp.attach(at, ask, NULL);
 	if (map == (void *)-1) {
 		int e = errno;
@@ -58,8 +90,12 @@ static struct window *attach_one(struct mailbox *mb, uint64_t base, uint64_t ask
 	stat_add(&mb->stats.attaches, 1);
 	if (w.warm)
 		stat_add(&mb->stats.warm_attaches, 1);
-	win = &w.pool[w.used++];
-	*win = (struct window){ base, len, map, w.bucket[bucket_of(base)] };
+	win = place(mb);
+	if (!win) {
+		xp.detach(map);
+		return NULL;
+	}
+	*win = (struct window){ base, len, map, w.bucket[bucket_of(base)], window_lane };
 	w.bucket[bucket_of(base)] = win;
 	return win;
 }
@@ -67,7 +103,7 @@ static struct window *attach_one(struct mailbox *mb, uint64_t base, uint64_t ask
 static struct window *find(uint64_t base, uint64_t len)
 {
 	for (struct window *win = w.bucket[bucket_of(base)]; win; win = win->next)
-		if (win->base == base && win->len >= len)
+		if (win->base == base && win->len >= len && (w.style != WIN_EXACT || win->lane == window_lane))
 			return win;
 	return NULL;
 }
@@ -82,11 +118,13 @@ bool windows_open(struct mailbox *mb, enum window_style style, uint32_t epoch, i
 	w.warm = false;
 	w.used = 0;
 	memset(w.bucket, 0, sizeof(w.bucket));
+	memset(w.pool, 0, sizeof(w.pool));
+	memset(w.oldest, 0, sizeof(w.oldest));
 	if (style == WIN_PLAIN) {
 		w.pool[0] = (struct window){ SLICE_BASE, ARENA_SIZE,
 					     mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
 						  MAP_SHARED, plain_fd, 0),
-					     NULL };
+					     NULL, 0 };
 		ok = w.pool[0].map != MAP_FAILED;
 		w.used = ok;
 	} else {
@@ -162,7 +200,7 @@ void windows_close(struct mailbox *mb)
 	} else {
 		// One half by hand: release takes the rest with it.
 		for (unsigned i = 0; i < w.used; i += 2)
-			if (xp.detach(w.pool[i].map))
+			if (w.pool[i].map && xp.detach(w.pool[i].map))
 				fail_note(mb, F_API, K_LIBC, "xpmem_detach: %s", strerror(errno));
 		if (w.apid > 0 && xp.release(w.apid))
 			fail_note(mb, F_API, K_LIBC, "xpmem_release: %s", strerror(errno));

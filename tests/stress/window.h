@@ -9,9 +9,13 @@
 enum window_style {
 	WIN_VADER, // aligned 8 MiB, one byte more asked for, as Open MPI's vader does
 	WIN_GIANT, // a few windows of many GiB, all made before the first check
-	WIN_EXACT, // the pages of the buffer and no more
+	WIN_EXACT, // the pages of the buffer and no more; the oldest make room for new ones
 	WIN_PLAIN, // no library: the whole arena as one file
 };
+
+// Which thread of the attacher this is: exact windows come and go, and must not
+// go while the other thread looks through them.
+extern _Thread_local unsigned window_lane;
 
 // Opens the owner of `epoch`; false when it failed (noted unless the owner is gone).
 bool windows_open(struct mailbox *mb, enum window_style style, uint32_t epoch, int plain_fd);
