@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// What it costs to attach: again, for the first time, and for the owner.
+#define _GNU_SOURCE
+#include "bench_user.h"
+
+#include "../tests/stress/api.h"
+#include "sample.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FIRST (64 * MIB)
+
+// Attaching what was attached before, a touch, detaching; beside a bare round
+// trip to the peer, mmap of a file that is there, a touch, munmap.
+void bench_attach(struct peer *p, int64_t apid)
+{
+	static struct sample again, bare, trip;
+	int64_t addr = peer_call(p, PEER_ALLOC, MIB);
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+	char *file;
+
+	touch_all(attached(apid, addr, MIB), MIB);
+	if (fd < 0 || ftruncate(fd, MIB))
+		return;
+	file = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	memset(file, 1, MIB);
+	for (unsigned i = 0; i < 400; i++) {
+		struct xpmem_addr_abi at = { apid, addr };
+		double start = now_us();
+		volatile char *mem;
+
+		peer_call(p, PEER_PING, 0);
+		sample_add(&trip, now_us() - start);
+		mem = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		(void)*mem;
+		munmap((void *)mem, MIB);
+		sample_add(&bare, now_us() - start);
+
+		start = now_us();
+		mem = xp.attach(at, MIB, NULL);
+		if (mem == (void *)-1)
+			return;
+		(void)*mem;
+		xp.detach((void *)mem);
+		sample_add(&again, now_us() - start);
+	}
+	printf("re-attach 1 MiB, touch, detach %.1f us; round trip + mmap, touch, munmap %.1f us, of it the trip %.1f\n",
+	       sample_median(&again), sample_median(&bare), sample_median(&trip));
+	printf("  re-attach over the bare one %.2f median, %.2f minimum   (target <= 1.2)\n",
+	       sample_median(&again) / sample_median(&bare), sample_min(&again) / sample_min(&bare));
+	close(fd);
+	peer_call(p, PEER_FREE, 0);
+}
+
+static double fresh(size_t len, int advice)
+{
+	char *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	double start, took;
+
+	if (advice)
+		madvise(mem, len, advice);
+	start = now_us();
+	for (size_t at = 0; at < len; at += PAGE)
+		*(volatile char *)(mem + at) = 1;
+	took = now_us() - start;
+	munmap(mem, len);
+	return took;
+}
+
+void bench_first(struct peer *p, int64_t apid)
+{
+	static struct sample first, own;
+
+	for (unsigned i = 0; i < 9; i++) {
+		int64_t addr = peer_call(p, PEER_ALLOC, FIRST);
+		double start;
+		char *mem;
+
+		sample_add(&own, fresh(FIRST, 0));
+		start = now_us();
+		mem = attached(apid, addr, FIRST);
+		touch_all(mem, FIRST);
+		sample_add(&first, now_us() - start);
+		xp.detach(mem);
+		peer_call(p, PEER_FREE, 0);
+	}
+	printf("first attach of 64 MiB, every page touched %.1f ms; first touch of 64 MiB of one's own %.1f ms\n",
+	       sample_median(&first) / 1e3, sample_median(&own) / 1e3);
+	printf("  attach over own             %.2f median, %.2f minimum   (target <= 1.3)\n",
+	       sample_median(&first) / sample_median(&own), sample_min(&first) / sample_min(&own));
+}
+
+// The figure of the last line of the file that has it.
+static double longest_stop(const char *file)
+{
+	char line[1024];
+	FILE *f = fopen(file, "r");
+	double us = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *at = strstr(line, "longest_stop_us=");
+
+		if (at)
+			us = atof(at + strlen("longest_stop_us="));
+	}
+	if (f)
+		fclose(f);
+	return us;
+}
+
+void bench_stop(const char *lib)
+{
+	static struct sample stop;
+	char file[] = "/tmp/xpmem-bench.XXXXXX";
+	int fd = mkstemp(file);
+
+	for (unsigned i = 0; i < 9; i++) {
+		struct peer p = peer_start(lib, file);
+		int64_t apid = xp.get(peer_call(&p, PEER_MAKE, 0), XP_RDWR, XP_PERMIT_MODE, NULL);
+		int64_t addr = peer_call(&p, PEER_ALLOC, FIRST);
+
+		if (ftruncate(fd, 0) || apid <= 0)
+			break;
+		peer_call(&p, PEER_DIRTY, 0);
+		touch_all(attached(apid, addr, FIRST), FIRST);
+		peer_call(&p, PEER_FREE, 0);
+		xp.release(apid);
+		peer_end(&p);
+		if (longest_stop(file) >= 0)
+			sample_add(&stop, longest_stop(file));
+	}
+	close(fd);
+	unlink(file);
+	printf("longest stop of an owner, 64 MiB attached at 1 %% dirty: %.0f us median, %.0f minimum of %u runs   (target <= 1000)\n",
+	       sample_median(&stop), sample_min(&stop), stop.n);
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// The user back end's speed as ratios to what one would do without it, all in
+// one run and interleaved. It decides nothing: targets stand beside the figures.
+#define _GNU_SOURCE
+#include "bench_user.h"
+
+#include "../tests/stress/api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+char *own_memory(size_t len)
+{
+	char *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(mem, 0x33, len);
+	return mem;
+}
+
+char *attached(int64_t apid, int64_t addr, size_t len)
+{
+	struct xpmem_addr_abi at = { apid, addr };
+	char *mem = xp.attach(at, len, NULL);
+
+	if (mem == (void *)-1) {
+		perror("bench-user: xpmem_attach");
+		exit(1);
+	}
+	return mem;
+}
+
+void touch_all(const char *mem, size_t len)
+{
+	for (size_t at = 0; at < len; at += PAGE)
+		(void)*(volatile const char *)(mem + at);
+}
+
+int main(int argc, char **argv)
+{
+	const char *lib = argc == 4 ? argv[3] : argv[1];
+	struct peer p;
+	int64_t segid, apid;
+
+	if (argc == 4)
+		return peer_main(atoi(argv[2]), lib);
+	if (argc != 2) {
+		fprintf(stderr, "usage: bench-user LIBRARY\n");
+		return 2;
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (!xpmem_api_load(lib))
+		return 1;
+	p = peer_start(lib, NULL);
+	segid = peer_call(&p, PEER_MAKE, 0);
+	apid = segid > 0 ? xp.get(segid, XP_RDWR, XP_PERMIT_MODE, NULL) : -1;
+	if (apid <= 0) {
+		perror("bench-user: no back end serves here");
+		return 77;
+	}
+	bench_copy(&p, apid);
+	bench_attach(&p, apid);
+	bench_first(&p, apid);
+	xp.release(apid);
+	peer_end(&p);
+	bench_stop(lib);
+	return 0;
+}

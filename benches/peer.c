@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#define _GNU_SOURCE
+#include "peer.h"
+
+#include "../tests/stress/api.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE 4096ul
+
+struct call {
+	int32_t what;
+	int64_t arg;
+};
+
+struct peer peer_start(const char *lib, const char *stats)
+{
+	int fd[2];
+	struct peer p = { -1, -1 };
+	char num[16];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd))
+		return p;
+	p.pid = fork();
+	if (p.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(fd[0]);
+		if (stats) {
+			setenv("XPMEM_DEBUG", "stats", 1);
+			setenv("XPMEM_DEBUG_FILE", stats, 1);
+		}
+		snprintf(num, sizeof(num), "%d", fd[1]);
+		execl("/proc/self/exe", "bench-user", "--peer", num, lib, (char *)NULL);
+		_exit(127);
+	}
+	close(fd[1]);
+	p.sock = fd[0];
+	return p;
+}
+
+int64_t peer_call(struct peer *p, enum peer_do what, int64_t arg)
+{
+	struct call c = { what, arg };
+	int64_t answer = -1;
+
+	if (send(p->sock, &c, sizeof(c), MSG_NOSIGNAL) != sizeof(c))
+		return -1;
+	while (recv(p->sock, &answer, sizeof(answer), 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	return answer;
+}
+
+void peer_end(struct peer *p)
+{
+	peer_call(p, PEER_END, 0);
+	close(p->sock);
+	waitpid(p->pid, NULL, 0);
+}
+
+static struct {
+	char *mem;
+	size_t len;
+	volatile bool dirtying;
+	pthread_t thread;
+} block;
+
+// Every hundredth page, over and over: what is dirty when the stop comes is 1 %.
+static void *dirty(void *arg)
+{
+	(void)arg;
+	for (uint64_t n = 0; block.dirtying; n++)
+		for (size_t at = 0; at < block.len && block.dirtying; at += 100 * PAGE)
+			*(volatile uint64_t *)(block.mem + at) = n;
+	return NULL;
+}
+
+static int64_t make(void)
+{
+	return xp.make(NULL, XP_MAXADDR, XP_PERMIT_MODE, (void *)0600);
+}
+
+static int64_t do_call(const struct call *c)
+{
+	switch (c->what) {
+	case PEER_MAKE:
+		return make();
+	case PEER_ALLOC:
+		block.len = c->arg;
+		block.mem = mmap(NULL, block.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (block.mem == MAP_FAILED)
+			return -1;
+		memset(block.mem, 0x5a, block.len);
+		return (int64_t)block.mem;
+	case PEER_FREE:
+		if (block.dirtying) {
+			block.dirtying = false;
+			pthread_join(block.thread, NULL);
+		}
+		return munmap(block.mem, block.len);
+	case PEER_DIRTY:
+		block.dirtying = true;
+		return pthread_create(&block.thread, NULL, dirty, NULL);
+	default:
+		return 0;
+	}
+}
+
+int peer_main(int sock, const char *lib)
+{
+	struct call c;
+
+	if (!xpmem_api_load(lib))
+		return 1;
+	while (recv(sock, &c, sizeof(c), 0) == sizeof(c)) {
+		int64_t answer = do_call(&c);
+
+		if (send(sock, &answer, sizeof(answer), MSG_NOSIGNAL) < 0 || c.what == PEER_END)
+			break;
+	}
+	return 0;
+}

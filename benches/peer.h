@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// The other process: it owns the memory, and does as it is told over a
+// SOCK_SEQPACKET socket, which is also the bare RPC that attaching is held against.
+#ifndef BENCH_PEER_H
+#define BENCH_PEER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum peer_do {
+	PEER_PING,  // answers, nothing else
+	PEER_MAKE,  // exports its address space; answers the segid
+	PEER_ALLOC, // `arg` bytes, touched; answers the address
+	PEER_FREE,  // the last allocation
+	PEER_DIRTY, // a thread goes on writing to 1 % of its pages, until PEER_FREE
+	PEER_END,
+};
+
+struct peer {
+	pid_t pid;
+	int sock;
+};
+
+// Starts this program again as the peer; its library's counters go to `stats`
+// (NULL: nowhere).
+struct peer peer_start(const char *lib, const char *stats);
+int64_t peer_call(struct peer *p, enum peer_do what, int64_t arg);
+void peer_end(struct peer *p);
+
+// The peer's own main.
+int peer_main(int sock, const char *lib);
+
+#endif

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#ifndef STRESS_REPORT_H
+#define STRESS_REPORT_H
+
+#include "options.h"
+
+// What the driver did to its processes.
+struct deeds {
+	unsigned owners, owner_kills, attacher_kills, stops;
+	uint64_t late_revocations; // as the library counts them
+};
+
+// Prints figures and verdicts; answers the exit status.
+int report(struct mailbox *mb, const struct options *o, const struct deeds *d);
+
+#endif
