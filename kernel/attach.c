@@ -131,7 +131,8 @@ static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
 	unsigned long pages = segment->size >> PAGE_SHIFT;
 	struct xpmem_attachment *att;
 
-	if (!(vma->vm_flags & VM_SHARED) || vma->vm_flags & VM_EXEC)
+	/* MAYSHARE: of a file opened for reading, SHARED is taken off. */
+	if (!(vma->vm_flags & VM_MAYSHARE) || vma->vm_flags & VM_EXEC)
 		return -EINVAL;
 	if (vma->vm_mm != access->mm)
 		return -EACCES;

@@ -13,7 +13,7 @@ vm_die() { echo "$0: $*" >&2; exit 1; }
 # Tools the scripts need, each with the package that has it.
 vm_need() {
 	local missing=
-	for tool in mmdebstrap:mmdebstrap qemu-system-x86_64:qemu-system-x86 \
+	for tool in mmdebstrap:mmdebstrap depmod:kmod qemu-system-x86_64:qemu-system-x86 \
 		cpio:cpio busybox:busybox-static gcc:gcc; do
 		command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
 	done

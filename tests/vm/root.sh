@@ -34,6 +34,9 @@ if mapfile -t sources < <(vm_sources "$suite") && mmdebstrap --quiet --mode=$mod
 	--include="$include" "$suite" "$root" "${sources[@]}" >&2 2>"$root.log"; then
 	ln -sf gawk "$root/usr/bin/awk"
 	mkdir -p "$root/src" "$root/proc" "$root/dev"
+	for release in "$root"/usr/lib/modules/*; do
+		[ ! -d "$release" ] || depmod -b "$root" "${release##*/}"
+	done
 	touch "$root/.complete"
 	[ -z "$old" ] || rm -rf "$old"
 elif [ -n "$old" ]; then
