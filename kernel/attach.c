@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Attachments: VMAs that map a space's file. The kernel splits, trims, moves
+ * and drops them like any mapping; we only count.
+ */
+#include <linux/highmem.h>
+#include <linux/huge_mm.h>
+#include <linux/mman.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "xpmem.h"
+
+static const struct vm_operations_struct xpmem_vm_ops;
+
+void xpmem_attachment_put(struct xpmem_attachment *att)
+{
+	struct xpmem_access *access = att->access;
+
+	if (!refcount_dec_and_test(&att->ref))
+		return;
+	spin_lock(&access->lock);
+	list_del_init(&att->link);
+	spin_unlock(&access->lock);
+	xpmem_access_put(access);
+	xpmem_live_dec(XPMEM_LIVE_ATTACHMENTS);
+	kfree(att);
+}
+
+static void xpmem_vma_open(struct vm_area_struct *vma)
+{
+	struct xpmem_attachment *att = vma->vm_private_data;
+
+	refcount_inc(&att->ref);
+}
+
+static void xpmem_vma_close(struct vm_area_struct *vma)
+{
+	xpmem_attachment_put(vma->vm_private_data);
+}
+
+/* mremap: called on the copy, at its new address. */
+static int xpmem_vma_mremap(struct vm_area_struct *vma)
+{
+	struct xpmem_attachment *att = vma->vm_private_data;
+
+	spin_lock(&att->access->lock);
+	att->lo = min(att->lo, vma->vm_start);
+	att->hi = max(att->hi, vma->vm_end);
+	spin_unlock(&att->access->lock);
+	return 0;
+}
+
+/* One page of the owner's, for a debugger. */
+static int xpmem_access_page(struct mm_struct *mm, unsigned long addr,
+			     void *buf, int len, int write)
+{
+	unsigned int offset = offset_in_page(addr);
+	struct page *page;
+	void *kaddr;
+
+	len = min_t(int, len, PAGE_SIZE - offset);
+	/* Never FOLL_FORCE: what the owner may not write, nobody may. */
+	if (xpmem_gup_page(mm, addr & PAGE_MASK, write ? FOLL_WRITE : 0, &page,
+			   NULL) != 1)
+		return -EFAULT;
+	kaddr = kmap_local_page(page);
+	if (write)
+		memcpy(kaddr + offset, buf, len);
+	else
+		memcpy(buf, kaddr + offset, len);
+	if (write)
+		flush_dcache_page(page);
+	kunmap_local(kaddr);
+	if (write)
+		set_page_dirty_lock(page);
+	put_page(page);
+	return len;
+}
+
+/* ptrace and /proc/PID/mem; the attacher's mmap_lock is held. */
+static int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr,
+			    void *buf, int len, int write)
+{
+	struct xpmem_attachment *att = vma->vm_private_data;
+	struct xpmem_segment *segment = att->access->segment;
+	struct mm_struct *owner = segment->space->mm;
+	unsigned long source = addr - vma->vm_start +
+			       (vma->vm_pgoff << PAGE_SHIFT);
+	int done = 0, ret = 0;
+
+	if (write && !(vma->vm_flags & VM_WRITE))
+		return -EACCES;
+	if (!xpmem_access_valid(att->access) || !mmget_not_zero(owner))
+		return -EIO;
+	if (owner != vma->vm_mm && !mmap_read_trylock(owner)) {
+		mmput_async(owner);
+		return -EAGAIN;
+	}
+	while (done < len) {
+		ret = xpmem_access_page(owner, source + done, buf + done,
+					len - done, write);
+		if (ret < 0)
+			break;
+		done += ret;
+	}
+	if (owner != vma->vm_mm)
+		mmap_read_unlock(owner);
+	mmput_async(owner);
+	return done ? done : ret;
+}
+
+static const struct vm_operations_struct xpmem_vm_ops = {
+	.open = xpmem_vma_open,
+	.close = xpmem_vma_close,
+	.mremap = xpmem_vma_mremap,
+	.fault = xpmem_fault,
+	.pfn_mkwrite = xpmem_pfn_mkwrite,
+	.access = xpmem_vma_access,
+};
+
+/*
+ * Called for attach, and for remap_file_pages() on an attachment: whatever
+ * the caller asks for must lie in the segment.
+ */
+static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct xpmem_access *access = file->private_data;
+	struct xpmem_segment *segment = access->segment;
+	unsigned long first = segment->start >> PAGE_SHIFT;
+	unsigned long pages = segment->size >> PAGE_SHIFT;
+	struct xpmem_attachment *att;
+
+	/* MAYSHARE: of a file opened for reading, SHARED is taken off. */
+	if (!(vma->vm_flags & VM_MAYSHARE) || vma->vm_flags & VM_EXEC)
+		return -EINVAL;
+	if (vma->vm_mm != access->mm)
+		return -EACCES;
+	if (vma->vm_pgoff < first || vma->vm_pgoff - first > pages ||
+	    vma_pages(vma) > pages - (vma->vm_pgoff - first))
+		return -EINVAL;
+
+	att = kzalloc(sizeof(*att), GFP_KERNEL_ACCOUNT);
+	if (!att)
+		return -ENOMEM;
+	refcount_set(&att->ref, 1);
+	mutex_init(&att->tables);
+	att->window = XPMEM_WINDOW_MAX;
+	att->lo = vma->vm_start;
+	att->hi = vma->vm_end;
+	att->access = access;
+
+	spin_lock(&access->lock);
+	if (access->revoked) {
+		spin_unlock(&access->lock);
+		kfree(att);
+		return -ENOENT;
+	}
+	list_add(&att->link, &access->attachments);
+	spin_unlock(&access->lock);
+	kref_get(&access->obj.ref);
+	xpmem_live_inc(XPMEM_LIVE_ATTACHMENTS);
+
+	/*
+	 * PFNMAP: no page is counted or pinned. IO: MADV_DOFORK cannot undo
+	 * DONTCOPY. The file stays: zapping huge entries relies on it.
+	 */
+	vm_flags_set(vma, VM_PFNMAP | VM_IO | VM_DONTCOPY | VM_DONTEXPAND |
+			  VM_DONTDUMP);
+	vm_flags_clear(vma, VM_MAYEXEC);
+	vma->vm_private_data = att;
+	vma->vm_ops = &xpmem_vm_ops;
+	return 0;
+}
+
+static int xpmem_file_release(struct inode *inode, struct file *file)
+{
+	xpmem_access_put(file->private_data);
+	return 0;
+}
+
+static const struct file_operations xpmem_file_ops = {
+	.owner = THIS_MODULE,
+	.mmap = xpmem_file_mmap,
+	/* Addresses congruent to the source modulo the huge page size. */
+	.get_unmapped_area = thp_get_unmapped_area,
+	.release = xpmem_file_release,
+};
+
+/* The permit's file, made at its first attach; with a reference. */
+struct file *xpmem_access_file(struct xpmem_access *access)
+{
+	struct file *file, *spare = NULL;
+
+	for (;;) {
+		spin_lock(&access->lock);
+		if (access->revoked) {
+			spin_unlock(&access->lock);
+			file = ERR_PTR(-ENOENT);
+			break;
+		}
+		if (!access->file) {
+			access->file = spare;
+			spare = NULL;
+		}
+		file = access->file ? get_file(access->file) : NULL;
+		spin_unlock(&access->lock);
+		if (file)
+			break;
+		spare = xpmem_space_file(access->segment->space,
+					 &xpmem_file_ops,
+					 access->write ? O_RDWR : O_RDONLY,
+					 access);
+		if (IS_ERR(spare))
+			return spare;
+		kref_get(&access->obj.ref);
+	}
+	if (spare)
+		fput(spare);
+	return file;
+}
+
+static bool xpmem_vma_is_attachment(const struct vm_area_struct *vma)
+{
+	return vma->vm_ops == &xpmem_vm_ops;
+}
+
+static bool xpmem_overlaps_attachment(struct mm_struct *mm, unsigned long addr,
+				      unsigned long size)
+{
+	unsigned long end = addr + size;
+	struct vm_area_struct *vma;
+	bool found = false;
+
+	mmap_read_lock(mm);
+	while (addr < end) {
+		vma = find_vma_intersection(mm, addr, end);
+		if (!vma)
+			break;
+		found = xpmem_vma_is_attachment(vma);
+		if (found)
+			break;
+		addr = vma->vm_end;
+	}
+	mmap_read_unlock(mm);
+	return found;
+}
+
+static int xpmem_attach_check(const struct xpmem_access *access,
+			      const struct xpmem_ioc_attach *arg,
+			      unsigned long size)
+{
+	const struct xpmem_segment *segment = access->segment;
+	unsigned long source = segment->start + arg->offset;
+
+	if (!xpmem_access_valid(access) || !xpmem_space_alive(segment->space))
+		return -ENOENT;
+	if (access->mm != current->mm)
+		return -EACCES;
+	if (arg->offset < 0 || !size || arg->offset > segment->size ||
+	    size > segment->size - arg->offset)
+		return -EINVAL;
+	if (!arg->vaddr)
+		return 0;
+	if (arg->vaddr > TASK_SIZE || size > TASK_SIZE - arg->vaddr)
+		return -ENOMEM;
+	if (segment->space->mm == current->mm &&
+	    arg->vaddr < source + size && source < arg->vaddr + size)
+		return -EINVAL;
+	if (xpmem_overlaps_attachment(current->mm, arg->vaddr, size))
+		return -EINVAL;
+	return 0;
+}
+
+int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg)
+{
+	unsigned long size = PAGE_ALIGN(arg->size);
+	struct xpmem_access *access;
+	unsigned long addr;
+	struct file *file;
+	int err;
+
+	if (arg->apid <= 0)
+		return -EINVAL;
+	if (!PAGE_ALIGNED(arg->vaddr) || !PAGE_ALIGNED(arg->offset))
+		return -EINVAL;
+	access = xpmem_access_get(arg->apid);
+	if (!access)
+		return -ENOENT;
+	err = xpmem_attach_check(access, arg, size);
+	if (err)
+		goto put_access;
+	file = xpmem_access_file(access);
+	if (IS_ERR(file)) {
+		err = PTR_ERR(file);
+		goto put_access;
+	}
+	addr = vm_mmap(file, arg->vaddr, size,
+		       PROT_READ | (access->write ? PROT_WRITE : 0),
+		       MAP_SHARED | (arg->vaddr ? MAP_FIXED : 0),
+		       access->segment->start + arg->offset);
+	fput(file);
+	if (IS_ERR_VALUE(addr))
+		err = (long)addr;
+	else
+		arg->vaddr = addr;
+put_access:
+	xpmem_access_put(access);
+	return err;
+}
+
+/*
+ * Unmaps every VMA of the attachment from the caller's address space. The
+ * lock cannot be held from the search to vm_munmap(): a thread that unmaps the
+ * same attachment and maps something else there meanwhile races, as it would
+ * with two munmap() calls.
+ */
+int xpmem_attachment_unmap(struct xpmem_attachment *att)
+{
+	struct mm_struct *mm = current->mm;
+	unsigned long addr, end, start, hi;
+	struct vm_area_struct *vma;
+	int err;
+
+	spin_lock(&att->access->lock);
+	addr = att->lo;
+	hi = att->hi;
+	spin_unlock(&att->access->lock);
+
+	while (addr < hi) {
+		mmap_read_lock(mm);
+		vma = find_vma_intersection(mm, addr, hi);
+		if (!vma) {
+			mmap_read_unlock(mm);
+			break;
+		}
+		start = vma->vm_start;
+		end = vma->vm_end;
+		if (!xpmem_vma_is_attachment(vma) ||
+		    vma->vm_private_data != att)
+			start = end;
+		mmap_read_unlock(mm);
+		if (start < end) {
+			err = vm_munmap(start, end - start);
+			if (err)
+				return err;
+		}
+		addr = end;
+	}
+	return 0;
+}
+
+int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg)
+{
+	struct mm_struct *mm = current->mm;
+	struct xpmem_attachment *att = NULL;
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	if (!mm || arg->vaddr >= TASK_SIZE)
+		return 0;
+	mmap_read_lock(mm);
+	vma = find_vma_intersection(mm, arg->vaddr, arg->vaddr + 1);
+	if (vma && xpmem_vma_is_attachment(vma)) {
+		att = vma->vm_private_data;
+		refcount_inc(&att->ref);
+	} else if (vma) {
+		err = -EINVAL;
+	}
+	mmap_read_unlock(mm);
+	if (att) {
+		err = xpmem_attachment_unmap(att);
+		xpmem_attachment_put(att);
+	}
+	return err;
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* An open file of /dev/xpmem. */
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "xpmem.h"
+
+int xpmem_open(struct inode *inode, struct file *file)
+{
+	struct xpmem_client *client;
+
+	if (!current->mm)
+		return -EINVAL;
+	client = kzalloc(sizeof(*client), GFP_KERNEL_ACCOUNT);
+	if (!client)
+		return -ENOMEM;
+	mutex_init(&client->lock);
+	INIT_LIST_HEAD(&client->segments);
+	INIT_LIST_HEAD(&client->accesses);
+	client->mm = current->mm;
+	mmgrab(client->mm);
+	file->private_data = client;
+	return 0;
+}
+
+/*
+ * The last descriptor went, by close, exec or exit, in whatever process held
+ * it. Permits first: their attachments are then gone before the segments.
+ */
+int xpmem_release(struct inode *inode, struct file *file)
+{
+	struct xpmem_client *client = file->private_data;
+	struct xpmem_object *obj;
+
+	while ((obj = xpmem_owned_first(&client->accesses))) {
+		struct xpmem_access *access =
+			container_of(obj, struct xpmem_access, obj);
+
+		xpmem_access_revoke(access);
+		xpmem_access_put(access);
+	}
+	while ((obj = xpmem_owned_first(&client->segments))) {
+		struct xpmem_segment *segment =
+			container_of(obj, struct xpmem_segment, obj);
+
+		xpmem_segment_withdraw(segment);
+		xpmem_segment_put(segment);
+	}
+	if (client->space)
+		xpmem_space_put(client->space);
+	mmdrop(client->mm);
+	kfree(client);
+	return 0;
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The module and the ioctl table of /dev/xpmem. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+
+#include "xpmem.h"
+
+union xpmem_ioc {
+	struct xpmem_ioc_make make;
+	struct xpmem_ioc_remove remove;
+	struct xpmem_ioc_get get;
+	struct xpmem_ioc_release release;
+	struct xpmem_ioc_attach attach;
+	struct xpmem_ioc_detach detach;
+};
+
+/* Handlers take the argument already copied in. */
+static int xpmem_ioc_version(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return XPMEM_CURRENT_VERSION;
+}
+
+static int xpmem_ioc_make(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_make(client, &arg->make);
+}
+
+static int xpmem_ioc_remove(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_remove(client, &arg->remove);
+}
+
+static int xpmem_ioc_get(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_get(client, &arg->get);
+}
+
+static int xpmem_ioc_release(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_give_back(client, &arg->release);
+}
+
+static int xpmem_ioc_attach(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_attach(client, &arg->attach);
+}
+
+static int xpmem_ioc_detach(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return xpmem_detach(client, &arg->detach);
+}
+
+/* The reserved fork hooks: attachments are never copied to a child. */
+static int xpmem_ioc_nothing(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	return 0;
+}
+
+/* When the answer cannot be delivered, the answer is undone. */
+static void xpmem_undo_make(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	struct xpmem_ioc_remove remove = { .segid = arg->make.segid };
+
+	xpmem_remove(client, &remove);
+}
+
+static void xpmem_undo_get(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	struct xpmem_ioc_release release = { .apid = arg->get.apid };
+
+	xpmem_give_back(client, &release);
+}
+
+static void xpmem_undo_attach(struct xpmem_client *client, union xpmem_ioc *arg)
+{
+	struct xpmem_ioc_detach detach = { .vaddr = arg->attach.vaddr };
+
+	xpmem_detach(client, &detach);
+}
+
+struct xpmem_command {
+	unsigned int number;
+	size_t size;
+	int (*handle)(struct xpmem_client *client, union xpmem_ioc *arg);
+	/* Set when the argument is also the answer. */
+	void (*undo)(struct xpmem_client *client, union xpmem_ioc *arg);
+};
+
+static const struct xpmem_command xpmem_commands[] = {
+	{ XPMEM_IOC_VERSION, 0, xpmem_ioc_version, NULL },
+	{ XPMEM_IOC_MAKE, sizeof(struct xpmem_ioc_make), xpmem_ioc_make,
+	  xpmem_undo_make },
+	{ XPMEM_IOC_REMOVE, sizeof(struct xpmem_ioc_remove), xpmem_ioc_remove,
+	  NULL },
+	{ XPMEM_IOC_GET, sizeof(struct xpmem_ioc_get), xpmem_ioc_get,
+	  xpmem_undo_get },
+	{ XPMEM_IOC_RELEASE, sizeof(struct xpmem_ioc_release),
+	  xpmem_ioc_release, NULL },
+	{ XPMEM_IOC_ATTACH, sizeof(struct xpmem_ioc_attach), xpmem_ioc_attach,
+	  xpmem_undo_attach },
+	{ XPMEM_IOC_DETACH, sizeof(struct xpmem_ioc_detach), xpmem_ioc_detach,
+	  NULL },
+	{ XPMEM_IOC_FORK_BEGIN, 0, xpmem_ioc_nothing, NULL },
+	{ XPMEM_IOC_FORK_END, 0, xpmem_ioc_nothing, NULL },
+};
+
+static long xpmem_ioctl(struct file *file, unsigned int number,
+			unsigned long user)
+{
+	const struct xpmem_command *command = NULL;
+	struct xpmem_client *client = file->private_data;
+	void __user *where = (void __user *)user;
+	union xpmem_ioc arg;
+	int i, ret;
+
+	for (i = 0; i < ARRAY_SIZE(xpmem_commands); i++)
+		if (xpmem_commands[i].number == number)
+			command = &xpmem_commands[i];
+	if (!command)
+		return -ENOTTY;
+	if (command->size && copy_from_user(&arg, where, command->size))
+		return -EFAULT;
+	ret = command->handle(client, &arg);
+	if (ret < 0 || !command->undo)
+		return ret;
+	if (copy_to_user(where, &arg, command->size)) {
+		command->undo(client, &arg);
+		return -EFAULT;
+	}
+	return ret;
+}
+
+static const struct file_operations xpmem_fops = {
+	.owner = THIS_MODULE,
+	.open = xpmem_open,
+	.release = xpmem_release,
+	.unlocked_ioctl = xpmem_ioctl,
+	/* No compat_ioctl on purpose: the ABI is LP64 only. */
+};
+
+static struct miscdevice xpmem_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "xpmem",
+	.fops = &xpmem_fops,
+	.mode = 0666,
+};
+
+static int __init xpmem_init(void)
+{
+	int err;
+
+	BUILD_BUG_ON(sizeof(struct xpmem_ioc_make) != 40);
+	BUILD_BUG_ON(offsetof(struct xpmem_ioc_make, permit_value) != 24);
+	BUILD_BUG_ON(sizeof(struct xpmem_ioc_get) != 32);
+	BUILD_BUG_ON(offsetof(struct xpmem_ioc_get, apid) != 24);
+	BUILD_BUG_ON(sizeof(struct xpmem_ioc_attach) != 40);
+	BUILD_BUG_ON(offsetof(struct xpmem_ioc_attach, vaddr) != 24);
+
+	err = xpmem_stats_init();
+	if (err)
+		return err;
+	err = misc_register(&xpmem_device);
+	if (err)
+		xpmem_stats_exit();
+	return err;
+}
+
+static void __exit xpmem_exit(void)
+{
+	misc_deregister(&xpmem_device);
+	xpmem_stats_exit();
+}
+
+module_init(xpmem_init);
+module_exit(xpmem_exit);
+
+MODULE_DESCRIPTION("Load and store access to another process's memory");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("2.7.4");

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Shared by the scripts here: where things are, and which suite has which kernel.
+
+vm_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+vm_cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/vm
+vm_suites="bookworm trixie sid"
+
+# A root younger than this is not refreshed from the suite's index.
+vm_days=${XPMEM_VM_DAYS:-7}
+
+vm_die() { echo "$0: $*" >&2; exit 1; }
+
+# Tools the scripts need, each with the package that has it.
+vm_need() {
+	local missing=
+	for tool in mmdebstrap:mmdebstrap depmod:kmod qemu-system-x86_64:qemu-system-x86 \
+		cpio:cpio busybox:busybox-static gcc:gcc; do
+		command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
+	done
+	[ -z "$missing" ] && return
+	echo "missing packages:$missing (apt-get install --no-install-recommends$missing)" >&2
+	exit 77
+}
+
+vm_mirror=${XPMEM_DEBIAN_MIRROR:-http://deb.debian.org}
+
+vm_sources() {
+	echo "deb $vm_mirror/debian $1 main"
+	[ "$1" = sid ] || echo "deb $vm_mirror/debian-security $1-security main"
+}
+
+# Run a command inside a root, with /proc there (objtool reads it) and nothing
+# left mounted after; as root or in a user namespace.
+vm_chroot() {
+	local root=$1 map=; shift
+	[ "$(id -u)" = 0 ] || map=--map-root-user
+	unshare $map --mount --pid --fork --mount-proc="$root/proc" chroot "$root" "$@"
+}

@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# run.sh SUITE LIST [FILE...]: boots the suite's kernel under QEMU (TCG) with
+# the module and the files, runs the lines of LIST ("root COMMAND" or "user
+# COMMAND"), and succeeds only when the guest wrote its token in time.
+#
+# FILE is SOURCE:TARGET; a folder becomes a folder.
+#   VM_SMP=2 VM_MEM=2048 VM_SECONDS=900 VM_ICOUNT= VM_KERNEL= VM_MODULE=
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+suite=$1 list=$2; shift 2
+work=$(mktemp -d)
+qemu=
+trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null; rm -rf "$work"' EXIT
+initrd=$work/initrd
+mkdir -p "$initrd"/{bin,sbin,etc,modules,tests,lib}
+
+if [ -n "${VM_KERNEL:-}" ]; then
+	kernel=$VM_KERNEL
+else
+	root=$("$vm_top/tests/vm/root.sh" "$suite")
+	release=$(ls "$root/usr/lib/modules")
+	kernel=$root/boot/vmlinuz-$release
+	[ -e "$kernel" ] || kernel=$root/usr/lib/modules/$release/vmlinuz
+	n=0
+	while read -r _ ko; do
+		case $ko in
+		*.xz) xz -dc "$root/${ko#"$root"}" ;;
+		*.zst) zstd -dcq "$root/${ko#"$root"}" ;;
+		*) cat "$root/${ko#"$root"}" ;;
+		esac >"$initrd/modules/$(printf %02d $n)-$(basename "$ko" | sed 's/\.ko.*//').ko"
+		n=$((n + 1))
+	done < <(modprobe -d "$root" -S "$release" --show-depends zram 2>/dev/null | grep ^insmod)
+fi
+module=${VM_MODULE:-}
+[ -n "$module" ] || module=$("$vm_top/tests/vm/build.sh" "$suite")
+[ "$module" = none ] || cp "$module" "$initrd/xpmem.ko"
+
+cp "$(command -v busybox)" "$initrd/bin/busybox"
+cp "$vm_top/tests/vm/guest-init" "$initrd/init"
+chmod 755 "$initrd/init"
+printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n' >"$initrd/etc/passwd"
+printf 'root:x:0:\nnogroup:x:65534:\n' >"$initrd/etc/group"
+echo "127.0.0.1 localhost guest" >"$initrd/etc/hosts"
+cp "$list" "$initrd/tests/list"
+echo "export VM_SUITE=$suite VM_ICOUNT=${VM_ICOUNT:-}" >"$initrd/tests/env"
+for file; do
+	mkdir -p "$initrd/$(dirname "${file#*:}")"
+	cp -aL "${file%%:*}" "$initrd/${file#*:}"
+done
+(cd "$initrd" && find . | cpio --quiet -o -H newc) >"$work/initrd.cpio"
+
+smp=${VM_SMP:-2}
+accel=(-accel tcg,thread=multi -smp "$smp")
+[ -z "${VM_ICOUNT:-}" ] || accel=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1)
+touch "$work/console" "$work/token"
+# The guest prints what it does; the token goes where no kernel message can.
+qemu-system-x86_64 -machine q35 -cpu "${VM_CPU:-max,la57=off}" "${accel[@]}" -m "${VM_MEM:-2048}" \
+	-kernel "$kernel" -initrd "$work/initrd.cpio" \
+	-append "console=ttyS0 quiet loglevel=1 panic=-1 hung_task_panic=0 ${VM_APPEND:-}" \
+	-display none -monitor none -no-reboot -nodefaults \
+	-serial "file:$work/console" -serial "file:$work/token" &
+qemu=$!
+shown=0 end=$((SECONDS + ${VM_SECONDS:-900}))
+show() {
+	local size; size=$(stat -c %s "$work/console")
+	[ "$size" -le "$shown" ] || { tail -c +$((shown + 1)) "$work/console" | head -c $((size - shown)) | tr -d '\r'; shown=$size; }
+}
+while kill -0 "$qemu" 2>/dev/null; do
+	[ $SECONDS -lt $end ] || { show; echo "$suite: no end after ${VM_SECONDS:-900} s"; break; }
+	sleep 0.5
+	show
+done
+show
+kill "$qemu" 2>/dev/null || true
+wait "$qemu" 2>/dev/null || true
+qemu=
+if grep -q xpmem-vm-success "$work/token"; then
+	echo "$suite: guest succeeded"
+else
+	echo "$suite: guest FAILED (no token)"
+	exit 1
+fi

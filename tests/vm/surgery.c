@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the attacher does to its own mappings: they are mappings like any. */
+#include "t.h"
+
+static struct peer owner;
+static long segid, apid, base;
+#define PAGES 1024L		/* 4 MiB: huge entries too */
+#define SIZE (PAGES * PAGE)
+
+static char *fresh(void)
+{
+	char *p = (char *)x_attach(apid, 0, SIZE);
+
+	CALL(&owner, r_fill, base, PAGES, 100);
+	for (long i = 0; (long)p > 0 && i < PAGES; i++)
+		if (val(p + i * PAGE) != 100 + i)
+			return (char *)-1;
+	return p;
+}
+
+static void partial_munmap(void)
+{
+	char *p = fresh();
+	long n = stat_of("attachments");
+
+	NEED((long)p > 0);
+	CHECK(munmap(p + PAGE, PAGE) == 0 && munmap(p, PAGE) == 0);
+	CHECK(munmap(p + SIZE - PAGE, PAGE) == 0 && munmap(p + HUGE, 3 * PAGE) == 0);
+	CHECK(rd(p, NULL) == SIGSEGV && rd(p + HUGE, NULL) == SIGSEGV);
+	CHECK(val(p + 2 * PAGE) == 102 && val(p + HUGE + 3 * PAGE) == 100 + 512 + 3);
+	CHECK(stat_of("attachments") == n);
+	/* Any piece stands for the whole. */
+	CHECK(x_detach(p + 5 * PAGE) == 0);
+	CHECK(rd(p + HUGE + 3 * PAGE, NULL) == SIGSEGV && stat_of("attachments") == n - 1);
+}
+
+static void whole_munmap(void)
+{
+	long n = stat_of("attachments");
+	char *p = fresh();
+
+	CHECK((long)p > 0 && munmap(p, SIZE) == 0);
+	CHECK(stat_of("attachments") == n && x_detach(p) == 0);
+}
+
+static void protect(void)
+{
+	char *p = fresh();
+
+	NEED((long)p > 0);
+	CHECK(wr(p, 1) == 0 && mprotect(p, PAGE, PROT_READ) == 0 && wr(p, 2) == SIGSEGV);
+	CHECK(mprotect(p, PAGE, PROT_NONE) == 0 && rd(p, NULL) == SIGSEGV);
+	CHECK(mprotect(p, SIZE, PROT_READ | PROT_WRITE) == 0 && val(p) == 1 && wr(p, 3) == 0);
+	CHECK(mprotect(p, SIZE, PROT_READ | PROT_EXEC) == -1 && errno == EACCES);
+	/* Dropped and raised while the owner's page became read-only. */
+	CHECK(mprotect(p, SIZE, PROT_READ) == 0);
+	CHECK(CALL(&owner, r_protect, base, SIZE, PROT_READ) == 0);
+	CHECK(mprotect(p, SIZE, PROT_READ | PROT_WRITE) == 0);
+	CHECK(val(p) == 3 && wr(p, 4) == SIGBUS);
+	CHECK(CALL(&owner, r_protect, base, SIZE, PROT_READ | PROT_WRITE) == 0);
+	CHECK(wr(p, 5) == 0 && CALL(&owner, r_val, base, 0, 0) == 5);
+	CHECK(x_detach(p) == 0);
+}
+
+static void move(void)
+{
+	char *p = fresh(), *to, *odd;
+
+	NEED((long)p > 0);
+	to = mmap(NULL, SIZE + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	odd = (char *)(((long)to & ~(HUGE - 1)) + PAGE * 3 + HUGE);
+	CHECK(mremap(p, HUGE, HUGE, MREMAP_MAYMOVE | MREMAP_FIXED, odd) == odd);
+	CHECK(rd(p, NULL) == SIGSEGV && val(odd) == 100 && val(p + HUGE) == 100 + 512);
+	CHECK(wr(odd + 7 * PAGE, 1) == 0 && CALL(&owner, r_val, base + 7 * PAGE, 0, 0) == 1);
+	CALL(&owner, r_madvise, base, SIZE, MADV_DONTNEED);
+	CHECK(val(odd) == 0 && val(odd + 7 * PAGE) == 0 && val(p + HUGE) == 0);
+	/* Growing, and doubling with old size 0, are refused. */
+	CHECK(mremap(odd, HUGE, 2 * HUGE, MREMAP_MAYMOVE) == MAP_FAILED);
+	CHECK(mremap(odd, 0, HUGE, MREMAP_MAYMOVE) == MAP_FAILED);
+	CHECK(mremap(odd, HUGE, PAGE, 0) == odd && rd(odd + PAGE, NULL) == SIGSEGV);
+	/* The moved piece is still part of it. */
+	CHECK(x_detach(p + HUGE) == 0 && rd(odd, NULL) == SIGSEGV);
+	munmap(to, SIZE + HUGE);
+}
+
+static void mapped_over(void)
+{
+	char *p = fresh(), *q;
+
+	NEED((long)p > 0);
+	q = mmap(p + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	CHECK(q == p + PAGE && *q == 0);
+	*q = 1;
+	CHECK(CALL(&owner, r_val, base + PAGE, 0, 0) == 101 && val(p) == 100 && val(p + 2 * PAGE) == 102);
+	CHECK(x_detach(q) == -EINVAL);
+	/* Detaching leaves what is not its. */
+	CHECK(x_detach(p) == 0 && *q == 1 && rd(p + 2 * PAGE, NULL) == SIGSEGV);
+	munmap(q, PAGE);
+	p = fresh();
+	CHECK(mmap(p, SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	CHECK(x_detach(p) == -EINVAL);
+	munmap(p, SIZE);
+}
+
+/* remap_file_pages() must not reach outside the segment. */
+static void remapped_file_pages(void)
+{
+	long small = CALL(&owner, r_make, base + 4 * PAGE, 4 * PAGE, 0666);
+	long a = x_get(small, RW), pg = (base + 4 * PAGE) / PAGE;
+	char *p = (char *)x_attach(a, 0, 4 * PAGE);
+
+	CALL(&owner, r_fill, base, PAGES, 100);
+	CHECK(val(p) == 104);
+	CHECK(syscall(SYS_remap_file_pages, p, PAGE, 0, pg - 1, 0) == -1);
+	CHECK(syscall(SYS_remap_file_pages, p, PAGE, 0, pg + 4, 0) == -1);
+	CHECK(syscall(SYS_remap_file_pages, p, 2 * PAGE, 0, pg + 3, 0) == -1);
+	CHECK(syscall(SYS_remap_file_pages, p, PAGE, 0, 0L, 0) == -1);
+	p = (char *)x_attach(a, 0, 4 * PAGE);
+	if (syscall(SYS_remap_file_pages, p, PAGE, 0, pg + 2, 0) == 0)
+		CHECK(val(p) == 106 && val(p + PAGE) == 105);
+	CHECK(x_release(a) == 0 && rd(p + PAGE, NULL) == SIGSEGV && rd(p, NULL) == SIGSEGV);
+	CHECK(CALL(&owner, r_remove, small, 0, 0) == 0);
+}
+
+static void advice(void)
+{
+	char *p = fresh(), vec[PAGES];
+	int status;
+	pid_t pid;
+
+	NEED((long)p > 0);
+	CHECK(madvise(p, SIZE, MADV_DOFORK) == -1);
+	for (int a = 0; a < 30; a++)
+		if (a != MADV_DOFORK && a != MADV_REMOVE)
+			madvise(p + PAGE, PAGE, a);
+	mlock(p, SIZE);
+	munlock(p, SIZE);
+	msync(p, SIZE, MS_SYNC);
+	mincore(p, SIZE, (unsigned char *)vec);
+	CHECK(val(p) == 100 && val(p + PAGE) == 101);
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		_exit(rd(p, NULL) != SIGSEGV || x_detach(p) != 0);
+	waitpid(pid, &status, 0);
+	CHECK(status == 0 && val(p) == 100);
+	CHECK(x_detach(p) == 0);
+}
+
+/* /proc/self/map_files would be a way round the permit. */
+static void map_files(void)
+{
+	char *p = fresh(), path[96];
+	int fd;
+
+	NEED((long)p > 0);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (long)p, (long)p + SIZE);
+	fd = open(path, O_RDWR);
+	CHECK(fd < 0);
+	CHECK(x_detach(p) == 0);
+}
+
+static void exec_with_attachments(void)
+{
+	char *p = fresh();
+	pid_t pid;
+	int status;
+
+	NEED((long)p > 0);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		dev = -1;
+		dev_open();
+		p = fresh();
+		char *args[] = { "true", NULL };
+		execv("/bin/true", args);
+		_exit(1);
+	}
+	waitpid(pid, &status, 0);
+	CHECK(status == 0);
+	CHECK(x_detach(p) == 0);
+}
+
+int main(void)
+{
+	long n;
+
+	t_catch();
+	dev_open();
+	owner = peer_start();
+	base = CALL(&owner, r_map, 0, SIZE + HUGE, 0);
+	base = (base + HUGE - 1) & ~(HUGE - 1);
+	segid = CALL(&owner, r_make, base, SIZE, 0666);
+	apid = x_get(segid, RW);
+	n = stat_of("attachments");
+	for (int huge = 0; huge < 2; huge++) {
+		CALL(&owner, r_madvise, base, SIZE, MADV_DONTNEED);
+		CALL(&owner, r_madvise, base, SIZE, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		RUN(partial_munmap);
+		RUN(whole_munmap);
+		RUN(protect);
+		RUN(move);
+		RUN(mapped_over);
+		RUN(remapped_file_pages);
+		RUN(advice);
+		RUN(map_files);
+		RUN(exec_with_attachments);
+	}
+	if (!stat_settles("attachments", n))
+		t_failed++;
+	x_release(apid);
+	peer_stop(&owner);
+	return t_done();
+}
