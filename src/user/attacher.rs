@@ -5,7 +5,7 @@ use super::ids::{Id, Kind, SLOTS as IDS};
 use super::peers::{Side, CONNECTIONS};
 use super::service::Service;
 use super::shared::{Op, Shared};
-use super::sys::{mem, net, page_down, page_up, task, uffd, Sys, PAGE, TOP};
+use super::sys::{mem, page_down, page_up, task, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -69,6 +69,9 @@ impl Attachments {
         if self.len == PIECES {
             return false;
         }
+        // What was there before is gone, though its event may still be on its
+        // way.
+        self.cut(piece.start, piece.end);
         let i = self.lower(piece.start);
         self.pieces.copy_within(i..self.len, i + 1);
         self.pieces[i] = piece;
@@ -128,11 +131,13 @@ impl Poisoned {
         self.len == 0
     }
 
+    fn has_room(&self) -> bool {
+        self.len < self.pages.len()
+    }
+
     fn push(&mut self, page: usize) {
-        if self.len < self.pages.len() {
-            self.pages[self.len] = (page, task::now());
-            self.len += 1;
-        }
+        self.pages[self.len] = (page, task::now());
+        self.len += 1;
     }
 }
 
@@ -383,18 +388,21 @@ impl Service {
         let mut i = 0;
         while i < self.attachments.len {
             let piece = self.attachments.pieces[i];
-            if piece.attachment != attachment {
+            if piece.attachment == attachment {
+                self.attachments.remove_at(i);
+                self.for_mapped_parts(piece, |service, lo, len| {
+                    let _ = uffd::unregister(service.faults, lo, len);
+                    let _ = mem::unmap(lo, len);
+                });
+            } else {
                 i += 1;
-                continue;
             }
-            self.attachments.remove_at(i);
-            self.unmap_piece(piece);
         }
     }
 
-    /// Unmaps what of a piece is still mapped as it was made: the program may
-    /// have put something else there.
-    fn unmap_piece(&mut self, piece: Piece) {
+    /// Calls `body` with what of a piece is still mapped as it was made: the
+    /// program may have put something else there.
+    fn for_mapped_parts(&mut self, piece: Piece, mut body: impl FnMut(&mut Self, usize, usize)) {
         let i = self.permits[piece.permit].connection;
         let identity = self.connections[i].identity;
         let mut at = piece.start;
@@ -407,8 +415,33 @@ impl Service {
                 break;
             }
             if m.shared && (m.device, m.inode) == identity {
-                let _ = uffd::unregister(self.faults, lo, hi - lo);
-                let _ = mem::unmap(lo, hi - lo);
+                body(self, lo, hi - lo);
+            }
+            at = hi;
+        }
+    }
+
+    /// The program has unmapped `[start, end)`: so its attachments there are
+    /// gone, but for one that has been made there since.
+    fn on_unmapped(&mut self, start: usize, end: usize) {
+        let mut at = start;
+        while at < end {
+            let found = self.space.find(at).ok().flatten().filter(|m| m.start < end);
+            let Some(m) = found else {
+                return self.attachments.cut(at, end);
+            };
+            if m.start > at {
+                self.attachments.cut(at, m.start);
+                at = m.start;
+            }
+            let hi = m.end.min(end);
+            let live = self.attachments.at(at).is_some_and(|p| {
+                let identity = self.connections[self.permits[p.permit].connection].identity;
+                let source = p.source + (at - p.start);
+                m.shared && (m.device, m.inode) == identity && m.offset + (at - m.start) == source
+            });
+            if !live {
+                self.attachments.cut(at, hi);
             }
             at = hi;
         }
@@ -419,7 +452,7 @@ impl Service {
         while let Ok(event) = uffd::read(self.faults) {
             match event.kind {
                 uffd::EVENT_PAGEFAULT => self.on_fault(page_down(event.b as usize)),
-                uffd::EVENT_UNMAP => self.attachments.cut(event.a as usize, event.b as usize),
+                uffd::EVENT_UNMAP => self.on_unmapped(event.a as usize, event.b as usize),
                 uffd::EVENT_REMAP => {
                     let (from, to) = (event.a as usize, event.b as usize);
                     self.attachments.moved(from, to, page_up(event.c as usize));
@@ -472,9 +505,11 @@ impl Service {
 
     /// The thread that touched `page` gets SIGBUS.
     fn answer_sigbus(&mut self, page: usize) {
-        if self.abilities.poison && uffd::poison(self.faults, page, PAGE).is_ok() {
+        let can = self.abilities.poison && self.poisoned.has_room();
+        if can && uffd::poison(self.faults, page, PAGE).is_ok() {
             self.poisoned.push(page);
         } else {
+            // The thread faults again, when there is room for its page.
             let _ = uffd::wake(self.faults, page, PAGE);
         }
     }
@@ -506,16 +541,43 @@ impl Service {
         self.resume();
     }
 
-    /// An owner is gone: threads that wait for its pages get SIGBUS.
-    pub fn poison_attachments_of(&mut self, i: usize) {
+    /// An owner is gone: threads that wait for its pages fault again, and get
+    /// SIGBUS.
+    pub fn wake_attachments_of(&mut self, i: usize) {
         for k in 0..self.attachments.len {
             let p = self.attachments.pieces[k];
             if self.permits[p.permit].connection == i {
-                // They fault again, and find the owner gone.
                 let _ = uffd::wake(self.faults, p.start, p.end - p.start);
             }
         }
-        let _ = net::has_input(self.faults);
+    }
+
+    /// The service of a living owner is gone: nobody would revoke its pages any
+    /// more, so they must not stay in sight here. Its memory is not ours to
+    /// change: something whose touch is SIGBUS takes the attachments' places,
+    /// while the threads stand.
+    pub fn sever_attachments_of(&mut self, i: usize) {
+        let Ok(empty) = mem::memfd(c"xpmem-gone") else {
+            return;
+        };
+        let stopped = (0..50).any(|_| self.stop().is_ok());
+        self.on_faults();
+        let mut k = 0;
+        while k < self.attachments.len {
+            let piece = self.attachments.pieces[k];
+            k += 1;
+            if self.permits[piece.permit].connection == i {
+                self.for_mapped_parts(piece, |service, lo, len| {
+                    let _ = uffd::unregister(service.faults, lo, len);
+                    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+                    let _ = mem::map(lo, len, libc::PROT_READ, flags, empty, 0);
+                });
+            }
+        }
+        crate::rawsys::close(empty);
+        if stopped {
+            self.resume();
+        }
     }
 }
 

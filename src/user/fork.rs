@@ -125,6 +125,7 @@ impl Service {
         if !stopped {
             debug_log!("a fork is not a snapshot: the other threads could not be stopped");
         }
+        self.note_growth();
         let tid_word = child_tid_address(tid, number, args);
         let mut before = [0u8; 4];
         let saved =

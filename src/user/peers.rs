@@ -256,13 +256,19 @@ impl Service {
             self.deferred.forget(i);
             return;
         }
-        if pidfd >= 0 {
-            net::unwatch(self.epoll, pidfd);
-            crate::rawsys::close(pidfd);
-        }
-        if memfd >= 0 {
+        // Only a dead owner's memory is ours to clear away.
+        let dead = pidfd >= 0 && net::has_input(pidfd);
+        if memfd >= 0 && dead {
             let _ = mem::punch(memfd, 0, TOP);
-            crate::rawsys::close(memfd);
+        }
+        if memfd >= 0 && !dead {
+            self.sever_attachments_of(i);
+        }
+        for fd in [memfd, pidfd] {
+            if fd >= 0 {
+                net::unwatch(self.epoll, fd);
+                crate::rawsys::close(fd);
+            }
         }
         if self.connections[i].permits > 0 {
             self.connections[i].side = Side::Dead;
@@ -279,7 +285,7 @@ impl Service {
                 shared.finish(slot, answer);
             }
         }
-        self.poison_attachments_of(i);
+        self.wake_attachments_of(i);
     }
 
     /// Asks the issuer of an id that is not of this process whether it is

@@ -79,7 +79,7 @@ impl Service {
             return Err(Refusal::Hole);
         }
         if self.is_own(&mapping) {
-            return self.populate(&mapping, lo, hi);
+            return self.populate(shared, &mapping, lo, hi);
         }
         if mapping.huge {
             return Err(Refusal::HugePages);
@@ -116,10 +116,19 @@ impl Service {
     }
 
     /// Gives promoted memory pages where it has none.
-    fn populate(&mut self, m: &Mapping, lo: usize, hi: usize) -> Result<(usize, usize), Refusal> {
+    fn populate(
+        &mut self,
+        shared: &Shared,
+        m: &Mapping,
+        lo: usize,
+        hi: usize,
+    ) -> Result<(usize, usize), Refusal> {
         if m.offset != m.start {
             // The program has moved it; the event is on its way.
             return Err(Refusal::Later);
+        }
+        if shared.promoted.first_in(hi - PAGE, hi).is_none() {
+            self.note_growth();
         }
         mem::populate(self.memfd, lo, hi - lo).map_err(Refusal::Os)?;
         Ok((lo, hi))

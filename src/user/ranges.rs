@@ -213,10 +213,8 @@ impl Ranges {
                     self.store(k - (gone - keep), self.load(k));
                 }
             }
-            let mut at = first;
-            for r in [left, right].into_iter().flatten() {
+            for (at, r) in (first..).zip([left, right].into_iter().flatten()) {
                 self.store(at, r);
-                at += 1;
             }
             self.set_len(len + keep - gone);
         });

@@ -128,6 +128,53 @@ impl Service {
         }
     }
 
+    /// `[start, end)` has been unmapped. It may have held more than is known to
+    /// be promoted: a mapping that grows in place tells nobody.
+    fn cut_off_leftovers(&mut self, start: usize, end: usize) {
+        let end = end.min(TOP);
+        let mut at = start;
+        while let Some((lo, hi)) = mem::next_data(self.memfd, at, end) {
+            let part = Range {
+                start: lo,
+                end: hi,
+                origin: Origin::Private,
+            };
+            at = match self.first_unmapped(part) {
+                Some((lo, hi, _)) => {
+                    if !self.is_mapped_elsewhere(lo, hi) {
+                        self.cut_off(lo, hi);
+                    }
+                    hi
+                }
+                None => hi,
+            };
+        }
+    }
+
+    /// Takes into the set what promoted ranges have grown by.
+    pub fn note_growth(&mut self) {
+        let Some(shared) = shared::existing() else {
+            return;
+        };
+        let mut i = 0;
+        while let Some(r) = shared.promoted.get(i) {
+            i += 1;
+            let next = shared.promoted.get(i).map_or(TOP, |next| next.start);
+            let last = self.space.at(r.end - 1).ok().flatten();
+            if let Some(m) = last.filter(|m| self.is_own(m) && m.offset == m.start) {
+                let end = m.end.min(next);
+                if end > r.end && shared.promoted.has_room() {
+                    shared.promoted.insert(Range {
+                        start: r.end,
+                        end,
+                        origin: r.origin,
+                    });
+                    i = i.saturating_sub(1);
+                }
+            }
+        }
+    }
+
     /// The first part of a promoted range where the memfd is not mapped, and
     /// whether something else is mapped there already.
     fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
@@ -167,7 +214,6 @@ impl Service {
     /// again, and the old place is cut off.
     fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
         let mut at = to;
-        let end_of_old = to + len;
         // The new mapping may be longer than the old: the tail shows pages of
         // the file that belong to other addresses, and must be new memory.
         loop {
