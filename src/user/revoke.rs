@@ -221,11 +221,7 @@ impl Service {
                 Some(m) if self.is_own(&m) && m.offset + (at - m.start) == from + (at - to) => m,
                 _ => break,
             };
-            let hi = if m.end > end_of_old {
-                m.end
-            } else {
-                m.end.min(end_of_old.max(m.end))
-            };
+            let hi = m.end;
             self.make_private(at, hi, from + (at - to), from + len, m.prot())?;
             at = hi;
         }
