@@ -98,7 +98,8 @@ impl Ranges {
     /// service task.
     pub fn first_in(&self, start: usize, end: usize) -> Option<Range> {
         let r = self.get(self.lower(start))?;
-        (r.start < end).then(|| Range {
+        // An empty piece would keep a caller that goes on at its end for ever.
+        (r.start < end && start < end).then(|| Range {
             start: r.start.max(start),
             end: r.end.min(end),
             origin: r.origin,
@@ -269,6 +270,15 @@ mod tests {
         assert_eq!(list(&set), [(10, 20), (30, 50)]);
         set.remove(0, 100);
         assert!(set.is_empty());
+    }
+
+    #[test]
+    fn a_walk_ends_inside_a_range() {
+        let set = empty();
+        set.insert(private(10, 50));
+        assert_eq!(set.first_in(20, 30), Some(private(20, 30)));
+        assert_eq!(set.first_in(30, 30), None);
+        assert_eq!(set.first_in(40, 30), None);
     }
 
     #[test]

@@ -90,6 +90,12 @@ static void dump_file(const char *path, const char *what)
 	n = fread(text, 1, sizeof(text) - 1, f);
 	fclose(f);
 	text[n] = 0;
+	if (!strcmp(what, "stat")) {
+		char *state = strrchr(text, ')');
+
+		if (state && strlen(state) > 3) // the name and the state are enough
+			state[3] = 0;
+	}
 	for (char *c = text; *c; c++)
 		if (*c == '\n')
 			*c = ' ';
@@ -109,7 +115,7 @@ void child_dump(unsigned n, const char *role)
 		if (e->d_name[0] == '.')
 			continue;
 		fprintf(stderr, "  thread %s", e->d_name);
-		for (const char *const *what = (const char *const[]){ "comm", "stat", "wchan", "syscall", "stack", NULL };
+		for (const char *const *what = (const char *const[]){ "stat", "wchan", "syscall", "stack", NULL };
 		     *what; what++) {
 			snprintf(path, sizeof(path), "/proc/%d/task/%s/%s", children[n].pid, e->d_name, *what);
 			dump_file(path, *what);

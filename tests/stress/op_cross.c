@@ -116,7 +116,9 @@ void op_cross(struct worker *w)
 {
 	unsigned slice = rng_below(&w->rng, 4);
 
-	if (rng_one_in(&w->rng, 3)) {
+	if (!(w->classes & 1u << (slice & 1 ? K_RAW_X : K_LIBC_X)))
+		return;
+	if (w->classes & 1u << K_LIBC_X && rng_one_in(&w->rng, 3)) {
 		anywhere(w);
 		return;
 	}

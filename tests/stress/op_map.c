@@ -161,7 +161,8 @@ static void inject_stale(struct mapping *m)
 
 void op_map(struct worker *w)
 {
-	bool raw = !w->plain && rng_one_in(&w->rng, 2);
+	bool may_raw = w->classes & 1u << K_RAW, may_libc = w->classes & 1u << K_LIBC;
+	bool raw = !w->plain && may_raw && (!may_libc || rng_one_in(&w->rng, 2));
 	struct mapping m = { .w = w,
 			     .vm = w->plain ? &vm_plain : raw ? &vm_raw : &vm_libc,
 			     .k = raw ? K_RAW : K_LIBC };

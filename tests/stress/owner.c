@@ -207,6 +207,7 @@ int owner_main(struct mailbox *mb, const struct owner_options *o)
 					      .static_buf = static_bufs[i],
 					      .static_len = STATIC_LEN,
 					      .inject = o->inject,
+					      .classes = o->classes,
 					      .plain = o->plain_fd >= 0 };
 	atomic_store(&box->state, OWNER_READY);
 	if (o->plain_fd < 0)

@@ -27,6 +27,7 @@ struct worker {
 	uint64_t *static_buf; // a piece of .bss of its own
 	enum inject inject;
 	bool plain;
+	unsigned classes; // mask of enum klass that may run
 	pthread_t thread;
 };
 
