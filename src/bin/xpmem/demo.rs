@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `xpmem demo`: an owner and a second process, both ordinary.
+//!
+//! The owner starts the peer as a program of its own (not a fork that would
+//! inherit the memory) and talks to it in lines of text over pipes. Nothing
+//! but ids, orders and figures goes through them: the data goes through the
+//! attachment.
+
+use crate::sys::{self, Mapping, Memory};
+use std::hint::black_box;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use xpmem::backend::{self, Backend};
+
+const PERMIT_MODE: i32 = 1;
+const RDWR: i32 = 2;
+const MIB: usize = 1 << 20;
+const WARM_SIZES: [usize; 4] = [4 << 10, 64 << 10, MIB, 4 * MIB];
+const WARM_ROUNDS: usize = 40;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Memory to share, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..=4096))]
+    size: u32,
+}
+
+/// A value that names its place and the round it was written in.
+fn stamp(round: u64, index: usize) -> u64 {
+    (index as u64 ^ round << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn write_all(memory: &Memory, round: u64) {
+    for index in 0..memory.len() / 8 {
+        memory.write_word(index, stamp(round, index));
+    }
+}
+
+/// The first word that is not what `round` wrote.
+fn first_wrong(memory: &Memory, round: u64) -> Option<usize> {
+    (0..memory.len() / 8).find(|&index| memory.read_word(index) != stamp(round, index))
+}
+
+fn backend() -> Result<&'static dyn Backend, String> {
+    backend::current().map_err(|error| why("no back end serves (see `xpmem info`)", error))
+}
+
+fn why(what: &str, error: xpmem::error::Error) -> String {
+    format!("{what}: {}", io::Error::from_raw_os_error(error.errno()))
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// The second process, as the owner sees it.
+struct Peer {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start() -> Result<Self, String> {
+        let tool = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut process = Command::new(tool)
+            .arg("demo-peer")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("starting the second process: {error}"))?;
+        let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err("the second process has no pipes".to_string());
+        };
+        Ok(Self {
+            process,
+            orders,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    /// Gives an order and waits for its answer, a line that begins with "ok".
+    fn ask(&mut self, order: &str) -> Result<String, String> {
+        let mut line = String::new();
+        writeln!(self.orders, "{order}")
+            .and_then(|()| self.answers.read_line(&mut line))
+            .map_err(|error| format!("the second process ({order}): {error}"))?;
+        match line.trim_end().strip_prefix("ok") {
+            Some(answer) => Ok(answer.trim().to_string()),
+            None if line.is_empty() => Err(format!("the second process ended during `{order}`")),
+            None => Err(format!(
+                "the second process, `{order}`: {}",
+                line.trim_end()
+            )),
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Also on an early return: no process is left behind.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub fn run(options: &Options) -> Result<ExitCode, String> {
+    let size = options.size as usize * MIB;
+    let os = |error: io::Error| error.to_string();
+    let backend = backend()?;
+    println!(
+        "owner: process {}, uid {}, back end {}",
+        std::process::id(),
+        sys::effective_uid(),
+        backend.name()
+    );
+
+    let mut memory = Mapping::anonymous(size).map_err(os)?;
+    let started = Instant::now();
+    write_all(&memory, 1);
+    let own_first_touch = started.elapsed();
+    let segid = backend
+        .make(0, usize::MAX, PERMIT_MODE, 0o600)
+        .map_err(|error| why("xpmem_make", error))?;
+    println!(
+        "owner: exported its address space; {} MiB of it filled",
+        options.size
+    );
+
+    let mut peer = Peer::start()?;
+    let attached = peer.ask(&format!("attach {segid} {} {size}", memory.address()))?;
+    println!("peer:  process {}, {attached}", peer.process.id());
+
+    let first = peer.ask("first 1")?;
+    println!(
+        "peer:  {first}; the owner's own first touch of it took {:.1} ms",
+        milliseconds(own_first_touch)
+    );
+    peer.ask("write 2")?;
+    if let Some(index) = first_wrong(&memory, 2) {
+        return Err(format!(
+            "the owner does not see what the peer wrote, from byte {}",
+            index * 8
+        ));
+    }
+    println!("owner: sees every byte that the peer wrote");
+    write_all(&memory, 3);
+    peer.ask("check 3")?;
+    println!("peer:  sees every byte that the owner wrote after it");
+
+    println!("\nreading from the peer, best of {WARM_ROUNDS} (GB/s):");
+    println!(
+        "  {:>9}  {:>12}  {:>12}  {:>12}  {:>9}",
+        "size", "attached", "own memory", "CMA", "vs CMA"
+    );
+    for size in WARM_SIZES {
+        println!("  {}", peer.ask(&format!("warm {size}"))?);
+    }
+
+    println!("\nowner: unmaps the memory and maps fresh memory at the same address");
+    memory.replace().map_err(os)?;
+    write_all(&memory, 4);
+    peer.ask("check 4")?;
+    println!("peer:  reads the fresh memory through the attachment it had: no call, no stale byte");
+    memory.unmap().map_err(os)?;
+    println!("owner: unmaps the memory for good");
+    let end = touch_of_nothing(&mut peer)?;
+    println!("peer:  {end}");
+    drop(peer);
+    backend
+        .remove(segid)
+        .map_err(|error| why("xpmem_remove", error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The peer's last order: touch what is no more. It must end it, by SIGBUS.
+fn touch_of_nothing(peer: &mut Peer) -> Result<String, String> {
+    let answer = peer.ask("touch");
+    if let Ok(value) = answer {
+        return Err(format!(
+            "the peer read {value} from memory that its owner unmapped"
+        ));
+    }
+    let status = peer.process.wait().map_err(|error| error.to_string())?;
+    match status.signal() {
+        Some(libc::SIGBUS) => Ok("touched it and was ended by SIGBUS, as it must be".to_string()),
+        _ => Err(format!(
+            "the peer touched unmapped memory and {status}, not SIGBUS"
+        )),
+    }
+}
+
+/// What the peer holds once it has attached.
+struct Attached {
+    memory: Memory,
+    owner: i32,
+    source: usize,
+}
+
+/// The second process: carries out the owner's orders, one a line.
+pub fn peer() -> Result<ExitCode, String> {
+    // Its end is a crash, on purpose.
+    sys::no_core_file();
+    let mut attached = None;
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        let answer = obey(&line, &mut attached);
+        let mut out = io::stdout().lock();
+        match answer {
+            Ok(text) => writeln!(out, "ok {text}"),
+            Err(text) => writeln!(out, "{text}"),
+        }
+        .and_then(|()| out.flush())
+        .map_err(|error| error.to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn obey(line: &str, attached: &mut Option<Attached>) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let order = words.next().unwrap_or_default();
+    let numbers: Vec<i64> = words.map_while(|word| word.parse().ok()).collect();
+    if let ("attach", &[segid, source, size]) = (order, numbers.as_slice()) {
+        let (state, answer) = attach(segid, source as usize, size as usize)?;
+        *attached = Some(state);
+        return Ok(answer);
+    }
+    let state = attached.as_ref().ok_or("no attachment yet")?;
+    match (order, numbers.as_slice()) {
+        ("first", &[round]) => {
+            let started = Instant::now();
+            check(&state.memory, round as u64)?;
+            let time = milliseconds(started.elapsed());
+            let again = Instant::now();
+            check(&state.memory, round as u64)?;
+            let warm = milliseconds(again.elapsed());
+            Ok(format!(
+                "read every byte right; first touch {time:.1} ms, again {warm:.1} ms"
+            ))
+        }
+        ("write", &[round]) => {
+            write_all(&state.memory, round as u64);
+            Ok(String::new())
+        }
+        ("check", &[round]) => check(&state.memory, round as u64).map(|()| String::new()),
+        ("warm", &[size]) => warm(state, size as usize),
+        ("touch", []) => Ok(format!("{:#x}", state.memory.read_word(0))),
+        _ => Err(format!("unknown order {line:?}")),
+    }
+}
+
+fn check(memory: &Memory, round: u64) -> Result<(), String> {
+    match first_wrong(memory, round) {
+        None => Ok(()),
+        Some(index) => Err(format!("wrong data from byte {}", index * 8)),
+    }
+}
+
+fn attach(segid: i64, source: usize, size: usize) -> Result<(Attached, String), String> {
+    let backend = backend()?;
+    let apid = backend
+        .get(segid, RDWR, PERMIT_MODE, 0)
+        .map_err(|error| why("xpmem_get", error))?;
+    let started = Instant::now();
+    let address = backend
+        .attach(apid, source as i64, size, 0)
+        .map_err(|error| why("xpmem_attach", error))?;
+    let first = started.elapsed();
+    // A second one shows what an attach costs once the way to the owner is known.
+    let started = Instant::now();
+    let second = backend
+        .attach(apid, source as i64, size, 0)
+        .map_err(|error| why("xpmem_attach", error))?;
+    let again = started.elapsed();
+    backend
+        .detach(second)
+        .map_err(|error| why("xpmem_detach", error))?;
+    let memory = Memory::attached(address, size).ok_or("xpmem_attach answered NULL")?;
+    let answer = format!(
+        "attached {} MiB at {address:#x} in {:.0} us (again: {:.0} us); the owner has it at {source:#x}",
+        size / MIB,
+        first.as_secs_f64() * 1e6,
+        again.as_secs_f64() * 1e6
+    );
+    let owner = sys::parent_pid();
+    Ok((
+        Attached {
+            memory,
+            owner,
+            source,
+        },
+        answer,
+    ))
+}
+
+/// One size: attached memory, own memory and CMA into the same buffer.
+fn warm(state: &Attached, size: usize) -> Result<String, String> {
+    let mut target = vec![0_u8; size];
+    let own = Mapping::anonymous(state.memory.len()).map_err(|error| error.to_string())?;
+    write_all(&own, 0);
+    // Each round reads another part, so that no cache holds the source already.
+    let places = state.memory.len() / size;
+    let offset = |round: usize| round % places * size;
+
+    let attached = best(|round| {
+        state.memory.copy_out(offset(round), &mut target);
+        black_box(&target);
+        Ok(())
+    })?;
+    let own = best(|round| {
+        own.copy_out(offset(round), &mut target);
+        black_box(&target);
+        Ok(())
+    })?;
+    let cma =
+        best(|round| sys::read_process(state.owner, state.source + offset(round), &mut target));
+    let rate = |time: Duration| size as f64 / time.as_secs_f64() / 1e9;
+    let name = if size < MIB {
+        format!("{} KiB", size >> 10)
+    } else {
+        format!("{} MiB", size / MIB)
+    };
+    let (cma_text, ratio) = match cma {
+        Ok(time) => (
+            format!("{:.2}", rate(time)),
+            format!("{:.2}x", rate(attached) / rate(time)),
+        ),
+        Err(_) => ("refused".to_string(), "-".to_string()),
+    };
+    Ok(format!(
+        "{name:>9}  {:>12.2}  {:>12.2}  {cma_text:>12}  {ratio:>9}",
+        rate(attached),
+        rate(own)
+    ))
+}
+
+fn best(mut body: impl FnMut(usize) -> io::Result<()>) -> Result<Duration, String> {
+    let mut best = Duration::MAX;
+    for round in 0..WARM_ROUNDS {
+        let started = Instant::now();
+        body(round).map_err(|error| error.to_string())?;
+        best = best.min(started.elapsed());
+    }
+    Ok(best)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `xpmem info`: what is here, and which back end would serve.
+
+use crate::probe::{self, Facility, Need};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+struct Choice {
+    /// XPMEM_BACKEND as the library reads it.
+    asked: String,
+    serves: Option<Serving>,
+    reason: String,
+}
+
+struct Serving {
+    name: &'static str,
+    version: i32,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode, String> {
+    // The facilities first: they fork, and the library may start a thread.
+    let facilities = probe::all();
+    let choice = choose(&facilities);
+    let text = if options.json {
+        as_json(&facilities, &choice)?
+    } else {
+        as_text(&facilities, &choice)
+    };
+    print!("{text}");
+    Ok(if choice.serves.is_some() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Lets the library choose, and exports a page for an instant to see that it works.
+fn choose(facilities: &[Facility]) -> Choice {
+    let asked = std::env::var("XPMEM_BACKEND").unwrap_or_else(|_| "auto".to_string());
+    let outcome = xpmem::backend::current().and_then(|backend| {
+        let page = vec![0_u8; 2 * crate::sys::page_size()];
+        let size = crate::sys::page_size();
+        let start = (page.as_ptr() as usize).next_multiple_of(size);
+        let segid = backend.make(start, size, 1, 0o600)?;
+        backend.remove(segid)?;
+        Ok(Serving {
+            name: backend.name(),
+            version: backend.version()?,
+        })
+    });
+    let missing: Vec<&str> = facilities
+        .iter()
+        .filter(|facility| facility.need == Need::User && !facility.found)
+        .map(|facility| facility.name)
+        .collect();
+    let device = facilities
+        .iter()
+        .any(|facility| facility.name == "dev-xpmem" && facility.found);
+    let reason = match &outcome {
+        Ok(serving) if serving.name == "kernel" => "/dev/xpmem answers".to_string(),
+        Ok(_) if device => "XPMEM_BACKEND asks for it, though /dev/xpmem answers".to_string(),
+        Ok(_) => "no /dev/xpmem, and all that the user back end needs is here".to_string(),
+        Err(_) if asked == "off" => "XPMEM_BACKEND=off".to_string(),
+        Err(error) => {
+            let error = std::io::Error::from_raw_os_error(error.errno());
+            let mut reason = format!("xpmem_make fails: {error}");
+            if !device && (asked == "kernel" || asked == "auto") {
+                reason.push_str("; no /dev/xpmem");
+            }
+            if asked != "kernel" && !missing.is_empty() {
+                let _ = write!(reason, "; the user back end lacks {}", missing.join(", "));
+            }
+            reason
+        }
+    };
+    Choice {
+        asked,
+        serves: outcome.ok(),
+        reason,
+    }
+}
+
+fn as_json(facilities: &[Facility], choice: &Choice) -> Result<String, String> {
+    let list: Vec<_> = facilities
+        .iter()
+        .map(|facility| {
+            json!({
+                "name": facility.name,
+                "found": facility.found,
+                "need": facility.need.name(),
+                "detail": facility.detail,
+                "why": facility.why,
+            })
+        })
+        .collect();
+    let object = json!({
+        "tool": env!("CARGO_PKG_VERSION"),
+        "kernel": kernel_release(),
+        "uid": crate::sys::effective_uid(),
+        "facilities": list,
+        "backend": {
+            "asked": choice.asked,
+            "serves": choice.serves.as_ref().map(|serving| serving.name),
+            "version": choice.serves.as_ref().map(|serving| serving.version),
+            "reason": choice.reason,
+        },
+    });
+    let mut text = serde_json::to_string_pretty(&object).map_err(|error| error.to_string())?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn as_text(facilities: &[Facility], choice: &Choice) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "xpmem {} on Linux {}, uid {}",
+        env!("CARGO_PKG_VERSION"),
+        kernel_release(),
+        crate::sys::effective_uid()
+    );
+    let mut heading = None;
+    for facility in facilities_by_need(facilities) {
+        if heading != Some(facility.need) {
+            heading = Some(facility.need);
+            let title = match facility.need {
+                Need::Kernel => "The kernel back end needs",
+                Need::User => "The user back end needs",
+                Need::Better => "The user back end does better with",
+                Need::Fact => "For comparison",
+            };
+            let _ = writeln!(text, "\n{title}:");
+        }
+        let mark = if facility.found { "yes" } else { "no " };
+        let _ = writeln!(text, "  {mark}  {:<20} {}", facility.name, facility.detail);
+        let _ = writeln!(text, "       {:<20} {}", "", facility.why);
+    }
+    let _ = match &choice.serves {
+        Some(serving) => writeln!(
+            text,
+            "\nThe {} back end would serve (version {:#x}): {}",
+            serving.name, serving.version, choice.reason
+        ),
+        None => writeln!(text, "\nNo back end would serve: {}", choice.reason),
+    };
+    text
+}
+
+fn facilities_by_need(facilities: &[Facility]) -> impl Iterator<Item = &Facility> {
+    [Need::Kernel, Need::User, Need::Better, Need::Fact]
+        .into_iter()
+        .flat_map(|need| {
+            facilities
+                .iter()
+                .filter(move |facility| facility.need == need)
+        })
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "?".to_string(), |release| release.trim().to_string())
+}
