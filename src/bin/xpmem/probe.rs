@@ -269,10 +269,11 @@ fn file_size_limit() -> Facility {
 
 fn map_files() -> Facility {
     // Followed only with the capability, whatever the file behind it.
-    let outcome = fs::read_dir("/proc/self/map_files").and_then(|mut entries| match entries.next() {
-        Some(entry) => fs::metadata(entry?.path()).map(drop),
-        None => Err(io::ErrorKind::NotFound.into()),
-    });
+    let outcome =
+        fs::read_dir("/proc/self/map_files").and_then(|mut entries| match entries.next() {
+            Some(entry) => fs::metadata(entry?.path()).map(drop),
+            None => Err(io::ErrorKind::NotFound.into()),
+        });
     tried(
         "map-files",
         Need::Better,

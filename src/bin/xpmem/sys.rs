@@ -28,7 +28,10 @@ pub fn default_sigpipe() {
 
 /// A crash of this process leaves no core file.
 pub fn no_core_file() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: setrlimit reads one struct rlimit. Lowering a limit is always allowed.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
 }
