@@ -19,7 +19,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", value_parser = ["auto", "kernel", "user", "off"])]
     backend: Option<String>,
 
-    /// Have each process print one line of counters when it ends (sets XPMEM_DEBUG)
+    /// Have each process print one line of counters when it ends (adds to XPMEM_DEBUG)
     #[arg(long)]
     stats: bool,
 
@@ -72,7 +72,12 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         command.env("XPMEM_BACKEND", backend);
     }
     if options.stats {
-        command.env("XPMEM_DEBUG", "stats");
+        let mut debug = OsString::from("stats");
+        if let Some(old) = std::env::var_os("XPMEM_DEBUG").filter(|old| !old.is_empty()) {
+            debug.push(",");
+            debug.push(old);
+        }
+        command.env("XPMEM_DEBUG", debug);
     }
     let error = command.exec();
     eprintln!("xpmem: {}: {error}", options.command[0].to_string_lossy());
