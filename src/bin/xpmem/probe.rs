@@ -172,7 +172,9 @@ fn userfaultfd(list: &mut Vec<Facility>) {
     const USER_MODE_ONLY: i32 = 1;
     let user = sys::userfaultfd(USER_MODE_ONLY);
     let setting = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
-    let kernel = sys::userfaultfd(0).map(drop);
+    let kernel = sys::userfaultfd(0)
+        .or_else(|error| sys::userfaultfd_device().map_err(|_| error))
+        .map(drop);
     let features = user
         .as_ref()
         .map_or(0, |fd| sys::userfaultfd_features(fd).unwrap_or(0));
