@@ -123,10 +123,9 @@ run_case() {
         printf '%q ' env "LD_LIBRARY_PATH=$LIBDIR" "${as[@]}" "$@"
         echo
     } >"$dir/command"
-    shm_before=$(ls /dev/shm 2>/dev/null)
     (
         cd "$tmp" || exit 1
-        exec "${as[@]}" env -u DISPLAY HOME="$tmp" TMPDIR="$tmp" XPMEM_TEST_CASE="$mark" \
+        exec "${as[@]}" env -u DISPLAY HOME="$tmp" TMPDIR="$tmp" XPMEM_DIR="$tmp" XPMEM_TEST_CASE="$mark" \
             XPMEM_DEBUG="${XPMEM_DEBUG:-stats}" XPMEM_DEBUG_FILE="$dir/stats" \
             LD_LIBRARY_PATH="$LIBDIR${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
             "$@" >"$dir/output" 2>&1 </dev/null
@@ -174,11 +173,9 @@ run_case() {
             why="${why:+$why; }processes outlived the run: $(echo $left); stacks in $dir/stacks"
         fi
     fi
-    # No file either, of ours: sockets and folders of the rendezvous.
-    left=$(find "$tmp" -iname '*xpmem*' \( -type s -o -type f \) 2>/dev/null | head -3)
+    # No socket either, in the rendezvous folder that was this case's own.
+    left=$(find "$tmp" -path '*xpmem-*' ! -type d 2>/dev/null | head -3)
     [ -z "$left" ] || [ -n "$why" ] || why="files outlived the run: $(echo $left)"
-    left=$(ls /dev/shm 2>/dev/null | grep -i xpmem | grep -vxF -- "$shm_before" | head -3)
-    [ -z "$left" ] || [ -n "$why" ] || why="files outlived the run in /dev/shm: $(echo $left)"
     rm -rf "$tmp"
     if [ -n "$why" ]; then fail "$name" "$why"; else pass "$name"; fi
     [ -z "$why" ]
