@@ -545,7 +545,9 @@ static void draw_plan(struct plan *p, uint64_t *state, size_t largest, int only,
 	if (p->from_kind == RODATA)
 		p->from_rodata = rs[p->from] % (sizeof(rodata_words) - p->in_size + 1);
 	p->r = rs[rank];
-	p->forks = fork_every && (int)(step % fork_every) == rank % fork_every;
+	/* While a relative maps it too, memory that fork shares cannot be attached anew (documented). */
+	p->forks = fork_every && (int)(step % fork_every) == rank % fork_every &&
+		   p->out_kind != MMAP_SHARED_ANON && p->in_kind != MMAP_SHARED_ANON;
 }
 
 static void exchange(const struct plan *p, struct buffer *out, struct buffer *in)
