@@ -62,6 +62,9 @@ impl Service {
         let Ok(event) = uffd::read(self.events) else {
             return;
         };
+        if event.kind == uffd::EVENT_UNMAP {
+            self.cut_off_leftovers(event.a as usize, event.b as usize);
+        }
         let fixup = match event.kind {
             uffd::EVENT_REMAP => Fixup {
                 kind: event.kind,
