@@ -14,6 +14,7 @@
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
+//! | [`hooks`]       | memory calls of libc are met before they happen               |
 //! | [`fork`]        | a child gets private copies                                  |
 //! | [`stop`]        | all threads of the program stand still                       |
 //! | [`attacher`]    | permits, attachments, faults                                 |
@@ -26,6 +27,7 @@
 
 pub mod attacher;
 pub mod fork;
+pub mod hooks;
 pub mod ids;
 pub mod owner;
 pub mod peers;

@@ -142,11 +142,13 @@ impl Service {
         hi: usize,
     ) -> Result<(usize, usize), Refusal> {
         let page = crate::process::wiped_page();
+        let thunks = super::hooks::PAGE.load(Ordering::Acquire);
         let (mut lo, mut hi) = (lo, hi);
         for (start, end) in [
             arena::range::<Shared>(),
             (page, page + crate::process::WIPED_PAGE_SIZE),
             self.anchor_stack(),
+            (thunks, thunks + PAGE),
         ] {
             if addr >= start && addr < end {
                 return Err(Refusal::Special);
@@ -366,6 +368,7 @@ impl Service {
             mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
             self.copy_populated(mapping, lo, hi).map_err(Refusal::Os)?;
         }
+        self.write_hooks();
         // The old pages step aside, to be freed when the program runs again.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let aside = mem::map(0, len, libc::PROT_NONE, flags, -1, 0).map_err(Refusal::Os)?;

@@ -303,7 +303,7 @@ impl Service {
         let Some(shared) = shared::existing() else {
             return Ok(());
         };
-        let (start, end) = (page_up(start), page_down(end.min(TOP)));
+        let (start, end) = (page_down(start), page_up(end.min(TOP)));
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.origin == Origin::Private {
@@ -312,6 +312,29 @@ impl Service {
             at = r.end;
         }
         Ok(())
+    }
+
+    /// madvise(2) with an advice that drops content, for the program: answers 1
+    /// when all is done.
+    pub fn discard_all(&mut self, start: usize, end: usize, advice: i32) -> Sys<u64> {
+        let Some(shared) = shared::existing() else {
+            return Ok(0);
+        };
+        let end = page_up(end.min(TOP));
+        let mut at = start;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            if r.start > at {
+                mem::advise(at, r.start - at, advice)?;
+            }
+            if r.origin == Origin::Private {
+                self.cut_off(r.start, r.end);
+            }
+            at = r.end;
+        }
+        if at < end {
+            mem::advise(at, end - at, advice)?;
+        }
+        Ok(1)
     }
 
     /// Makes everything promoted in `[start, end)` private again, with all

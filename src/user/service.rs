@@ -10,6 +10,7 @@
 
 use super::attacher::{Attachments, Permit, Poisoned};
 use super::fork::ForkPhase;
+use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
@@ -97,6 +98,8 @@ pub struct Service {
     pub fixups: [Fixup; 256],
     pub fixup_count: usize,
 
+    pub hooks: Hooks,
+
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
     pub forks_under_way: u32,
@@ -143,6 +146,7 @@ impl Service {
         task::set_name(c"xpmem-service");
         task::own_session();
         task::announce_child_stops();
+        core::mem::swap(&mut self.hooks, shared.hooks.take());
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
@@ -327,7 +331,7 @@ impl Service {
                 Ok(0)
             }
             Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
-            Some(Op::Discard) => self.discard(start, end).map(|()| 0),
+            Some(Op::Discard) => self.discard_all(start, end, c as c_int),
             Some(Op::ForkBegin) => {
                 self.fork_begin(shared, a as i32);
                 Ok(0)

@@ -5,12 +5,13 @@
 //! is shared with the service: a thread may be stopped at any instruction, by
 //! the service itself, which must never wait for it.
 
+use super::hooks::Hooks;
 use super::ranges::Ranges;
 use super::service::Service;
 use super::sys::arena::{self, ServiceOnly, Zeroable};
 use super::sys::{task, Sys};
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{fence, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// How far the service is. A fork child starts at `NONE`: its arena is wiped.
 pub mod status {
@@ -41,7 +42,7 @@ pub enum Op {
     Retire,
     /// start, end: about to be moved, or protected, by the program
     Demote,
-    /// start, end: the content is to be dropped
+    /// start, end, advice: the content is to be dropped -> 1 if that is all done
     Discard,
     /// tid: about to fork
     ForkBegin,
@@ -89,7 +90,7 @@ pub const SLOTS: usize = 128;
 /// A thread that is inside a memory call of libc on this range: the range is
 /// not promoted meanwhile.
 pub struct Guard {
-    pub tid: AtomicU32,
+    pub taken: AtomicU32,
     pub start: AtomicUsize,
     pub end: AtomicUsize,
 }
@@ -112,6 +113,8 @@ pub struct Shared {
     pub slots: [Slot; SLOTS],
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,
+    /// Handed over by the thread that starts the service.
+    pub hooks: ServiceOnly<Hooks>,
     pub service: ServiceOnly<Service>,
 }
 
@@ -218,33 +221,39 @@ impl Shared {
     }
 
     /// Takes note that the calling thread is about to change `[start, end)`.
-    /// `None` where there is no room for the note.
-    pub fn guard(&self, tid: u32, start: usize, end: usize) -> Option<&Guard> {
-        let first = tid as usize % GUARDS;
-        for k in 0..GUARDS {
-            let guard = &self.guards[(first + k) % GUARDS];
-            let seen = guard.tid.load(Ordering::Relaxed);
-            // A guard of this very thread was left behind by a jump out of a
-            // signal handler, or belongs to a call that this one nests in.
-            if seen == 0
+    /// `None` where there is no room for the note. A guard that is never
+    /// released (a signal handler may jump out of a memory call) keeps its range
+    /// from being promoted, and nothing worse.
+    pub fn guard(&self, start: usize, end: usize) -> Option<&Guard> {
+        for guard in &self.guards {
+            let (free, taken) = (0, 1);
+            if guard.taken.load(Ordering::Relaxed) == free
                 && guard
-                    .tid
-                    .compare_exchange(0, tid, Ordering::SeqCst, Ordering::Relaxed)
+                    .taken
+                    .compare_exchange(free, taken, Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok()
             {
                 guard.start.store(start, Ordering::SeqCst);
                 guard.end.store(end, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
                 return Some(guard);
             }
         }
         None
     }
 
+    /// The guard at an address that [`Self::guard`] gave out.
+    pub fn guard_at(&self, address: usize) -> Option<&Guard> {
+        let first = self.guards.as_ptr().expose_provenance();
+        self.guards
+            .get(address.checked_sub(first)? / core::mem::size_of::<Guard>())
+    }
+
     /// Whether a thread is inside a memory call on part of `[start, end)`. For
     /// the service task, while it has all threads stopped.
     pub fn guarded(&self, start: usize, end: usize) -> bool {
         self.guards.iter().any(|guard| {
-            guard.tid.load(Ordering::SeqCst) != 0
+            guard.taken.load(Ordering::SeqCst) != 0
                 && guard.start.load(Ordering::SeqCst) < end
                 && guard.end.load(Ordering::SeqCst) > start
         })
@@ -255,6 +264,6 @@ impl Guard {
     /// The change is done.
     pub fn release(&self) {
         self.end.store(0, Ordering::SeqCst);
-        self.tid.store(0, Ordering::SeqCst);
+        self.taken.store(0, Ordering::SeqCst);
     }
 }

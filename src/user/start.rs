@@ -51,6 +51,10 @@ fn begin(shared: &Shared) -> Sys<()> {
     if !AT_FORK.swap(true, Ordering::AcqRel) {
         fork::install();
     }
+    #[cfg(target_arch = "x86_64")]
+    {
+        *shared.hooks.take() = super::hooks::Hooks::prepare();
+    }
     task::spawn_thread(anchor, 0)
 }
 

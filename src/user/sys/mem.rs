@@ -244,3 +244,8 @@ pub fn peek_process(pid: i32, addr: usize, into: &mut [u8]) -> Sys<()> {
         _ => Err(libc::EFAULT),
     }
 }
+
+/// Where the heap of the process ends.
+pub fn program_break() -> usize {
+    sys!(libc::SYS_brk, 0).unwrap_or(0)
+}
