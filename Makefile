@@ -63,10 +63,11 @@ install:
 	done
 
 headers:
-	XPMEM_HEADERS=write $(CARGO) test --locked --test header
+	$(CARGO) run --quiet --locked --example headers -- --write
 
 clean:
 	rm -rf $(BUILD) $(TARGET)
 
 # Targets of the test programs and benchmarks (bench, bench-user, soak, ...).
+include tests/conformance/targets.mk
 -include benches/targets.mk tests/stress/targets.mk

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The one table of what a back end cannot pass, and why. A case that stands
+ * here is a promise that the documentation does not make for that back end.
+ */
+#include "harness.h"
+
+static const struct {
+	const char *name;
+	enum backend backend;
+	const char *why;
+} excuses[] = {
+	{ "get_other_user_public", BACKEND_USER,
+	  "without a module only the same user may attach: no process could be held to its mode" },
+	{ "get_other_user_refused", BACKEND_KERNEL, "the module lets other users in by mode" },
+	{ "mutex_and_condition", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
+	{ "futex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
+	{ "futex_waiter_before_sharing", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
+	{ "direct_io", BACKEND_KERNEL, "an attachment's pages cannot be pinned" },
+	{ "vm_readv", BACKEND_KERNEL, "an attachment's pages cannot be pinned" },
+};
+
+/* The fake device knows ids, errnos and processes, and shares no memory. */
+static const char *const fake_passes[] = {
+	"version", "errno_untouched", "make_arguments", "make_accepts", "remove_errors",
+	"remove_foreign", "remove_owner_gone", "get_arguments", "get_removed", "get_mode",
+	"get_other_user_private", "get_other_user_public", "release_errors", "attach_foreign",
+	"attach_gone", "ioctl_operations", "ioctl_unknown", "ioctl_errors",
+	"ioctl_hostile_pointers", "owner_child_ids", "threads_make", "no_standard_streams",
+	"reopen_leaks_nothing",
+};
+
+const char *excused(const char *name, enum backend backend)
+{
+	if (backend == BACKEND_FAKE) {
+		for (unsigned i = 0; i < sizeof fake_passes / sizeof *fake_passes; i++)
+			if (!strcmp(name, fake_passes[i]))
+				return NULL;
+		return "the fake device shares no memory";
+	}
+	for (unsigned i = 0; i < sizeof excuses / sizeof *excuses; i++)
+		if (excuses[i].backend == backend && !strcmp(name, excuses[i].name))
+			return excuses[i].why;
+	return NULL;
+}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The conformance suite in build/tests: over the shared library, over the
+# static one (for an initramfs), and the cases alone for the Rust program.
+
+CONFORMANCE_SOURCES := $(wildcard tests/conformance/*.c)
+CONFORMANCE_CASES   := $(filter-out tests/conformance/main.c,$(CONFORMANCE_SOURCES))
+TEST_CFLAGS         ?= -O1 -g -std=gnu11 -Wall -Wextra -Werror
+CONFORMANCE_DEPS    := $(CONFORMANCE_SOURCES) tests/conformance/harness.h include/xpmem.h
+
+.PHONY: conformance
+conformance: build $(BUILD)/tests/conformance $(BUILD)/tests/conformance-static \
+		$(BUILD)/tests/libconformance-cases.so $(BUILD)/tests/conformance-rust \
+		$(BUILD)/tests/fake-device
+
+$(BUILD)/tests/conformance: $(CONFORMANCE_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -o $@ $(CONFORMANCE_SOURCES) -L$(BUILD)/lib -lxpmem \
+		-Wl,-rpath,'$$ORIGIN/../lib' -pthread
+
+$(BUILD)/tests/conformance-static: $(CONFORMANCE_DEPS) $(BUILD)/lib/libxpmem.a
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -static -o $@ $(CONFORMANCE_SOURCES) $(BUILD)/lib/libxpmem.a -pthread
+
+$(BUILD)/tests/libconformance-cases.so: $(CONFORMANCE_DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -fPIC -shared -o $@ $(CONFORMANCE_CASES) -pthread
+
+# cargo knows what is out of date.
+.PHONY: $(BUILD)/tests/conformance-rust
+$(BUILD)/tests/conformance-rust:
+	@mkdir -p $(@D)
+	$(CARGO) build --locked --release --example conformance
+	cp $(TARGET)/release/examples/conformance $@
+
+$(BUILD)/tests/fake-device: tests/conformance/fake/device.c
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -o $@ $<
