@@ -181,7 +181,7 @@ impl Service {
         let mut mapping = mapping;
         if addr < mapping.start + STACK_RESERVE {
             // A touch below the stack makes it grow, as a push would.
-            let _ = mem::touch(mapping.start - STACK_RESERVE, self.tgid);
+            let _ = mem::touch(mapping.start - STACK_RESERVE);
             mapping = self.mapping_at(addr)?;
         }
         let floor = mapping.start + STACK_RESERVE;
