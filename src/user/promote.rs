@@ -94,7 +94,7 @@ impl Service {
                 self.promote(shared, &mapping, lo, hi, Origin::Shared)
             }
             (_, true) => Err(Refusal::SharedFile),
-            (Name::Stack, false) => {
+            (_, false) if self.grows(&mapping) => {
                 let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
                 self.promote(shared, &mapping, lo, hi, Origin::Private)
             }
@@ -173,7 +173,25 @@ impl Service {
         }
     }
 
+    /// Whether a private mapping is the lowest part of the main stack, the
+    /// one that grows. What is promoted of the stack cuts it in pieces, of
+    /// which only the topmost goes by its name.
+    fn grows(&self, mapping: &Mapping) -> bool {
+        if mapping.inode != 0 {
+            return false;
+        }
+        let mut above = *mapping;
+        while above.name != Name::Stack {
+            match self.space.at(above.end) {
+                Ok(Some(next)) if self.is_own(&next) || next.name == Name::Stack => above = next,
+                _ => return false,
+            }
+        }
+        !matches!(self.space.at(mapping.start - PAGE), Ok(Some(below)) if self.is_own(&below))
+    }
+
     /// Sees to it that the stack can go on growing below what is promoted.
+    /// `mapping` is its lowest part.
     fn room_below_stack(
         &self,
         mapping: Mapping,
@@ -183,7 +201,7 @@ impl Service {
         let mut mapping = mapping;
         if addr < mapping.start + STACK_RESERVE {
             // A touch below the stack makes it grow, as a push would.
-            let _ = mem::touch(mapping.start - STACK_RESERVE, self.tgid);
+            let _ = mem::touch(mapping.start - STACK_RESERVE);
             mapping = self.mapping_at(addr)?;
         }
         let floor = mapping.start + STACK_RESERVE;

@@ -94,8 +94,8 @@ impl Ranges {
         lo
     }
 
-    /// The first range that reaches into `[start, end)`, cut to it. For the
-    /// service task.
+    /// The first range that reaches into `[start, end)`, cut to it and never
+    /// empty: loops go on at its end. For the service task.
     pub fn first_in(&self, start: usize, end: usize) -> Option<Range> {
         let r = self.get(self.lower(start))?;
         // An empty piece would keep a caller that goes on at its end for ever.
@@ -260,6 +260,14 @@ mod tests {
         });
         assert_eq!(list(&set), [(10, 40), (40, 50)]);
         assert!(set.overlaps(49, 60) && !set.overlaps(50, 60) && !set.overlaps(0, 10));
+    }
+
+    #[test]
+    fn nothing_reaches_into_an_empty_range() {
+        let set = empty();
+        set.insert(private(10, 30));
+        assert_eq!(set.first_in(20, 20), None);
+        assert_eq!(set.first_in(0, 20), Some(private(10, 20)));
     }
 
     #[test]
