@@ -223,6 +223,12 @@ impl Service {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(libc::ENOMEM));
         }
+        if shared.promoted.first_in(lo, hi).is_some() {
+            // Something else stood here and was promoted; what became of it, the
+            // events are about to tell. If it was moved its content is needed.
+            self.on_events();
+            return Err(Refusal::Later);
+        }
         let len = hi - lo;
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;

@@ -118,11 +118,8 @@ impl Service {
                 None => i += 1,
                 Some((lo, hi, reused)) => {
                     shared.promoted.remove(lo, hi);
-                    if !self.is_mapped_elsewhere(lo, hi) {
-                        self.cut_off(lo, hi);
-                        if reused {
-                            count(&COUNTERS.late_revocations);
-                        }
+                    if self.cut_off_unless_moved(lo, hi) && reused {
+                        count(&COUNTERS.late_revocations);
                     }
                     // The set has changed: begin with what now stands here.
                     i = i.saturating_sub(1);
@@ -144,9 +141,7 @@ impl Service {
             };
             at = match self.first_unmapped(part) {
                 Some((lo, hi, _)) => {
-                    if !self.is_mapped_elsewhere(lo, hi) {
-                        self.cut_off(lo, hi);
-                    }
+                    self.cut_off_unless_moved(lo, hi);
                     hi
                 }
                 None => hi,
@@ -199,18 +194,40 @@ impl Service {
         None
     }
 
-    /// Whether the program has part of `[lo, hi)` of the file mapped at other
-    /// addresses: it has moved it.
-    fn is_mapped_elsewhere(&self, lo: usize, hi: usize) -> bool {
+    /// Cuts off of `[lo, hi)` what is mapped nowhere else; whether there was
+    /// any. What the program has moved is still needed, and so is what a
+    /// promotion under way has copied for the memory that now stands there.
+    fn cut_off_unless_moved(&self, lo: usize, hi: usize) -> bool {
+        let mut any = false;
+        let mut at = lo;
+        while at < hi {
+            let (first, last) = self.first_mapped_elsewhere(at, hi).unwrap_or((hi, hi));
+            if at < first {
+                self.cut_off(at, first);
+                any = true;
+            }
+            at = last;
+        }
+        any
+    }
+
+    /// The lowest part of `[lo, hi)` of the file that is mapped at addresses
+    /// other than its own.
+    fn first_mapped_elsewhere(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
+        let mut lowest: Option<(usize, usize)> = None;
         let mut at = 0;
         while let Ok(Some(m)) = self.space.find(at) {
-            let (first, last) = (m.offset, m.offset + (m.end - m.start));
-            if self.is_own(&m) && m.offset != m.start && first < hi && last > lo {
-                return true;
-            }
             at = m.end;
+            if !self.is_own(&m) || m.offset == m.start {
+                continue;
+            }
+            let first = m.offset.max(lo);
+            let last = (m.offset + (m.end - m.start)).min(hi);
+            if first < last && lowest.is_none_or(|(known, _)| first < known) {
+                lowest = Some((first, last));
+            }
         }
-        false
+        lowest
     }
 
     /// The program has moved promoted memory to `to`: there it becomes private
