@@ -14,6 +14,7 @@
 //! | [`backend`]    | what a back end does; the choice, once per process, of who serves |
 //! | [`kernel`]     | back end 1: ioctls on `/dev/xpmem`                              |
 //! | [`user`]       | back end 2: no module, no privilege                             |
+//! | [`hwloc`]      | topologies of hwloc in shared memory                            |
 //! | [`uapi`]       | the ioctl numbers and structures both speak                     |
 //! | [`ioctl`]      | `xpmem_ioctl` where there is no device to do it                 |
 //! | [`error`]      | every way to fail, and its errno                                |
@@ -26,6 +27,7 @@ pub mod backend;
 pub mod capi;
 pub mod debug;
 pub mod error;
+pub mod hwloc;
 pub mod ioctl;
 pub mod kernel;
 pub mod process;

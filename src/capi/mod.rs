@@ -4,8 +4,10 @@
 //! Every one of them is defined by [`export!`], so none can forget what all of
 //! them owe a C caller.
 
+mod hwloc;
 mod xpmem;
 
+pub use hwloc::*;
 pub use xpmem::*;
 
 use crate::error::Result;

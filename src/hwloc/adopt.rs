@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `hwloc_shmem_topology_adopt`.
+//!
+//! libhwloc destroys what we return, so the structure has to be one of its
+//! own: `hwloc_topology_init()` makes it, with the size, the references and
+//! the defaults of the running release, and the fields of the file go over
+//! it. What hwloc may write later (CPU kinds, caches of memory attributes and
+//! distances) is copied behind the structure, into the same allocation, and
+//! so is freed with it.
+
+use super::image::{self, Image};
+use super::layout::*;
+use super::library::{Library, RawTopology};
+use super::map::{self, Mapping, Place};
+use super::resolve::Resolver;
+use super::validate::{self, Levels, Report};
+use super::{relocate, share, write};
+use crate::error::{Error, Result};
+use core::ffi::{c_ulong, c_void};
+use core::mem::size_of;
+use core::ptr::null_mut;
+use std::os::fd::RawFd;
+
+/// A file whose bytes in use are no more than this is copied into private
+/// memory: nobody can change or cut it under us then. Larger ones are mapped,
+/// which is what sharing is for. Measured: copying costs less than the page
+/// faults of a mapping up to about here.
+pub const COPY_LIMIT: usize = 64 << 10;
+
+/// A structure made by `hwloc_topology_init`, destroyed unless it is used.
+struct Fresh {
+    library: &'static Library,
+    raw: RawTopology,
+}
+
+impl Fresh {
+    fn new(library: &'static Library) -> Result<Self> {
+        let mut raw = null_mut();
+        // SAFETY: a place for the result.
+        if unsafe { (library.init)(&mut raw) } != 0 {
+            return Err(Error::NoMemory);
+        }
+        Ok(Fresh { library, raw })
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // SAFETY: made by `init`, handed to nobody.
+        unsafe { (self.library.destroy)(self.raw) };
+    }
+}
+
+/// Where the bytes are, once they are in this process and checked.
+pub struct Held {
+    pub mapping: Mapping,
+    pub report: Report,
+}
+
+/// The file, as the caller named it.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub fd: RawFd,
+    pub offset: i64,
+    pub addr: usize,
+    pub length: usize,
+    /// Bytes in use, as far as the writer says.
+    pub used: usize,
+}
+
+/// Adopts a topology.
+///
+/// # Errors
+/// EINVAL for flags other than 0, numbers that are not multiples of the page
+/// size or do not match the file, and a file that is short, corrupt or of
+/// another layout; EBUSY if the range is taken; EBADF, ESPIPE and what else
+/// the file answers; ENOMEM; ENOSYS without libhwloc.
+///
+/// # Safety
+/// The file must not be cut shorter while the topology is in use.
+pub unsafe fn adopt(
+    fd: RawFd,
+    fileoffset: u64,
+    addr: *mut c_void,
+    length: usize,
+    flags: c_ulong,
+) -> Result<RawTopology> {
+    if flags != 0 {
+        return Err(Error::Invalid);
+    }
+    let library = Library::of_process().ok_or(Error::Unsupported)?;
+    let fresh = Fresh::new(library)?;
+    if !library.is_served(fresh.raw) {
+        drop(fresh);
+        let mut adopted = null_mut();
+        // SAFETY: the caller's arguments for the function they are for.
+        let rc = unsafe {
+            (library.stock_adopt)(&mut adopted, fd, fileoffset, addr, length, flags)
+        };
+        return if rc == 0 {
+            Ok(adopted)
+        } else {
+            Err(map::last_error())
+        };
+    }
+    let source = open(fd, fileoffset, addr as usize, length)?;
+    let held = match hold(&source, source.addr) {
+        Err(Error::Busy) => occupied(&source)?,
+        other => Occupied::Mine(other?),
+    };
+    let (report, addr, owned) = match &held {
+        Occupied::Mine(held) => (&held.report, held.mapping.addr(), length),
+        // The first adopter's destroy unmaps, or nobody does.
+        Occupied::Shared(report) => (report, source.addr, 0),
+    };
+    let adopted = build(fresh, report, addr, length, owned)?;
+    if let Occupied::Mine(held) = held {
+        share::remember(held.mapping.addr(), length);
+        held.mapping.keep();
+    }
+    if std::env::var_os("HWLOC_DEBUG_CHECK").is_some() {
+        // SAFETY: a whole topology of this library.
+        unsafe { (library.check)(adopted) };
+    }
+    Ok(adopted)
+}
+
+/// Reads the start of the file and compares it with the arguments.
+fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source> {
+    let offset = i64::try_from(fileoffset).map_err(|_| Error::Invalid)?;
+    let mut start = [0u64; (size_of::<Header>() + TOPOLOGY_COMMON) / 8];
+    // SAFETY: the same memory, as bytes.
+    let bytes = unsafe {
+        core::slice::from_raw_parts_mut(start.as_mut_ptr().cast::<u8>(), size_of_val(&start))
+    };
+    let have = map::read_at(fd, bytes, offset)?;
+    if have < bytes.len() {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: as long as both structures, aligned to 8.
+    let (header, t) = unsafe {
+        let at = start.as_ptr().cast::<u8>();
+        (
+            at.cast::<Header>().read(),
+            at.add(size_of::<Header>()).cast::<Topology>().read(),
+        )
+    };
+    let matches = validate::header(&header, addr as u64, length as u64).is_ok();
+    if !matches || t.abi != ABI {
+        return Err(Error::Invalid);
+    }
+    write::check_range(fileoffset, addr, length)?;
+    // Pages beyond the end of a file are a SIGBUS, not a read.
+    if map::file_size(fd)? < fileoffset + length as u64 {
+        return Err(Error::Invalid);
+    }
+    let used = usize::try_from(t.tma).unwrap_or(length);
+    let plausible = (size_of_val(&start)..=length).contains(&used);
+    Ok(Source {
+        fd,
+        offset,
+        addr,
+        length,
+        used: if plausible { used } else { length },
+    })
+}
+
+/// Brings the file to its address, and checks it there.
+fn hold(source: &Source, addr: usize) -> Result<Held> {
+    let mapping = if source.used <= COPY_LIMIT || private_wanted() {
+        copy(source, addr)?
+    } else {
+        map::map(addr, source.length, Place::File(source.fd, source.offset))?
+    };
+    let report = inspect(&mapping, source.addr)?;
+    mapping.seal()?;
+    Ok(Held { mapping, report })
+}
+
+/// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size.
+fn private_wanted() -> bool {
+    std::env::var_os("HWLOC_SHMEM_PRIVATE").is_some_and(|v| v == "1")
+}
+
+/// A private copy of the file, at `addr` or anywhere for 0.
+pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
+    let mut mapping = map::map(addr, source.length, Place::Anonymous)?;
+    let used = source.used;
+    let have = map::read_at(source.fd, &mut mapping.bytes_mut()[..used], source.offset)?;
+    if have < used {
+        return Err(Error::Invalid);
+    }
+    Ok(mapping)
+}
+
+/// Checks the bytes of a mapping that were written for `base`.
+pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
+    inspect_at(mapping.addr(), mapping.len(), base)
+}
+
+/// As [`inspect`], for a range that somebody else mapped.
+pub fn inspect_at(addr: usize, len: usize, base: usize) -> Result<Report> {
+    let work = image::work_for(len);
+    // SAFETY: callers pass a readable mapping of that size.
+    let image = unsafe { Image::new(base as u64, addr as *const u8, len, &work) };
+    let image = image.ok_or(Error::Invalid)?;
+    validate::image(&image).map_err(|_| Error::Invalid)
+}
+
+enum Occupied {
+    /// A mapping of this topology alone.
+    Mine(Held),
+    /// The mapping of an earlier adoption.
+    Shared(Report),
+}
+
+/// The address is taken. By an earlier adoption of the same file? Or may the
+/// topology go elsewhere?
+fn occupied(source: &Source) -> Result<Occupied> {
+    if share::is_remembered(source.addr, source.length) {
+        if let Some(report) = share::share(source) {
+            return Ok(Occupied::Shared(report));
+        }
+        return relocate::relocate(source).map(Occupied::Mine);
+    }
+    if std::env::var_os("HWLOC_SHMEM_RELOCATE").is_some_and(|v| v == "1") {
+        return relocate::relocate(source).map(Occupied::Mine);
+    }
+    Err(Error::Busy)
+}
+
+/// What is copied behind the structure.
+struct Sidecar {
+    base: usize,
+    bytes: Vec<u8>,
+}
+
+impl Sidecar {
+    /// Appends values; no values have no address: a copy of the topology
+    /// frees what is not null.
+    fn put<T: Plain>(&mut self, values: &[T]) -> Addr {
+        if values.is_empty() {
+            return 0;
+        }
+        let at = self.base + self.bytes.len();
+        for value in values {
+            // SAFETY: any plain value is its bytes.
+            let bytes = unsafe {
+                core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+            };
+            self.bytes.extend_from_slice(bytes);
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        at as Addr
+    }
+}
+
+/// Makes the topology that the caller gets.
+fn build(
+    fresh: Fresh,
+    report: &Report,
+    addr: usize,
+    length: usize,
+    owned: usize,
+) -> Result<RawTopology> {
+    let native = fresh
+        .library
+        .native(report.topology.is_thissystem != 0)
+        .ok_or(Error::NoMemory)?;
+    let mut t = report.topology;
+    let from_file = [
+        t.support_discovery,
+        t.support_cpubind,
+        t.support_membind,
+        t.support_misc,
+    ];
+
+    // The addresses of the sidecar are known only when it is placed, and
+    // moving it must not fail half-way: so the size comes first.
+    let mut sizing = Sidecar {
+        base: 0,
+        bytes: Vec::new(),
+    };
+    sidecar(&mut sizing, &mut t, report, addr, length)?;
+    let (raw, place) = enlarge(fresh.raw, sizing.bytes.len())?;
+    let library = fresh.library;
+    // `raw` may have moved: from here on nothing fails.
+    core::mem::forget(fresh);
+    // SAFETY: the running library's own structure, layout proven.
+    let own = unsafe { raw.cast::<Topology>().read() };
+    discard_defaults(&own);
+
+    t = report.topology;
+    let mut side = Sidecar {
+        base: place,
+        bytes: Vec::with_capacity(sizing.bytes.len()),
+    };
+    let placed = sidecar(&mut side, &mut t, report, addr, length).is_ok();
+    debug_assert!(placed && side.bytes.len() == sizing.bytes.len());
+    // SAFETY: `enlarge` made room for as many bytes as were counted, from
+    // the same input.
+    unsafe {
+        let to = place as *mut u8;
+        let n = side.bytes.len().min(sizing.bytes.len());
+        to.copy_from_nonoverlapping(side.bytes.as_ptr(), n);
+    }
+
+    t.binding_hooks = native.hooks;
+    t.userdata = 0;
+    (t.userdata_export_cb, t.userdata_import_cb) = (0, 0);
+    t.adopted_shmem_addr = addr as Addr;
+    t.adopted_shmem_length = owned as u64;
+    t.support_discovery = own.support_discovery;
+    t.support_cpubind = own.support_cpubind;
+    t.support_membind = own.support_membind;
+    t.support_misc = own.support_misc;
+    let to = [
+        own.support_discovery,
+        own.support_cpubind,
+        own.support_membind,
+        own.support_misc,
+    ];
+    for i in 0..4 {
+        let bytes = library.support_bytes()[i];
+        // SAFETY: the library's own arrays have its own sizes, and the
+        // check found as many bytes in the file.
+        unsafe {
+            let from = from_file[i] as *const u8;
+            let to = to[i] as *mut u8;
+            for k in 0..bytes {
+                *to.add(k) = *from.add(k) | native.support[i][k];
+            }
+        }
+    }
+    // SAFETY: the structure is larger; what follows is the library's.
+    unsafe {
+        let from = (&raw const t).cast::<u8>();
+        raw.cast::<u8>()
+            .copy_from_nonoverlapping(from, TOPOLOGY_ADOPTED);
+    }
+    Ok(raw)
+}
+
+/// Frees what `init` put into a topology and the file replaces.
+fn discard_defaults(own: &Topology) {
+    // SAFETY: a topology that was only initialised has one level with one
+    // object, and hwloc allocates each part of it with malloc.
+    unsafe {
+        let levels = own.levels as *mut *mut *mut Obj;
+        let root = **levels;
+        libc::free((*root).attr as *mut c_void);
+        libc::free(root.cast());
+        libc::free((*levels).cast());
+        libc::free(levels.cast());
+        libc::free(own.level_nbobjects as *mut c_void);
+    }
+}
+
+/// Makes the allocation of a structure larger, and answers where the new
+/// room begins: behind any size the structure can have.
+fn enlarge(raw: RawTopology, more: usize) -> Result<(RawTopology, usize)> {
+    // SAFETY: from hwloc's malloc, which is this process's.
+    let usable = unsafe { libc::malloc_usable_size(raw) };
+    let start = usable.next_multiple_of(16).max(1024);
+    if more == 0 {
+        return Ok((raw, 0));
+    }
+    // SAFETY: as above; nobody else holds the pointer.
+    let moved = unsafe { libc::realloc(raw, start + more) };
+    if moved.is_null() {
+        return Err(Error::NoMemory);
+    }
+    Ok((moved, moved as usize + start))
+}
+
+/// Copies what hwloc may write to, with every cache resolved.
+fn sidecar(
+    side: &mut Sidecar,
+    t: &mut Topology,
+    report: &Report,
+    addr: usize,
+    length: usize,
+) -> Result<()> {
+    let work = image::work_for(length);
+    // SAFETY: the caller holds the mapping at `addr`; its pointers lead there.
+    let image = unsafe { Image::new(addr as u64, addr as *const u8, length, &work) };
+    let image = image.ok_or(Error::Invalid)?;
+    let kinds = image.slice::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
+    if t.nr_cpukinds != 0 {
+        t.cpukinds = side.put(kinds.ok_or(Error::Invalid)?);
+        t.nr_cpukinds_allocated = t.nr_cpukinds;
+    }
+    if report.resolved {
+        return Ok(());
+    }
+    let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
+    let resolver = Resolver::new(&image, &levels);
+    memattrs(side, t, &image, &resolver).ok_or(Error::Invalid)?;
+    distances(side, t, &image, &resolver).ok_or(Error::Invalid)
+}
+
+fn memattrs(
+    side: &mut Sidecar,
+    t: &mut Topology,
+    image: &Image<'_>,
+    resolver: &Resolver<'_, '_>,
+) -> Option<()> {
+    let list = image.slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
+    let mut copies = Vec::with_capacity(list.len());
+    for source in list {
+        let mut attr = *source;
+        let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
+        let targets = image.slice::<Target>(attr.targets, attr.nr_targets as usize)?;
+        let mut kept = Vec::with_capacity(targets.len());
+        for source in targets {
+            let Some(found) = resolver.target(source, valid) else {
+                continue;
+            };
+            let mut target = *source;
+            target.obj = found.addr;
+            target.gp_index = found.gp_index;
+            let count = source.nr_initiators as usize;
+            let initiators = image.slice::<Initiator>(source.initiators, count)?;
+            let resolved: Vec<Initiator> = initiators
+                .iter()
+                .filter_map(|i| resolver.initiator(i, valid))
+                .collect();
+            if resolved.is_empty() && attr.flags & MEMATTR_NEED_INITIATOR != 0 {
+                continue;
+            }
+            target.nr_initiators = resolved.len() as u32;
+            target.initiators = side.put(&resolved);
+            kept.push(target);
+        }
+        attr.nr_targets = kept.len() as u32;
+        attr.targets = side.put(&kept);
+        attr.iflags |= MEMATTR_CACHE_VALID;
+        copies.push(attr);
+    }
+    t.memattrs = side.put(&copies);
+    Some(())
+}
+
+fn distances(
+    side: &mut Sidecar,
+    t: &mut Topology,
+    image: &Image<'_>,
+    resolver: &Resolver<'_, '_>,
+) -> Option<()> {
+    let mut list = Vec::new();
+    let mut at = t.first_dist;
+    while at != 0 {
+        let mut d: Distances = image.get(at)?;
+        at = d.next;
+        if d.iflags & DIST_OBJS_VALID == 0 {
+            // A matrix cannot be cut to size here, and no writer leaves one
+            // with objects that are gone.
+            let objs: Option<Vec<Addr>> = resolver.distances(&d)?.into_iter().collect();
+            d.objs = side.put(&objs?);
+            d.iflags |= DIST_OBJS_VALID;
+        }
+        list.push(d);
+    }
+    let size = size_of::<Distances>() as u64;
+    let first = side.base as u64 + side.bytes.len() as u64;
+    let count = list.len() as u64;
+    for (i, d) in list.iter_mut().enumerate() {
+        let i = i as u64;
+        d.prev = if i == 0 { 0 } else { first + (i - 1) * size };
+        d.next = if i + 1 == count { 0 } else { first + (i + 1) * size };
+    }
+    if count != 0 {
+        t.first_dist = side.put(&list);
+        t.last_dist = first + (count - 1) * size;
+    }
+    Some(())
+}

@@ -1,0 +1,605 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A topology as the bytes of a file, for a given address.
+//!
+//! The parts lie in the order header, topology, objects level by level, then
+//! all the rest. So the address of an object follows from its depth and
+//! logical index, and no table is needed. What is equal is written once:
+//! sets, attributes and strings are read-only for whoever adopts. The arrays
+//! of sets end at their last member, and sets whose members all fall into
+//! one word share a run of zeros before that word: a machine with 10,000
+//! processors would otherwise be mostly zeros.
+
+use super::image::{Bits, Checked, Corrupt, Image};
+use super::layout::*;
+use super::resolve::Resolver;
+use super::validate::Levels;
+use core::hash::{BuildHasherDefault, Hasher};
+use core::mem::{offset_of, size_of};
+use std::collections::HashMap;
+
+/// Room for the topology structure: an adopter of any release copies its own
+/// size of it, so zeros have to follow.
+const TOPOLOGY_ROOM: usize = 1024;
+
+/// Words are their own hash, well spread.
+#[derive(Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(word));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Fast = BuildHasherDefault<WordHasher>;
+
+/// A word after a run of zeros, in the file.
+#[derive(Clone, Copy)]
+struct Run {
+    word_at: usize,
+    zeros: usize,
+}
+
+struct Encoder<'a, 'w> {
+    source: &'w Image<'a>,
+    levels: &'w Levels<'a>,
+    base: Addr,
+    bytes: Vec<u8>,
+    /// Where the objects of each normal and each special level begin.
+    normal: Vec<usize>,
+    special: [usize; SPECIAL_LEVELS],
+    runs: HashMap<u64, Run, Fast>,
+    strings: HashMap<&'a [u8], Addr, Fast>,
+    /// Words of the largest set.
+    widest: usize,
+    no_attr: Addr,
+}
+
+/// Encodes `t`, whose pointers lead into `source`, for `base`. The header
+/// says that `length` bytes belong to the file; the result may be longer.
+///
+/// `support` is how many bytes each support array of the source has.
+pub fn encode(
+    source: &Image<'_>,
+    t: &Topology,
+    support: [usize; 4],
+    base: Addr,
+    length: usize,
+) -> Checked<Vec<u8>> {
+    let levels = Levels::read(source, t)?;
+    let root = levels.at(0).and_then(|l| l.objs.first()).copied();
+    let widest = root
+        .and_then(|r| source.get::<Obj>(r))
+        .and_then(|r| source.bitmap(r.cpuset))
+        .map_or(1, |set| set.words.len());
+    let mut encoder = Encoder {
+        source,
+        levels: &levels,
+        base,
+        bytes: Vec::with_capacity(levels.total() * 320 + 8192),
+        normal: Vec::with_capacity(levels.depth()),
+        special: [0; SPECIAL_LEVELS],
+        runs: HashMap::default(),
+        strings: HashMap::default(),
+        widest,
+        no_attr: 0,
+    };
+    encoder.whole(t, support, length).ok_or(Corrupt {
+        what: "topology: a pointer leads nowhere",
+        at: t.levels,
+    })?;
+    Ok(encoder.bytes)
+}
+
+/// The members' words without the zeros behind the last.
+fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
+    let tail = if set.infinite { u64::MAX } else { 0 };
+    let used = set.words.iter().rposition(|w| *w != tail);
+    &set.words[..used.map_or(1, |last| last + 1)]
+}
+
+impl<'a> Encoder<'a, '_> {
+    /// Makes room and answers its offset.
+    fn reserve(&mut self, size: usize) -> usize {
+        let at = self.bytes.len();
+        self.bytes.resize(at + size.next_multiple_of(8), 0);
+        at
+    }
+
+    fn set<T: Plain>(&mut self, at: usize, value: T) {
+        let room = &mut self.bytes[at..at + size_of::<T>()];
+        // SAFETY: the slice is as long as the value.
+        unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
+    }
+
+    fn peek<T: Plain>(&self, at: usize) -> T {
+        let room = &self.bytes[at..at + size_of::<T>()];
+        // SAFETY: as long as the value; any bit pattern is one.
+        unsafe { room.as_ptr().cast::<T>().read_unaligned() }
+    }
+
+    fn addr(&self, at: usize) -> Addr {
+        self.base + at as u64
+    }
+
+    fn put<T: Plain>(&mut self, value: T) -> Addr {
+        let at = self.reserve(size_of::<T>());
+        self.set(at, value);
+        self.addr(at)
+    }
+
+    fn put_slice<T: Plain>(&mut self, values: &[T]) -> Addr {
+        if values.is_empty() {
+            return 0;
+        }
+        let at = self.reserve(size_of_val(values));
+        let room = &mut self.bytes[at..at + size_of_val(values)];
+        // SAFETY: source and room have the same size and do not overlap.
+        unsafe {
+            let from = values.as_ptr().cast::<u8>();
+            room.as_mut_ptr()
+                .copy_from_nonoverlapping(from, size_of_val(values));
+        }
+        self.addr(at)
+    }
+
+    fn string(&mut self, addr: Addr) -> Option<Addr> {
+        if addr == 0 {
+            return Some(0);
+        }
+        let text = self.source.string(addr)?;
+        if let Some(known) = self.strings.get(text) {
+            return Some(*known);
+        }
+        let at = self.reserve(text.len() + 1);
+        self.bytes[at..at + text.len()].copy_from_slice(text);
+        self.strings.insert(text, self.addr(at));
+        Some(self.addr(at))
+    }
+
+    fn infos(&mut self, array: Addr, count: u32) -> Option<Addr> {
+        if count == 0 {
+            return Some(0);
+        }
+        let list = self.source.slice::<Info>(array, count as usize)?;
+        let at = self.reserve(size_of_val(list));
+        for (i, info) in list.iter().enumerate() {
+            let info = Info {
+                name: self.string(info.name)?,
+                value: self.string(info.value)?,
+            };
+            self.set(at + i * size_of::<Info>(), info);
+        }
+        Some(self.addr(at))
+    }
+
+    /// Writes a set, unless it equals one of `written`, pairs of a set of
+    /// the source and where that went.
+    fn bitmap(&mut self, addr: Addr, written: &[(Addr, Addr)]) -> Option<Addr> {
+        if addr == 0 {
+            return Some(0);
+        }
+        let set = self.source.bitmap(addr)?;
+        let words = trimmed(&set);
+        for (from, to) in written {
+            if *to == 0 {
+                continue;
+            }
+            if *from == addr {
+                return Some(*to);
+            }
+            let other = self.source.bitmap(*from)?;
+            if other.infinite == set.infinite && trimmed(&other) == words {
+                return Some(*to);
+            }
+        }
+        let (last, zeros) = words.split_last()?;
+        let ulongs = if !set.infinite && zeros.iter().all(|w| *w == 0) {
+            self.run(zeros.len(), *last)
+        } else {
+            self.put_slice(words)
+        };
+        let count = words.len() as u32;
+        Some(self.put(Bitmap {
+            count,
+            allocated: count,
+            ulongs,
+            infinite: i32::from(set.infinite),
+            _pad: 0,
+        }))
+    }
+
+    /// An array of `zeros` zeros and a word: the end of a longer one.
+    fn run(&mut self, zeros: usize, word: u64) -> Addr {
+        let run = match self.runs.get(&word) {
+            Some(run) if run.zeros >= zeros => *run,
+            _ => {
+                let zeros = zeros.max(self.widest.saturating_sub(1));
+                let at = self.reserve((zeros + 1) * 8);
+                let run = Run {
+                    word_at: at + zeros * 8,
+                    zeros,
+                };
+                self.set(run.word_at, word);
+                self.runs.insert(word, run);
+                run
+            }
+        };
+        self.addr(run.word_at - zeros * 8)
+    }
+
+    /// Where the object at a depth and logical index goes.
+    fn place(&self, depth: i32, logical_index: u32) -> Option<usize> {
+        let start = match usize::try_from(depth) {
+            Ok(normal) => *self.normal.get(normal)?,
+            Err(_) => self.special[special_level(depth)?],
+        };
+        Some(start + logical_index as usize * size_of::<Obj>())
+    }
+
+    /// The address in the file of an object of the source.
+    fn object(&self, addr: Addr) -> Option<Addr> {
+        if addr == 0 {
+            return Some(0);
+        }
+        let where_at = addr + offset_of!(Obj, depth) as u64;
+        let [depth, index] = self.source.get::<[i32; 2]>(where_at)?;
+        Some(self.addr(self.place(depth, index as u32)?))
+    }
+
+    fn objects(&mut self, list: &[Addr]) -> Option<Addr> {
+        if list.is_empty() {
+            return Some(0);
+        }
+        let at = self.reserve(size_of_val(list));
+        for (i, obj) in list.iter().enumerate() {
+            let addr = self.object(*obj)?;
+            self.set(at + i * 8, addr);
+        }
+        Some(self.addr(at))
+    }
+
+    fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Option<Addr> {
+        let mut attr: Attr = self.source.get(obj.attr)?;
+        if obj.kind == ty::NUMANODE {
+            let n = attr.page_types_len() as usize;
+            let pages = self.source.slice::<u64>(attr.page_types(), n * 2)?;
+            attr.words[2] = self.put_slice(pages);
+        }
+        if attr.words == [0; 5] {
+            return Some(self.no_attr);
+        }
+        if let Some((_, at)) = previous.filter(|p| p.0 == attr) {
+            return Some(at);
+        }
+        let at = self.put(attr);
+        *previous = Some((attr, at));
+        Some(at)
+    }
+
+    /// One level of objects. Levels above come first, so that a set equal
+    /// to the parent's finds it written.
+    fn level(&mut self, depth: i32) -> Option<()> {
+        let level = *self.levels.at(depth)?;
+        let mut attr_before = None;
+        let mut nodeset_before = (0, 0);
+        for (i, addr) in level.objs.iter().enumerate() {
+            let source: Obj = self.source.get(*addr)?;
+            let mut obj = source;
+            let here = self.place(depth, i as u32)?;
+            let size = size_of::<Obj>();
+            let neighbour = |there: bool, at: usize| if there { at as u64 } else { 0 };
+            obj.prev_cousin = neighbour(i > 0, here.wrapping_sub(size));
+            obj.next_cousin = neighbour(i + 1 < level.objs.len(), here + size);
+            for cousin in [&mut obj.prev_cousin, &mut obj.next_cousin] {
+                if *cousin != 0 {
+                    *cousin += self.base;
+                }
+            }
+            obj.name = self.string(source.name)?;
+            obj.subtype = self.string(source.subtype)?;
+            obj.attr = self.attr(&source, &mut attr_before)?;
+            for (to, from) in [
+                (&mut obj.parent, source.parent),
+                (&mut obj.next_sibling, source.next_sibling),
+                (&mut obj.prev_sibling, source.prev_sibling),
+                (&mut obj.first_child, source.first_child),
+                (&mut obj.last_child, source.last_child),
+                (&mut obj.memory_first_child, source.memory_first_child),
+                (&mut obj.io_first_child, source.io_first_child),
+                (&mut obj.misc_first_child, source.misc_first_child),
+            ] {
+                *to = self.object(from)?;
+            }
+            let children = self
+                .source
+                .slice::<Addr>(source.children, source.arity as usize)?;
+            obj.children = self.objects(children)?;
+            obj.infos = self.infos(source.infos, source.infos_count)?;
+            if source.cpuset != 0 {
+                self.sets(&source, &mut obj, &mut nodeset_before)?;
+            }
+            for pad in [
+                &mut obj._pad0,
+                &mut obj._pad1,
+                &mut obj._pad2,
+                &mut obj._pad3,
+                &mut obj._pad4,
+                &mut obj._pad5,
+                &mut obj._pad6,
+            ] {
+                *pad = 0;
+            }
+            self.set(here, obj);
+        }
+        Some(())
+    }
+
+    fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Option<()> {
+        let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
+        if source.parent != 0 {
+            let above: Obj = self.source.get(source.parent)?;
+            let written: Obj = self.peek((obj.parent - self.base) as usize);
+            cpus_above = (above.cpuset, written.cpuset);
+            nodes_above = (above.nodeset, written.nodeset);
+        }
+        obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
+        obj.complete_cpuset =
+            self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
+        obj.nodeset = self.bitmap(source.nodeset, &[nodes_above, *nodes])?;
+        obj.complete_nodeset =
+            self.bitmap(source.complete_nodeset, &[(source.nodeset, obj.nodeset)])?;
+        *nodes = (source.nodeset, obj.nodeset);
+        Some(())
+    }
+
+    fn distances(&mut self, t: &mut Topology) -> Option<()> {
+        let resolver = Resolver::new(self.source, self.levels);
+        let mut at = t.first_dist;
+        (t.first_dist, t.last_dist) = (0, 0);
+        let mut before: Option<usize> = None;
+        while at != 0 {
+            let source: Distances = self.source.get(at)?;
+            at = source.next;
+            let objs = resolver.distances(&source)?;
+            let n = objs.len();
+            let left: Vec<usize> = (0..n).filter(|i| objs[*i].is_some()).collect();
+            // Objects may have gone with a restriction. Distances between
+            // fewer than two say nothing: hwloc drops them too.
+            if left.len() < 2 {
+                continue;
+            }
+            let indexes = self.source.slice::<u64>(source.indexes, n)?;
+            let values = self.source.slice::<u64>(source.values, n * n)?;
+            let mut d = source;
+            d.name = self.string(source.name)?;
+            d.nbobjs = left.len() as u32;
+            (d._pad0, d._pad1) = (0, 0);
+            d.iflags |= DIST_OBJS_VALID;
+            if source.different_types != 0 {
+                let types = self.source.slice::<u32>(source.different_types, n)?;
+                let types: Vec<u32> = left.iter().map(|i| types[*i]).collect();
+                d.different_types = self.put_slice(&types);
+            }
+            let kept: Vec<u64> = left.iter().map(|i| indexes[*i]).collect();
+            d.indexes = self.put_slice(&kept);
+            let kept: Vec<Addr> = left.iter().filter_map(|i| objs[*i]).collect();
+            d.objs = self.objects(&kept)?;
+            let mut kept = Vec::with_capacity(left.len() * left.len());
+            for row in &left {
+                kept.extend(left.iter().map(|column| values[row * n + column]));
+            }
+            d.values = self.put_slice(&kept);
+            d.next = 0;
+            d.prev = before.map_or(0, |b| self.addr(b));
+            let here = self.put(d);
+            let offset = (here - self.base) as usize;
+            match before {
+                Some(b) => self.set(b + offset_of!(Distances, next), here),
+                None => t.first_dist = here,
+            }
+            t.last_dist = here;
+            before = Some(offset);
+        }
+        Some(())
+    }
+
+    fn memattrs(&mut self, t: &mut Topology) -> Option<()> {
+        let resolver = Resolver::new(self.source, self.levels);
+        let list = self
+            .source
+            .slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
+        let array = self.reserve(size_of_val(list));
+        for (i, source) in list.iter().enumerate() {
+            let mut attr = *source;
+            let valid = source.iflags & MEMATTR_CACHE_VALID != 0;
+            attr.name = self.string(source.name)?;
+            attr.iflags = (source.iflags & !MEMATTR_STATIC_NAME) | MEMATTR_CACHE_VALID;
+            let count = source.nr_targets as usize;
+            let targets = self.source.slice::<Target>(source.targets, count)?;
+            let mut kept = Vec::with_capacity(count);
+            for target in targets {
+                kept.extend(self.target(&resolver, source, target, valid)?);
+            }
+            attr.nr_targets = kept.len() as u32;
+            attr.targets = self.put_slice(&kept);
+            self.set(array + i * size_of::<Memattr>(), attr);
+        }
+        t.memattrs = self.addr(array);
+        Some(())
+    }
+
+    /// A target with its initiators, or `Some(None)` if it is gone.
+    fn target(
+        &mut self,
+        resolver: &Resolver<'_, '_>,
+        attr: &Memattr,
+        source: &Target,
+        valid: bool,
+    ) -> Option<Option<Target>> {
+        let Some(found) = resolver.target(source, valid) else {
+            return Some(None);
+        };
+        let mut target = *source;
+        target.obj = self.object(found.addr)?;
+        target.gp_index = found.gp_index;
+        target._pad = 0;
+        let needed = attr.flags & MEMATTR_NEED_INITIATOR != 0;
+        let count = if needed { source.nr_initiators } else { 0 };
+        let list = self
+            .source
+            .slice::<Initiator>(source.initiators, count as usize)?;
+        let mut kept = Vec::with_capacity(list.len());
+        for initiator in list {
+            let Some(mut i) = resolver.initiator(initiator, valid) else {
+                continue;
+            };
+            if i.location == LOCATION_OBJECT {
+                i.obj_or_cpuset = self.object(i.obj_or_cpuset)?;
+            } else {
+                i.obj_or_cpuset = self.bitmap(initiator.obj_or_cpuset, &[])?;
+                (i.gp_index, i.kind) = (0, 0);
+            }
+            (i._pad0, i._pad1) = (0, 0);
+            kept.push(i);
+        }
+        if needed && kept.is_empty() {
+            return Some(None);
+        }
+        target.nr_initiators = kept.len() as u32;
+        target.initiators = self.put_slice(&kept);
+        Some(Some(target))
+    }
+
+    fn cpukinds(&mut self, t: &mut Topology) -> Option<()> {
+        let count = t.nr_cpukinds as usize;
+        let list = self.source.slice::<Cpukind>(t.cpukinds, count)?;
+        t.nr_cpukinds_allocated = t.nr_cpukinds;
+        t.cpukinds = 0;
+        if count == 0 {
+            return Some(());
+        }
+        let array = self.reserve(size_of_val(list));
+        for (i, source) in list.iter().enumerate() {
+            let mut kind = *source;
+            kind.cpuset = self.bitmap(source.cpuset, &[])?;
+            kind.infos = self.infos(source.infos, source.nr_infos)?;
+            kind._pad = 0;
+            self.set(array + i * size_of::<Cpukind>(), kind);
+        }
+        t.cpukinds = self.addr(array);
+        Some(())
+    }
+
+    fn supports(&mut self, t: &mut Topology, support: [usize; 4]) -> Option<()> {
+        for (array, bytes) in [
+            &mut t.support_discovery,
+            &mut t.support_cpubind,
+            &mut t.support_membind,
+            &mut t.support_misc,
+        ]
+        .into_iter()
+        .zip(support)
+        {
+            let from = self.source.slice::<u8>(*array, bytes)?;
+            let at = self.reserve(16);
+            self.bytes[at..at + from.len()].copy_from_slice(from);
+            *array = self.addr(at);
+        }
+        Some(())
+    }
+
+    fn whole(&mut self, source: &Topology, support: [usize; 4], length: usize) -> Option<()> {
+        let head = size_of::<Header>();
+        self.reserve(head + TOPOLOGY_ROOM);
+        for depth in 0..self.levels.depth() {
+            let objs = self.levels.at(depth as i32)?.objs.len();
+            let at = self.reserve(objs * size_of::<Obj>());
+            self.normal.push(at);
+        }
+        for i in 0..SPECIAL_LEVELS {
+            let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs.len();
+            self.special[i] = self.reserve(objs * size_of::<Obj>());
+        }
+        self.no_attr = self.put(Attr { words: [0; 5] });
+
+        let mut t = *source;
+        let allowed = (source.allowed_cpuset, source.allowed_nodeset);
+        t.allowed_cpuset = self.bitmap(allowed.0, &[])?;
+        t.allowed_nodeset = self.bitmap(allowed.1, &[])?;
+        for depth in 0..self.levels.depth() {
+            self.level(depth as i32)?;
+        }
+        // Memory caches before the nodes below them.
+        for i in (0..SPECIAL_LEVELS).rev() {
+            self.level(DEPTH_NUMANODE - i as i32)?;
+        }
+        self.level_arrays(&mut t)?;
+        self.distances(&mut t)?;
+        self.memattrs(&mut t)?;
+        self.cpukinds(&mut t)?;
+        self.supports(&mut t, support)?;
+
+        // Nothing of this process goes out but what the API promises.
+        t.binding_hooks = [0; 24];
+        t.userdata = 0;
+        (t.userdata_export_cb, t.userdata_import_cb) = (0, 0);
+        (t.adopted_shmem_addr, t.adopted_shmem_length) = (0, 0);
+        (t.backends, t.pci_busid_backend) = (0, 0);
+        t.grouping = [0; 8];
+        t.phases = [0; 2];
+        (t.next_subkind, t._pad0, t._pad1, t._pad2) = (0, 0, 0, 0);
+        t.is_loaded = 1;
+        t.modified = 0;
+        t.tma = self.bytes.len() as u64;
+        self.set(head, t);
+        self.set(
+            0,
+            Header {
+                version: HEADER_VERSION,
+                header_length: head as u32,
+                mmap_address: self.base,
+                mmap_length: length as u64,
+            },
+        );
+        Some(())
+    }
+
+    fn level_arrays(&mut self, t: &mut Topology) -> Option<()> {
+        let depth = self.levels.depth();
+        let arrays = self.reserve(depth * 8);
+        let counts = self.reserve(depth * 4);
+        for d in 0..depth {
+            let objs = self.levels.at(d as i32)?.objs;
+            let array = self.objects(objs)?;
+            self.set(arrays + d * 8, array);
+            self.set(counts + d * 4, objs.len() as u32);
+        }
+        t.levels = self.addr(arrays);
+        t.level_nbobjects = self.addr(counts);
+        for i in 0..SPECIAL_LEVELS {
+            let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs;
+            let end = |o: Option<&Addr>| o.map_or(Some(0), |o| self.object(*o));
+            let (first, last) = (end(objs.first())?, end(objs.last())?);
+            t.slevels[i] = SpecialLevel {
+                nbobjs: objs.len() as u32,
+                _pad: 0,
+                objs: self.objects(objs)?,
+                first,
+                last,
+            };
+        }
+        Some(())
+    }
+}

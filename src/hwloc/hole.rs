@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An address range that is free in several processes, and keeping it free.
+//!
+//! Whoever writes a topology chooses its address for all adopters. The
+//! choice here is well inside the largest hole that all given processes
+//! share, away from both ends: mappings grow into a hole from its ends. It
+//! is not the middle, where other software that looks for holes puts its own.
+
+use super::map::{self, Mapping, Place};
+use crate::error::{Error, Result};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// One line of `/proc/PID/maps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub start: usize,
+    pub end: usize,
+    pub readable: bool,
+    pub writable: bool,
+}
+
+/// Lowest address that is offered: below are 32-bit pointers' grounds.
+const LOWEST: usize = 4 << 30;
+/// End of what user space has without asking for more, less the stack's
+/// room and a guard.
+const HIGHEST: usize = (1 << 47) - (1 << 30);
+
+/// Parses the text of a maps file; lines it does not know are left out.
+pub fn parse(text: &str) -> Vec<Region> {
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let perms = words.next()?.as_bytes();
+        Some(Region {
+            start: usize::from_str_radix(start, 16).ok()?,
+            end: usize::from_str_radix(end, 16).ok()?,
+            readable: perms.first() == Some(&b'r'),
+            writable: perms.get(1) == Some(&b'w'),
+        })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The mappings of a process: a number, or `self`.
+///
+/// # Errors
+/// ENOENT if there is no such process, EACCES if it may not be looked at.
+pub fn read_maps(process: &str) -> Result<Vec<Region>> {
+    let text = std::fs::read(format!("/proc/{process}/maps")).map_err(|e| {
+        let errno = e.raw_os_error().unwrap_or(libc::EINVAL);
+        Error::from_errno(if errno == libc::ESRCH {
+            libc::ENOENT
+        } else {
+            errno
+        })
+    })?;
+    Ok(parse(&String::from_utf8_lossy(&text)))
+}
+
+/// A free range for `length` bytes among mappings of any number of
+/// processes, in any order.
+pub fn choose(mut taken: Vec<Region>, length: usize) -> Option<usize> {
+    taken.sort_unstable_by_key(|r| r.start);
+    let mut best = (0, 0);
+    let mut free_from = LOWEST;
+    let end = Region {
+        start: HIGHEST,
+        end: HIGHEST,
+        readable: false,
+        writable: false,
+    };
+    for region in taken.iter().chain([&end]) {
+        let free_to = region.start.min(HIGHEST);
+        if free_to > free_from && free_to - free_from > best.1 - best.0 {
+            best = (free_from, free_to);
+        }
+        free_from = free_from.max(region.end);
+    }
+    place(best.0, best.1, length)
+}
+
+/// Where in a hole: three eighths in, on the largest boundary that leaves a
+/// margin at both ends.
+fn place(start: usize, end: usize, length: usize) -> Option<usize> {
+    let hole = end - start;
+    let free = hole.checked_sub(length)?;
+    for align in [1 << 30, 2 << 20, map::page_size()] {
+        let margin = (free / 8).min(64 << 30);
+        let wish = start + free / 8 * 3;
+        let at = wish.next_multiple_of(align);
+        if at >= start + margin && at + length <= end - margin {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// Finds a range of `length` bytes that is free in each of `pids` and in
+/// this process.
+///
+/// # Errors
+/// EINVAL for a length of 0; ENOENT, EACCES for a process that is not there
+/// or may not be looked at; ENOMEM if there is no such range.
+pub fn find(pids: &[u32], length: usize) -> Result<usize> {
+    if length == 0 {
+        return Err(Error::Invalid);
+    }
+    let length = length
+        .checked_next_multiple_of(map::page_size())
+        .ok_or(Error::NoMemory)?;
+    let mut taken = read_maps("self")?;
+    for pid in pids {
+        taken.extend(read_maps(&pid.to_string())?);
+    }
+    choose(taken, length).ok_or(Error::NoMemory)
+}
+
+/// How many ranges can be reserved at a time.
+const RESERVATIONS: usize = 16;
+
+/// Reserved ranges: address and length. A slot belongs to whoever changes
+/// its address from or to [`TAKEN`].
+static RESERVED: [[AtomicUsize; 2]; RESERVATIONS] =
+    [const { [AtomicUsize::new(0), AtomicUsize::new(0)] }; RESERVATIONS];
+/// A slot being filled.
+const TAKEN: usize = 1;
+
+/// Takes a range so that nothing else is mapped there, until it is adopted
+/// at or released.
+///
+/// # Errors
+/// EBUSY if the range is not free; EINVAL if it is not made of whole pages;
+/// ENOMEM if too many are reserved.
+pub fn reserve(addr: usize, length: usize) -> Result<()> {
+    let page = map::page_size();
+    if addr == 0 || addr % page != 0 || length == 0 || length % page != 0 {
+        return Err(Error::Invalid);
+    }
+    let mapping = map::map(addr, length, Place::Reserved)?;
+    note(addr, length)?;
+    mapping.keep();
+    Ok(())
+}
+
+/// Writes a reservation down.
+pub fn note(addr: usize, length: usize) -> Result<()> {
+    for slot in &RESERVED {
+        let free = slot[0].compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed);
+        if free.is_ok() {
+            slot[1].store(length, Ordering::Relaxed);
+            slot[0].store(addr, Ordering::Release);
+            return Ok(());
+        }
+    }
+    Err(Error::NoMemory)
+}
+
+/// Whether exactly this range is reserved.
+pub fn is_reserved(addr: usize, length: usize) -> bool {
+    RESERVED.iter().any(|s| {
+        s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Relaxed) == length
+    })
+}
+
+/// Ends a reservation without unmapping: the caller owns the range now.
+pub fn take(addr: usize, length: usize) -> bool {
+    RESERVED.iter().any(|slot| {
+        slot[1].load(Ordering::Relaxed) == length
+            && slot[0]
+                .compare_exchange(addr, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    })
+}
+
+/// Gives a reserved range back.
+///
+/// # Errors
+/// EINVAL if it is not reserved.
+pub fn release(addr: usize, length: usize) -> Result<()> {
+    if addr <= TAKEN || !take(addr, length) {
+        return Err(Error::Invalid);
+    }
+    drop(Mapping::adopt_range(addr, length));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(start: usize, end: usize) -> Region {
+        Region {
+            start,
+            end,
+            readable: true,
+            writable: false,
+        }
+    }
+
+    #[test]
+    fn lines_of_the_kernel() {
+        let text = "55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0   [heap]\n\
+                    7ffd8b5c6000-7ffd8b5c8000 r-xp 00000000 00:00 0   [vdso]\nrubbish\n";
+        let all = parse(text);
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].start, 0x55d0_c000_0000);
+        assert!(all[0].writable && all[1].readable && !all[1].writable);
+    }
+
+    #[test]
+    fn hole_is_common_and_has_margins() {
+        let one = vec![
+            region(0x5500_0000_0000, 0x5500_1000_0000),
+            region(0x7f00_0000_0000, 0x7fff_0000_0000),
+        ];
+        let mut both = one.clone();
+        // A second process has something where the first alone would go.
+        let first = choose(one, 1 << 20).expect("room");
+        both.push(region(first - (1 << 30), first + (1 << 30)));
+        let second = choose(both.clone(), 1 << 20).expect("room");
+        for r in &both {
+            assert!(second + (1 << 20) <= r.start || second >= r.end);
+            let gap = if second >= r.end {
+                second - r.end
+            } else {
+                r.start - second - (1 << 20)
+            };
+            assert!(gap > 1 << 30, "no margin to {r:x?} at {second:x}");
+        }
+    }
+
+    #[test]
+    fn no_room_is_no_answer() {
+        let full = vec![region(0, HIGHEST)];
+        assert_eq!(choose(full, 4096), None);
+        assert_eq!(choose(Vec::new(), usize::MAX / 2), None);
+    }
+
+    #[test]
+    fn reservation_blocks_and_is_given_back() {
+        let at = find(&[], 1 << 20).expect("a hole");
+        reserve(at, 1 << 20).expect("free");
+        assert_eq!(reserve(at, 1 << 20), Err(Error::Busy));
+        assert!(map::map(at, 4096, Place::Anonymous).is_err());
+        assert_eq!(release(at, 4096), Err(Error::Invalid));
+        release(at, 1 << 20).expect("ours");
+        assert_eq!(release(at, 1 << 20), Err(Error::Invalid));
+        drop(map::map(at, 4096, Place::Anonymous).expect("free again"));
+    }
+}

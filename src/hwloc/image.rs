@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A file's bytes, reached by the virtual addresses that stand in it, with
+//! every access bounded.
+
+use super::layout::{Addr, Bitmap, Plain};
+use core::cell::Cell;
+use core::marker::PhantomData;
+use core::mem::{align_of, size_of};
+
+/// Why a file is refused: what is wrong, and at which address of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt {
+    pub what: &'static str,
+    pub at: Addr,
+}
+
+pub type Checked<T> = Result<T, Corrupt>;
+
+/// Answers a [`Corrupt`] unless `condition` holds.
+pub fn ensure(condition: bool, what: &'static str, at: Addr) -> Checked<()> {
+    if condition {
+        Ok(())
+    } else {
+        Err(Corrupt { what, at })
+    }
+}
+
+/// The bytes `[base, base + len)` of the writer's address space, wherever
+/// they are held in this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    base: Addr,
+    data: *const u8,
+    len: usize,
+    /// Bytes that may still be looked at, if there is a limit.
+    work: Option<&'a Cell<u64>>,
+    held: PhantomData<&'a [u8]>,
+}
+
+/// How much work a file of `len` bytes is worth. Parts may be shared, and so
+/// be read many times; a file whose parts overlap on purpose could otherwise
+/// keep a reader busy for hours.
+pub fn work_for(len: usize) -> Cell<u64> {
+    Cell::new((len as u64).saturating_mul(16).saturating_add(64 << 20))
+}
+
+impl<'a> Image<'a> {
+    /// # Safety
+    /// `[data, data + len)` must be readable for `'a` and `data` aligned to
+    /// 8 bytes. Whoever can write the file can change the bytes meanwhile:
+    /// each read is then of some value the file held, inside the bounds.
+    pub unsafe fn new(
+        base: Addr,
+        data: *const u8,
+        len: usize,
+        work: &'a Cell<u64>,
+    ) -> Option<Self> {
+        let end = base.checked_add(len as u64);
+        if end.is_none() || base % 8 != 0 || data as usize % 8 != 0 {
+            return None;
+        }
+        Some(Image {
+            base,
+            data,
+            len,
+            work: Some(work),
+            held: PhantomData,
+        })
+    }
+
+    /// The whole address space of this process: a live topology is read
+    /// with the code that reads a file, and its pointers are trusted.
+    ///
+    /// # Safety
+    /// Only addresses that the topology holds may be followed, and it must
+    /// not be changed meanwhile.
+    pub unsafe fn process() -> Self {
+        Image {
+            base: 0,
+            data: core::ptr::null(),
+            len: isize::MAX as usize,
+            work: None,
+            held: PhantomData,
+        }
+    }
+
+    pub fn base(&self) -> Addr {
+        self.base
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Offset of `[addr, addr + size)` in the image, if it is inside.
+    #[inline]
+    fn locate(&self, addr: Addr, size: usize, align: usize) -> Option<usize> {
+        let offset = addr.wrapping_sub(self.base) as usize;
+        let room = self.len.checked_sub(offset)?;
+        (room >= size && offset % align == 0).then_some(offset)
+    }
+
+    /// The value at an address.
+    #[inline]
+    pub fn get<T: Plain>(&self, addr: Addr) -> Option<T> {
+        let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
+        // SAFETY: `locate` showed the bytes to be inside and aligned; any
+        // bit pattern is a `T`.
+        Some(unsafe { self.data.wrapping_add(offset).cast::<T>().read() })
+    }
+
+    /// An array of values.
+    #[inline]
+    pub fn slice<T: Plain>(&self, addr: Addr, count: usize) -> Option<&'a [T]> {
+        if count == 0 {
+            return Some(&[]);
+        }
+        let size = count.checked_mul(size_of::<T>())?;
+        let offset = self.locate(addr, size, align_of::<T>())?;
+        if let Some(work) = self.work {
+            work.set(work.get().checked_sub(size as u64)?);
+        }
+        // SAFETY: as in `get`, for `count` values.
+        Some(unsafe { core::slice::from_raw_parts(self.data.wrapping_add(offset).cast::<T>(), count) })
+    }
+
+    /// The bytes of a C string without its NUL.
+    pub fn string(&self, addr: Addr) -> Option<&'a [u8]> {
+        let offset = self.locate(addr, 1, 1)?;
+        let room = self.len - offset;
+        // SAFETY: `room` bytes from there on are inside the image.
+        let length = unsafe { libc::strnlen(self.data.wrapping_add(offset).cast(), room) };
+        if length == room {
+            return None;
+        }
+        self.slice(addr, length)
+    }
+
+    /// A bitmap whose array is inside the image.
+    #[inline]
+    pub fn bitmap(&self, addr: Addr) -> Option<Bits<'a>> {
+        let head: Bitmap = self.get(addr)?;
+        let plausible = head.count >= 1 && head.allocated >= head.count && head.infinite & !1 == 0;
+        if !plausible {
+            return None;
+        }
+        // A copy of the bitmap is as large as `allocated` says.
+        let words = self.slice::<u64>(head.ulongs, head.allocated as usize)?;
+        Some(Bits {
+            words: &words[..head.count as usize],
+            infinite: head.infinite != 0,
+        })
+    }
+}
+
+/// A set of small integers: bits in words, and whether all beyond are set.
+#[derive(Clone, Copy, Debug)]
+pub struct Bits<'a> {
+    pub words: &'a [u64],
+    pub infinite: bool,
+}
+
+impl Bits<'_> {
+    fn beyond(&self) -> u64 {
+        if self.infinite {
+            u64::MAX
+        } else {
+            0
+        }
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> u64 {
+        match self.words.get(index) {
+            Some(w) => *w,
+            None => self.beyond(),
+        }
+    }
+
+    pub fn is_set(&self, bit: u32) -> bool {
+        self.word(bit as usize / 64) >> (bit % 64) & 1 == 1
+    }
+
+    /// The lowest member.
+    pub fn first(&self) -> Option<u32> {
+        for (i, w) in self.words.iter().enumerate() {
+            if *w != 0 {
+                return Some(i as u32 * 64 + w.trailing_zeros());
+            }
+        }
+        self.infinite.then_some(self.words.len() as u32 * 64)
+    }
+
+    /// Whether `bit` is the one and only member.
+    pub fn is_only(&self, bit: u32) -> bool {
+        let at = bit as usize / 64;
+        let Some((low, rest)) = self.words.split_at_checked(at) else {
+            return false;
+        };
+        let zero = |words: &[u64]| words.iter().all(|w| *w == 0);
+        !self.infinite
+            && rest.first() == Some(&(1u64 << (bit % 64)))
+            && zero(low)
+            && zero(&rest[1..])
+    }
+
+    pub fn equals(&self, other: &Bits<'_>) -> bool {
+        let n = self.words.len().min(other.words.len());
+        self.infinite == other.infinite
+            && self.words[..n] == other.words[..n]
+            && self.words[n..].iter().all(|w| *w == other.beyond())
+            && other.words[n..].iter().all(|w| *w == self.beyond())
+    }
+
+    /// Whether every member is in `other` too.
+    pub fn included_in(&self, other: &Bits<'_>) -> bool {
+        let n = self.words.len().max(other.words.len());
+        (!self.infinite || other.infinite) && (0..n).all(|i| self.word(i) & !other.word(i) == 0)
+    }
+}
+
+/// A finite set that grows: the union of other sets.
+#[derive(Debug, Default)]
+pub struct Union {
+    words: Vec<u64>,
+}
+
+impl Union {
+    pub fn clear(&mut self) {
+        self.words.clear();
+    }
+
+    pub fn as_bits(&self) -> Bits<'_> {
+        Bits {
+            words: &self.words,
+            infinite: false,
+        }
+    }
+
+    /// Adds the members of `set` that are not in `except`; false if one of
+    /// those was there before.
+    pub fn add_disjoint(&mut self, set: &Bits<'_>, except: &Bits<'_>) -> bool {
+        if self.words.len() < set.words.len() {
+            self.words.resize(set.words.len(), 0);
+        }
+        let mut common = 0;
+        for (i, (mine, word)) in self.words.iter_mut().zip(set.words).enumerate() {
+            let new = word & !except.word(i);
+            common |= *mine & new;
+            *mine |= new;
+        }
+        common == 0
+    }
+}
+
+/// The empty set.
+pub const NOTHING: Bits<'static> = Bits {
+    words: &[],
+    infinite: false,
+};

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Address ranges of this process: the system calls, and nothing else.
+
+use super::hole;
+use crate::error::{Error, Result};
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use std::os::fd::RawFd;
+
+/// The errno of the last failed call.
+pub fn last_error() -> Error {
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    Error::from_errno(errno.unwrap_or(libc::EINVAL))
+}
+
+/// Page size of the machine, in bytes.
+pub fn page_size() -> usize {
+    // SAFETY: takes a constant, answers a number.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// A mapping that goes with its value unless it is kept.
+#[derive(Debug)]
+pub struct Mapping {
+    addr: usize,
+    len: usize,
+    /// It stands in a range that was reserved: that stays when it goes.
+    reserved: bool,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let at = self.addr as *mut c_void;
+        if self.reserved && hole::note(self.addr, self.len).is_ok() {
+            let flags =
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            // SAFETY: replaces a mapping of this module's own.
+            unsafe { libc::mmap(at, self.len, libc::PROT_NONE, flags, -1, 0) };
+            return;
+        }
+        // SAFETY: made by this module and not handed out.
+        unsafe { libc::munmap(at, self.len) };
+    }
+}
+
+impl Mapping {
+    /// Takes over a range that a reservation mapped.
+    pub fn adopt_range(addr: usize, len: usize) -> Self {
+        Mapping {
+            addr,
+            len,
+            reserved: false,
+        }
+    }
+
+    pub fn addr(&self) -> usize {
+        self.addr
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Leaves the range mapped, for somebody else to unmap.
+    pub fn keep(self) {
+        core::mem::forget(self);
+    }
+
+    /// The bytes of a mapping made with [`Place::Anonymous`].
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: private memory of this value, writable until `seal`.
+        unsafe { core::slice::from_raw_parts_mut(self.addr as *mut u8, self.len) }
+    }
+
+    /// Makes the range read-only.
+    pub fn seal(&self) -> Result<()> {
+        // SAFETY: a range of our own; nobody writes to it any more.
+        let rc = unsafe { libc::mprotect(self.addr as *mut c_void, self.len, libc::PROT_READ) };
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(last_error())
+        }
+    }
+}
+
+/// What to map.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// Nothing accessible: only the addresses are taken.
+    Reserved,
+    /// Zeroed private memory, writable.
+    Anonymous,
+    /// A file from an offset on, read-only and shared.
+    File(RawFd, i64),
+}
+
+/// Maps `len` bytes exactly at `addr`, or anywhere for 0.
+///
+/// # Errors
+/// [`Error::Busy`] if any page of the range is taken, or may not be mapped;
+/// [`Error::NoMemory`] where there is no such room anywhere; else what the
+/// system says about the file.
+pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
+    let (prot, kind, fd, offset) = match place {
+        Place::Reserved => (
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        ),
+        Place::Anonymous => (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+            -1,
+            0,
+        ),
+        Place::File(fd, offset) => (libc::PROT_READ, libc::MAP_SHARED, fd, offset),
+    };
+    let reserved = addr != 0 && !matches!(place, Place::Reserved) && hole::take(addr, len);
+    let fixed = match addr {
+        0 => 0,
+        // The reservation is replaced in one step: nobody gets between.
+        _ if reserved => libc::MAP_FIXED,
+        _ => libc::MAP_FIXED_NOREPLACE,
+    };
+    let call = |addr: usize, prot: c_int, flags: c_int| {
+        // SAFETY: replaces no mapping but a reservation of ours: NOREPLACE,
+        // and a kernel that does not know that flag takes the address for a
+        // mere wish.
+        unsafe { libc::mmap(addr as *mut c_void, len, prot, flags, fd, offset) }
+    };
+    let got = call(addr, prot, kind | fixed);
+    if got != libc::MAP_FAILED {
+        let mapping = Mapping {
+            addr: got as usize,
+            len,
+            reserved,
+        };
+        return if addr == 0 || got as usize == addr {
+            Ok(mapping)
+        } else {
+            Err(Error::Busy)
+        };
+    }
+    let error = last_error();
+    if reserved {
+        // The reservation is still mapped: write it down again.
+        let _ = hole::note(addr, len);
+    }
+    match error {
+        Error::Os(libc::EEXIST) => Err(Error::Busy),
+        // Below mmap_min_addr, or beyond the address space: is it the
+        // address or the size that does not fit?
+        Error::NoMemory | Error::Os(libc::EPERM) if addr != 0 => {
+            match map(0, len, Place::Reserved) {
+                Ok(_) => Err(Error::Busy),
+                Err(_) => Err(Error::NoMemory),
+            }
+        }
+        other => Err(other),
+    }
+}
+
+/// Fills `bytes` from a file, without touching the file's position. Answers
+/// how many bytes there were.
+pub fn read_at(fd: RawFd, bytes: &mut [u8], offset: i64) -> Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &mut bytes[done..];
+        // SAFETY: the buffer is as long as said.
+        let n = unsafe {
+            let at = offset + done as i64;
+            libc::pread(fd, rest.as_mut_ptr().cast(), rest.len(), at)
+        };
+        match usize::try_from(n) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(_) if last_error() == Error::Os(libc::EINTR) => {}
+            Err(_) => return Err(last_error()),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes` into a file, without touching its position.
+pub fn write_at(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &bytes[done..];
+        // SAFETY: the buffer is as long as said.
+        let n = unsafe {
+            let at = offset + done as i64;
+            libc::pwrite(fd, rest.as_ptr().cast(), rest.len(), at)
+        };
+        match usize::try_from(n) {
+            Ok(0) => return Err(Error::Os(libc::ENOSPC)),
+            Ok(n) => done += n,
+            Err(_) if last_error() == Error::Os(libc::EINTR) => {}
+            Err(_) => return Err(last_error()),
+        }
+    }
+    Ok(())
+}
+
+/// Size of a file in bytes.
+pub fn file_size(fd: RawFd) -> Result<u64> {
+    // SAFETY: integers, all zero is valid.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: a place for the result.
+    if unsafe { libc::fstat(fd, &mut stat) } != 0 {
+        return Err(last_error());
+    }
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// Sets a file's size.
+pub fn resize(fd: RawFd, size: u64) -> Result<()> {
+    let size = i64::try_from(size).map_err(|_| Error::Invalid)?;
+    // SAFETY: two numbers.
+    if unsafe { libc::ftruncate(fd, size) } != 0 {
+        return Err(last_error());
+    }
+    Ok(())
+}
+
+/// Status flags of a descriptor (`O_RDWR`, `O_APPEND`...).
+pub fn status_flags(fd: RawFd) -> Result<c_int> {
+    // SAFETY: two numbers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags < 0 {
+        return Err(last_error());
+    }
+    Ok(flags)
+}
+
+/// Fails as `lseek` does on what has no position.
+pub fn seekable(fd: RawFd) -> Result<()> {
+    // SAFETY: numbers; the position stays where it is.
+    if unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) } < 0 {
+        return Err(last_error());
+    }
+    Ok(())
+}
+
+/// Gives the blocks of a range of a file back; the range reads as zeros.
+/// Where that is not supported the old bytes stay.
+pub fn punch(fd: RawFd, from: u64, to: u64) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(at), Ok(len)) = (i64::try_from(from), i64::try_from(to - from)) {
+        // SAFETY: numbers only.
+        unsafe { libc::fallocate(fd, mode, at, len) };
+    }
+}
+
+/// Writes through a mapping: `O_APPEND` moves a `pwrite` to the end of the
+/// file, whatever its offset. `offset` is a multiple of the page size.
+pub fn write_mapped(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
+    // Blocks first: a page that cannot be had later is a SIGBUS.
+    // SAFETY: numbers only.
+    if unsafe { libc::fallocate(fd, 0, offset, bytes.len() as i64) } != 0 {
+        return Err(last_error());
+    }
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping wherever there is room.
+    let at = unsafe { libc::mmap(null_mut(), bytes.len(), prot, libc::MAP_SHARED, fd, offset) };
+    if at == libc::MAP_FAILED {
+        return Err(last_error());
+    }
+    // SAFETY: as long as the bytes, and nobody else's.
+    unsafe {
+        at.cast::<u8>()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        libc::munmap(at, bytes.len());
+    }
+    Ok(())
+}
+
+/// Makes a mapping immutable for the rest of the process: no unmapping, no
+/// change of protection (`mseal`, Linux 6.10). Answers whether it is.
+pub fn make_permanent(addr: usize, len: usize) -> bool {
+    // The number is the same on every architecture.
+    const SYS_MSEAL: libc::c_long = 462;
+    // SAFETY: takes away rights only; a range that is not wholly mapped
+    // fails with ENOMEM.
+    unsafe { libc::syscall(SYS_MSEAL, addr, len, 0usize) == 0 }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! hwloc topologies shared between processes.
+//!
+//! Three functions of libhwloc are replaced: they write a topology into a
+//! file and adopt it from there, at the same address in every process. The
+//! file, the layouts and the answers are those of hwloc, so either side may
+//! be stock. Everything else is libhwloc's own, found in the process.
+//!
+//! | where        | what                                                     |
+//! |--------------|----------------------------------------------------------|
+//! | [`layout`]   | the structures of layout ABI `0x20400` (hwloc 2.4 to 2.15) |
+//! | [`image`]    | bytes of a file, reached by bounded addresses            |
+//! | [`validate`] | is a file a topology, whole and consistent?              |
+//! | [`resolve`]  | from stored indexes to objects                           |
+//! | [`length`]   | what stock would need                                    |
+//! | [`encode`]   | a topology as bytes                                      |
+//! | [`mod@write`]    | `get_length`, `write`                                    |
+//! | [`adopt`]    | `adopt`                                                  |
+//! | [`share`]    | a second adoption in one process                         |
+//! | [`relocate`] | at another address than it was written for               |
+//! | [`hole`]     | addresses that are free in several processes             |
+//! | [`library`]  | the libhwloc of this process; [`native`] its hooks       |
+//! | [`map`]      | the system calls                                         |
+
+pub mod adopt;
+pub mod encode;
+pub mod hole;
+pub mod image;
+pub mod layout;
+pub mod length;
+pub mod library;
+pub mod map;
+pub mod native;
+pub mod relocate;
+pub mod resolve;
+pub mod share;
+pub mod validate;
+pub mod write;

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The binding hooks of the running libhwloc.
+//!
+//! They are hidden functions. libhwloc itself puts them into each topology
+//! that it adopts, so it is given one to adopt: a machine with one processor
+//! and one memory node, made here, in an anonymous file.
+
+use super::layout::*;
+use super::library::{Library, RawTopology};
+use core::ffi::c_void;
+use core::mem::{size_of, zeroed};
+use core::ptr::null_mut;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Hooks, and the support arrays of a topology that uses them.
+pub struct Native {
+    pub hooks: [Addr; 24],
+    pub support: [[u8; 16]; 4],
+}
+
+/// Room for the whole one-processor machine.
+const LENGTH: usize = 8192;
+
+/// A bump allocator over the image.
+struct Builder {
+    base: Addr,
+    bytes: Vec<u8>,
+}
+
+impl Builder {
+    fn put<T: Plain>(&mut self, value: T) -> Addr {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.bytes.len();
+        self.bytes.resize(at + size_of::<T>(), 0);
+        self.set(at, value);
+        self.base + at as u64
+    }
+
+    fn set<T: Plain>(&mut self, at: usize, value: T) {
+        // SAFETY: callers pass offsets of room that `put` or `resize` made.
+        unsafe {
+            self.bytes
+                .as_mut_ptr()
+                .add(at)
+                .cast::<T>()
+                .write_unaligned(value)
+        };
+    }
+}
+
+/// The bytes of a minimal valid topology for `base`.
+pub fn minimal(base: Addr, thissystem: bool) -> Vec<u8> {
+    // Larger than the structure of any release, so that an adopter which
+    // copies its own size finds zeros.
+    const TOPOLOGY_ROOM: usize = 1024;
+    let mut b = Builder {
+        base,
+        bytes: vec![0; size_of::<Header>() + TOPOLOGY_ROOM],
+    };
+    b.set(
+        0,
+        Header {
+            version: HEADER_VERSION,
+            header_length: size_of::<Header>() as u32,
+            mmap_address: base,
+            mmap_length: LENGTH as u64,
+        },
+    );
+    let word = b.put(1u64);
+    let set = b.put(Bitmap {
+        count: 1,
+        allocated: 1,
+        ulongs: word,
+        infinite: 0,
+        _pad: 0,
+    });
+    let empty = [b.put(0u64), b.put(0u64), b.put([0u64; 2]), b.put(0u64)];
+    let text = b.put(u64::from_ne_bytes(*b"memattr\0"));
+
+    let first = base + b.bytes.len() as u64;
+    let size = size_of::<Obj>() as u64;
+    let (machine, pu, node) = (first, first + size, first + 2 * size);
+    let attr = first + 3 * size;
+    let array = attr + size_of::<Attr>() as u64;
+    // SAFETY: integers, all zero is valid.
+    let blank: Obj = unsafe { zeroed() };
+    let common = Obj {
+        attr,
+        cpuset: set,
+        complete_cpuset: set,
+        nodeset: set,
+        complete_nodeset: set,
+        symmetric_subtree: 1,
+        ..blank
+    };
+    b.put(Obj {
+        kind: ty::MACHINE,
+        gp_index: 1,
+        arity: 1,
+        children: array + 8,
+        first_child: pu,
+        last_child: pu,
+        memory_arity: 1,
+        memory_first_child: node,
+        ..common
+    });
+    b.put(Obj {
+        kind: ty::PU,
+        gp_index: 2,
+        depth: 1,
+        parent: machine,
+        ..common
+    });
+    b.put(Obj {
+        kind: ty::NUMANODE,
+        gp_index: 3,
+        depth: DEPTH_NUMANODE,
+        parent: machine,
+        ..common
+    });
+    b.put(Attr { words: [0; 5] });
+    // One array of addresses serves all levels: [machine][pu][node].
+    for obj in [machine, pu, node] {
+        b.put(obj);
+    }
+    let levels = b.put(array);
+    b.put(array + 8);
+    let counts = b.put(u64::from(1u32) | u64::from(1u32) << 32);
+    let attrs = {
+        let convenience = |flags| Memattr {
+            name: text,
+            flags,
+            iflags: MEMATTR_CONVENIENCE | MEMATTR_CACHE_VALID,
+            nr_targets: 0,
+            targets: 0,
+        };
+        let at = b.put(convenience(1));
+        b.put(convenience(2));
+        at
+    };
+
+    // SAFETY: integers, all zero is valid.
+    let mut t: Topology = unsafe { zeroed() };
+    t.abi = ABI;
+    t.nb_levels = 2;
+    t.nb_levels_allocated = 2;
+    t.levels = levels;
+    t.level_nbobjects = counts;
+    t.type_depth = [DEPTH_UNKNOWN; TYPES];
+    t.type_depth[ty::MACHINE as usize] = 0;
+    t.type_depth[ty::PU as usize] = 1;
+    for (i, kind) in SPECIAL_TYPES.iter().enumerate() {
+        t.type_depth[*kind as usize] = DEPTH_NUMANODE - i as i32;
+    }
+    // "Keep structure" is allowed for every type.
+    t.type_filter = [2; TYPES];
+    t.is_thissystem = i32::from(thissystem);
+    t.is_loaded = 1;
+    t.next_gp_index = 4;
+    t.slevels[0] = SpecialLevel {
+        nbobjs: 1,
+        _pad: 0,
+        objs: array + 16,
+        first: node,
+        last: node,
+    };
+    t.allowed_cpuset = set;
+    t.allowed_nodeset = set;
+    [
+        t.support_discovery,
+        t.support_cpubind,
+        t.support_membind,
+        t.support_misc,
+    ] = empty;
+    t.nr_memattrs = 2;
+    t.memattrs = attrs;
+    b.set(size_of::<Header>(), t);
+    b.bytes.resize(LENGTH, 0);
+    b.bytes
+}
+
+/// Has `library` adopt the minimal machine, and takes what it filled in.
+pub fn ask(library: &Library, thissystem: bool) -> Option<Native> {
+    // SAFETY: a C string; the descriptor is owned below.
+    let fd = unsafe { libc::memfd_create(c"hwloc".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: just created, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // Another thread may take the range between the two calls: try again.
+    for _ in 0..8 {
+        // SAFETY: an anonymous mapping of our own, given back at once; it
+        // finds an address that is free.
+        let addr = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let addr = libc::mmap(null_mut(), LENGTH, libc::PROT_NONE, flags, -1, 0);
+            if addr == libc::MAP_FAILED {
+                return None;
+            }
+            libc::munmap(addr, LENGTH);
+            addr
+        };
+        let bytes = minimal(addr as Addr, thissystem);
+        // SAFETY: the buffer is as long as said.
+        let n = unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        if n != bytes.len() as isize {
+            return None;
+        }
+        let mut adopted: RawTopology = null_mut();
+        // SAFETY: a file as stock's own write makes it.
+        let rc = unsafe {
+            (library.stock_adopt)(&mut adopted, fd.as_raw_fd(), 0, addr, LENGTH, 0)
+        };
+        if rc == 0 {
+            let native = take(library, adopted);
+            // SAFETY: adopted above, used nowhere else.
+            unsafe { (library.destroy)(adopted) };
+            return Some(native);
+        }
+    }
+    None
+}
+
+fn take(library: &Library, adopted: *mut c_void) -> Native {
+    // SAFETY: the caller proved the layout before it asked for hooks.
+    let t = unsafe { adopted.cast::<Topology>().read() };
+    let mut native = Native {
+        hooks: t.binding_hooks,
+        support: [[0; 16]; 4],
+    };
+    let arrays = [
+        t.support_discovery,
+        t.support_cpubind,
+        t.support_membind,
+        t.support_misc,
+    ];
+    for (i, (array, bytes)) in arrays.into_iter().zip(library.support_bytes()).enumerate() {
+        // SAFETY: the library allocated its own size of each array.
+        let from = unsafe { core::slice::from_raw_parts(array as *const u8, bytes) };
+        native.support[i][..bytes].copy_from_slice(from);
+    }
+    native
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A topology at another address than it was written for: a private copy
+//! with every pointer moved.
+
+use super::adopt::{copy, inspect, Held, Source};
+use super::image::{work_for, Image};
+use super::layout::*;
+use super::validate::Levels;
+use crate::error::{Error, Result};
+use core::mem::{offset_of, size_of};
+
+/// Copies the file to wherever there is room.
+///
+/// # Errors
+/// EINVAL if the file is corrupt, ENOMEM if there is no room.
+pub fn relocate(source: &Source) -> Result<Held> {
+    let mut mapping = copy(source, 0)?;
+    // Checked twice: a pointer is followed only after the first check, and
+    // a file whose parts overlap could become another one by the moving.
+    let report = inspect(&mapping, source.addr)?;
+    let length = source.length;
+    let from = source.addr as u64;
+    let delta = (mapping.addr() as u64).wrapping_sub(from);
+    let snapshot = mapping.bytes_mut()[..source.used].to_vec();
+    let mut padded = vec![0u64; source.used.div_ceil(8)];
+    for (word, bytes) in padded.iter_mut().zip(snapshot.chunks(8)) {
+        let mut raw = [0; 8];
+        raw[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(raw);
+    }
+    let work = work_for(length);
+    // SAFETY: a buffer of our own that outlives the image.
+    let image = unsafe { Image::new(from, padded.as_ptr().cast(), padded.len() * 8, &work) };
+    let image = image.ok_or(Error::Invalid)?;
+    let mut moving = Moving {
+        old: image,
+        new: mapping.bytes_mut(),
+        delta,
+    };
+    moving.all(&report.topology).ok_or(Error::Invalid)?;
+    let report = inspect(&mapping, mapping.addr())?;
+    mapping.seal()?;
+    Ok(Held { mapping, report })
+}
+
+/// The old bytes, which are read, and the new ones, which are written: a
+/// pointer that two paths lead to is thus moved once.
+struct Moving<'a, 'b> {
+    old: Image<'a>,
+    new: &'b mut [u8],
+    delta: u64,
+}
+
+impl Moving<'_, '_> {
+    /// Moves the pointer at `slot`; answers what it pointed to.
+    fn pointer(&mut self, slot: Addr) -> Option<Addr> {
+        let target: Addr = self.old.get(slot)?;
+        if target != 0 {
+            let at = usize::try_from(slot - self.old.base()).ok()?;
+            let room = self.new.get_mut(at..at + 8)?;
+            room.copy_from_slice(&target.wrapping_add(self.delta).to_ne_bytes());
+        }
+        Some(target)
+    }
+
+    fn pointers(&mut self, array: Addr, count: usize) -> Option<()> {
+        for i in 0..count {
+            self.pointer(array + i as u64 * 8)?;
+        }
+        Some(())
+    }
+
+    fn bitmap(&mut self, slot: Addr) -> Option<()> {
+        let bitmap = self.pointer(slot)?;
+        if bitmap != 0 {
+            self.pointer(bitmap + offset_of!(Bitmap, ulongs) as u64)?;
+        }
+        Some(())
+    }
+
+    fn infos(&mut self, slot: Addr, count: u32) -> Option<()> {
+        let array = self.pointer(slot)?;
+        self.pointers(array, count as usize * 2)
+    }
+
+    fn object(&mut self, addr: Addr) -> Option<()> {
+        let obj: Obj = self.old.get(addr)?;
+        for field in [
+            offset_of!(Obj, subtype),
+            offset_of!(Obj, name),
+            offset_of!(Obj, next_cousin),
+            offset_of!(Obj, prev_cousin),
+            offset_of!(Obj, parent),
+            offset_of!(Obj, next_sibling),
+            offset_of!(Obj, prev_sibling),
+            offset_of!(Obj, first_child),
+            offset_of!(Obj, last_child),
+            offset_of!(Obj, memory_first_child),
+            offset_of!(Obj, io_first_child),
+            offset_of!(Obj, misc_first_child),
+        ] {
+            self.pointer(addr + field as u64)?;
+        }
+        let attr = self.pointer(addr + offset_of!(Obj, attr) as u64)?;
+        if obj.kind == ty::NUMANODE {
+            self.pointer(attr + 16)?;
+        }
+        let children = self.pointer(addr + offset_of!(Obj, children) as u64)?;
+        self.pointers(children, obj.arity as usize)?;
+        for set in [
+            offset_of!(Obj, cpuset),
+            offset_of!(Obj, complete_cpuset),
+            offset_of!(Obj, nodeset),
+            offset_of!(Obj, complete_nodeset),
+        ] {
+            self.bitmap(addr + set as u64)?;
+        }
+        self.infos(addr + offset_of!(Obj, infos) as u64, obj.infos_count)
+    }
+
+    fn distances(&mut self, first: Addr) -> Option<()> {
+        let mut at = first;
+        while at != 0 {
+            let d: Distances = self.old.get(at)?;
+            for field in [
+                offset_of!(Distances, name),
+                offset_of!(Distances, different_types),
+                offset_of!(Distances, indexes),
+                offset_of!(Distances, values),
+                offset_of!(Distances, objs),
+                offset_of!(Distances, prev),
+                offset_of!(Distances, next),
+            ] {
+                self.pointer(at + field as u64)?;
+            }
+            self.pointers(d.objs, d.nbobjs as usize)?;
+            at = d.next;
+        }
+        Some(())
+    }
+
+    fn memattrs(&mut self, t: &Topology) -> Option<()> {
+        for i in 0..u64::from(t.nr_memattrs) {
+            let at = t.memattrs + i * size_of::<Memattr>() as u64;
+            let attr: Memattr = self.old.get(at)?;
+            self.pointer(at + offset_of!(Memattr, name) as u64)?;
+            let targets = self.pointer(at + offset_of!(Memattr, targets) as u64)?;
+            for j in 0..u64::from(attr.nr_targets) {
+                self.target(targets + j * size_of::<Target>() as u64)?;
+            }
+        }
+        Some(())
+    }
+
+    fn target(&mut self, at: Addr) -> Option<()> {
+        let target: Target = self.old.get(at)?;
+        self.pointer(at + offset_of!(Target, obj) as u64)?;
+        let initiators = self.pointer(at + offset_of!(Target, initiators) as u64)?;
+        for k in 0..u64::from(target.nr_initiators) {
+            let at = initiators + k * size_of::<Initiator>() as u64;
+            let initiator: Initiator = self.old.get(at)?;
+            let slot = at + offset_of!(Initiator, obj_or_cpuset) as u64;
+            if initiator.location == LOCATION_CPUSET {
+                self.bitmap(slot)?;
+            } else {
+                self.pointer(slot)?;
+            }
+        }
+        Some(())
+    }
+
+    fn all(&mut self, t: &Topology) -> Option<()> {
+        let head = self.old.base();
+        let at = head + size_of::<Header>() as u64;
+        let levels = Levels::read(&self.old, t).ok()?;
+        let objs: Vec<Addr> = levels
+            .iter()
+            .flat_map(|level| level.objs)
+            .copied()
+            .collect();
+        for obj in objs {
+            self.object(obj)?;
+        }
+        self.pointer(head + offset_of!(Header, mmap_address) as u64)?;
+        for field in [
+            offset_of!(Topology, level_nbobjects),
+            offset_of!(Topology, support_discovery),
+            offset_of!(Topology, support_cpubind),
+            offset_of!(Topology, support_membind),
+            offset_of!(Topology, support_misc),
+            offset_of!(Topology, first_dist),
+            offset_of!(Topology, last_dist),
+            offset_of!(Topology, memattrs),
+            offset_of!(Topology, cpukinds),
+        ] {
+            self.pointer(at + field as u64)?;
+        }
+        self.bitmap(at + offset_of!(Topology, allowed_cpuset) as u64)?;
+        self.bitmap(at + offset_of!(Topology, allowed_nodeset) as u64)?;
+        let arrays = self.pointer(at + offset_of!(Topology, levels) as u64)?;
+        for d in 0..t.nb_levels as usize {
+            let array = self.pointer(arrays + d as u64 * 8)?;
+            let count = levels.at(d as i32)?.objs.len();
+            self.pointers(array, count)?;
+        }
+        for (i, special) in t.slevels.iter().enumerate() {
+            let slot = at
+                + (offset_of!(Topology, slevels) + i * size_of::<SpecialLevel>()) as u64;
+            self.pointer(slot + offset_of!(SpecialLevel, first) as u64)?;
+            self.pointer(slot + offset_of!(SpecialLevel, last) as u64)?;
+            let array = self.pointer(slot + offset_of!(SpecialLevel, objs) as u64)?;
+            self.pointers(array, special.nbobjs as usize)?;
+        }
+        self.distances(t.first_dist)?;
+        self.memattrs(t)?;
+        for i in 0..u64::from(t.nr_cpukinds) {
+            let kind_at = t.cpukinds + i * size_of::<Cpukind>() as u64;
+            let kind: Cpukind = self.old.get(kind_at)?;
+            self.bitmap(kind_at + offset_of!(Cpukind, cpuset) as u64)?;
+            self.infos(kind_at + offset_of!(Cpukind, infos) as u64, kind.nr_infos)?;
+        }
+        Some(())
+    }
+}

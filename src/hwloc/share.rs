@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A second adoption of the same file in one process.
+//!
+//! The address is taken by the first adoption, whose destroy will unmap it,
+//! and stock's destroy cannot be told to leave it. The kernel can: a sealed
+//! mapping (`mseal`, Linux 6.10) is never unmapped, so both topologies can
+//! use it, in any order of destruction, and it stays until the process ends.
+//! Sealing also closes the race with a destroy in another thread: either the
+//! mapping is still there and now stays, or there is nothing to share.
+//!
+//! Where the kernel cannot, the second adoption gets a copy of its own
+//! ([`super::relocate`]).
+
+use super::adopt::{inspect_at, Source};
+use super::hole;
+use super::map;
+use super::validate::Report;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many adoptions are remembered; later ones take the place of earlier.
+const REMEMBERED: usize = 16;
+
+/// Address and length of mappings that adoptions of ours made. No lock: a
+/// torn pair is caught by comparing with the kernel's own list.
+static ADOPTED: [[AtomicUsize; 2]; REMEMBERED] =
+    [const { [AtomicUsize::new(0), AtomicUsize::new(0)] }; REMEMBERED];
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes that an adoption mapped this range.
+pub fn remember(addr: usize, len: usize) {
+    if is_remembered(addr, len) {
+        return;
+    }
+    let slot = &ADOPTED[NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED];
+    slot[1].store(len, Ordering::Release);
+    slot[0].store(addr, Ordering::Release);
+}
+
+/// Whether an adoption mapped this range at some time.
+pub fn is_remembered(addr: usize, len: usize) -> bool {
+    ADOPTED
+        .iter()
+        .any(|s| s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Acquire) == len)
+}
+
+/// Makes the mapping of an earlier adoption one that stays, if it still is
+/// there and holds what the file holds now.
+pub fn share(source: &Source) -> Option<Report> {
+    let (addr, len) = (source.addr, source.length);
+    if !is_whole(addr, len) || !map::make_permanent(addr, len) || !is_whole(addr, len) {
+        return None;
+    }
+    // SAFETY: mapped, readable, and sealed so.
+    let mapped = unsafe { core::slice::from_raw_parts(addr as *const u8, len) };
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = 0;
+    while at < source.used {
+        let n = buffer.len().min(source.used - at);
+        let have = map::read_at(source.fd, &mut buffer[..n], source.offset + at as i64).ok()?;
+        if have < n || buffer[..n] != mapped[at..at + n] {
+            return None;
+        }
+        at += n;
+    }
+    inspect_at(addr, len, addr).ok()
+}
+
+/// Whether the range is one mapping, readable and not writable.
+fn is_whole(addr: usize, len: usize) -> bool {
+    let Ok(maps) = hole::read_maps("self") else {
+        return false;
+    };
+    maps.iter()
+        .any(|m| m.start == addr && m.end == addr + len && m.readable && !m.writable)
+}

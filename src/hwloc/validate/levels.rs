@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The arrays that hold the objects of each level.
+
+use super::super::image::{ensure, Checked, Corrupt, Image};
+use super::super::layout::*;
+use super::MAX_DEPTH;
+use core::mem::size_of;
+
+/// One level: an array of addresses of objects, all of one type.
+#[derive(Clone, Copy, Debug)]
+pub struct Level<'a> {
+    pub objs: &'a [Addr],
+    pub kind: u32,
+    /// Kind and sub-kind of the first object's group, if it is one.
+    group: (u32, u32),
+}
+
+/// All levels of a topology.
+#[derive(Debug)]
+pub struct Levels<'a> {
+    normal: Vec<Level<'a>>,
+    special: [Level<'a>; SPECIAL_LEVELS],
+    total: usize,
+}
+
+fn level<'a>(image: &Image<'a>, array: Addr, count: u32) -> Checked<Level<'a>> {
+    let bad = |what, at| Corrupt { what, at };
+    let objs = image
+        .slice::<Addr>(array, count as usize)
+        .ok_or(bad("level: array outside", array))?;
+    let mut found = Level {
+        objs,
+        kind: ty::NONE,
+        group: (0, 0),
+    };
+    if let Some(first) = objs.first() {
+        let obj: Obj = image.get(*first).ok_or(bad("level: object outside", *first))?;
+        found.kind = obj.kind;
+        if obj.kind == ty::GROUP {
+            let attr: Attr = image
+                .get(obj.attr)
+                .ok_or(bad("level: attributes outside", obj.attr))?;
+            found.group = attr.group_kind();
+        }
+    }
+    Ok(found)
+}
+
+impl<'a> Levels<'a> {
+    pub fn read(image: &Image<'a>, t: &Topology) -> Checked<Self> {
+        let at = t.levels;
+        let depth = t.nb_levels as usize;
+        // The allocated size decides how much a copy allocates.
+        let sane = (2..=MAX_DEPTH).contains(&depth)
+            && t.nb_levels <= t.nb_levels_allocated
+            && t.nb_levels_allocated as usize <= 2 * MAX_DEPTH;
+        ensure(sane, "topology: bad number of levels", at)?;
+        let outside = Corrupt {
+            what: "topology: level arrays outside",
+            at,
+        };
+        let counts = image
+            .slice::<u32>(t.level_nbobjects, depth)
+            .ok_or(outside)?;
+        let arrays = image.slice::<Addr>(t.levels, depth).ok_or(outside)?;
+
+        let mut normal = Vec::with_capacity(depth);
+        let mut total = 0usize;
+        for (array, count) in arrays.iter().zip(counts) {
+            ensure(*count > 0, "level: empty", *array)?;
+            normal.push(level(image, *array, *count)?);
+            total += *count as usize;
+        }
+        let empty = Level {
+            objs: &[],
+            kind: ty::NONE,
+            group: (0, 0),
+        };
+        let mut special = [empty; SPECIAL_LEVELS];
+        for (i, s) in t.slevels.iter().enumerate() {
+            special[i] = level(image, s.objs, s.nbobjs)?;
+            total += s.nbobjs as usize;
+            let ends = (
+                special[i].objs.first().copied().unwrap_or(0),
+                special[i].objs.last().copied().unwrap_or(0),
+            );
+            ensure(
+                (s.first, s.last) == ends,
+                "level: first or last object wrong",
+                s.objs,
+            )?;
+            special[i].kind = SPECIAL_TYPES[i];
+        }
+        let fits = total <= image.len() / size_of::<Obj>();
+        ensure(fits, "topology: more objects than bytes", at)?;
+        ensure(
+            !special[0].objs.is_empty(),
+            "topology: no memory node",
+            at,
+        )?;
+        let found = Levels {
+            normal,
+            special,
+            total,
+        };
+        found.types(t)?;
+        Ok(found)
+    }
+
+    /// The type of each level, and where each type is said to be.
+    fn types(&self, t: &Topology) -> Checked<()> {
+        let at = t.levels;
+        let last = self.normal.len() - 1;
+        for (depth, level) in self.normal.iter().enumerate() {
+            let right = match depth {
+                0 => level.kind == ty::MACHINE && level.objs.len() == 1,
+                d if d == last => level.kind == ty::PU,
+                _ => is_normal(level.kind) && level.kind != ty::MACHINE && level.kind != ty::PU,
+            };
+            ensure(right, "level: type out of place", at)?;
+        }
+        for (kind, depth) in t.type_depth.iter().enumerate() {
+            let kind = kind as u32;
+            let expected = match special_depth(kind) {
+                Some(special) => special,
+                None => {
+                    let mut on = self.normal.iter().enumerate().filter(|l| l.1.kind == kind);
+                    match (on.next(), on.next()) {
+                        (None, _) => DEPTH_UNKNOWN,
+                        (Some((only, _)), None) => only as i32,
+                        _ => DEPTH_MULTIPLE,
+                    }
+                }
+            };
+            ensure(*depth == expected, "topology: wrong depth of a type", at)?;
+        }
+        Ok(())
+    }
+
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    pub fn depth(&self) -> usize {
+        self.normal.len()
+    }
+
+    /// The level at a depth, special ones by their negative number.
+    pub fn at(&self, depth: i32) -> Option<&Level<'a>> {
+        match usize::try_from(depth) {
+            Ok(normal) => self.normal.get(normal),
+            Err(_) => self.special.get(special_level(depth)?),
+        }
+    }
+
+    /// All levels, the normal ones from the root down first.
+    pub fn iter(&self) -> impl Iterator<Item = &Level<'a>> {
+        self.normal.iter().chain(self.special.iter())
+    }
+
+    /// Whether `obj`, read at `addr`, stands in its level between its
+    /// cousins, and is of the level's type.
+    #[inline]
+    pub fn holds(&self, addr: Addr, obj: &Obj, attr: &Attr) -> bool {
+        let Some(level) = self.at(obj.depth) else {
+            return false;
+        };
+        let i = obj.logical_index as usize;
+        let before = match i {
+            0 => 0,
+            _ => level.objs.get(i - 1).copied().unwrap_or(0),
+        };
+        let after = level.objs.get(i + 1).copied().unwrap_or(0);
+        level.objs.get(i) == Some(&addr)
+            && obj.kind == level.kind
+            && obj.prev_cousin == before
+            && obj.next_cousin == after
+            && (obj.kind != ty::GROUP || attr.group_kind() == level.group)
+    }
+
+    /// The object at `addr`, if it is one of this topology. Only after the
+    /// tree was walked: then each entry of the arrays is a checked object.
+    pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<Obj> {
+        let obj: Obj = image.get(addr)?;
+        let level = self.at(obj.depth)?;
+        (level.objs.get(obj.logical_index as usize) == Some(&addr)).then_some(obj)
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Is a file a topology, whole and consistent?
+//!
+//! What passes here can be walked, queried, exported, copied, compared and
+//! checked by hwloc without a crash, an endless loop or a read outside the
+//! file, and `hwloc_topology_check()` has nothing to abort on. The work is
+//! linear in the number of objects and the words of their sets.
+//!
+//! Two steps need nothing but pointers inside the file: [`levels`] finds the
+//! arrays of objects, [`tree`] walks from the root. No mark on visited
+//! objects is needed: an object is reached only from the parent it names, at
+//! the rank it names, and must stand in the level array where it says. So a
+//! cycle or a second path cannot be built, and when as many objects were
+//! reached as the arrays hold, each entry of the arrays was.
+
+mod attributes;
+mod levels;
+mod tree;
+
+use super::image::{ensure, Checked, Corrupt, Image};
+use super::layout::*;
+use core::mem::size_of;
+pub use levels::Levels;
+
+/// Deepest nesting of objects: hwloc recurses over the tree, and so a file
+/// could otherwise exhaust the stack.
+pub const MAX_DEPTH: usize = 512;
+
+/// What a check learned.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// The topology's own structure, a copy.
+    pub topology: Topology,
+    /// Number of objects of all levels.
+    pub objects: usize,
+    /// Whether every cached object pointer of distances and memory
+    /// attributes has been resolved by the writer.
+    pub resolved: bool,
+}
+
+/// Reads and checks the 24 bytes at the start.
+pub fn header(header: &Header, addr: Addr, length: u64) -> Checked<()> {
+    ensure(
+        header.version == HEADER_VERSION,
+        "header: unknown version",
+        0,
+    )?;
+    ensure(
+        header.header_length as usize == size_of::<Header>(),
+        "header: unknown size",
+        0,
+    )?;
+    ensure(
+        header.mmap_address == addr,
+        "header: written for another address",
+        0,
+    )?;
+    ensure(
+        header.mmap_length == length,
+        "header: written with another length",
+        0,
+    )
+}
+
+/// Checks the whole image.
+pub fn image(image: &Image<'_>) -> Checked<Report> {
+    let base = image.base();
+    let head: Header = image.get(base).ok_or(Corrupt {
+        what: "shorter than a header",
+        at: base,
+    })?;
+    header(&head, base, image.len() as u64)?;
+    let at = base + size_of::<Header>() as u64;
+    let topology: Topology = image.get(at).ok_or(Corrupt {
+        what: "shorter than a topology",
+        at,
+    })?;
+    fields(image, &topology, at)?;
+    let levels = Levels::read(image, &topology)?;
+    tree::check(image, &topology, &levels)?;
+    let resolved = attributes::check(image, &topology, &levels)?;
+    Ok(Report {
+        topology,
+        objects: levels.total(),
+        resolved,
+    })
+}
+
+/// The plain fields of the topology structure.
+fn fields(image: &Image<'_>, t: &Topology, at: Addr) -> Checked<()> {
+    ensure(t.abi == ABI, "topology: another layout", at)?;
+    ensure(t.is_loaded == 1, "topology: not loaded", at)?;
+    ensure(t.modified == 0, "topology: being modified", at)?;
+    ensure(
+        t.backends == 0 && t.pci_busid_backend == 0,
+        "topology: backends left in",
+        at,
+    )?;
+    ensure(
+        t.userdata_not_decoded & !1 == 0,
+        "topology: bad userdata mode",
+        at,
+    )?;
+    let supports = [
+        t.support_discovery,
+        t.support_cpubind,
+        t.support_membind,
+        t.support_misc,
+    ];
+    for (addr, bytes) in supports.into_iter().zip(SUPPORT_BYTES) {
+        let found = image.slice::<u8>(addr, bytes).is_some() && addr % 8 == 0;
+        ensure(found, "topology: support array outside", addr)?;
+    }
+    const KEEP_ALL: u32 = 0;
+    const KEEP_IMPORTANT: u32 = 3;
+    for (kind, filter) in t.type_filter.iter().enumerate() {
+        let kind = kind as u32;
+        // "Important" is a notion of I/O only.
+        let limit = if is_io(kind) || is_special(kind) {
+            KEEP_IMPORTANT
+        } else {
+            KEEP_IMPORTANT - 1
+        };
+        ensure(*filter <= limit, "topology: bad type filter", at)?;
+    }
+    ensure(
+        t.type_filter[ty::GROUP as usize] != KEEP_ALL,
+        "topology: bad group filter",
+        at,
+    )
+}

@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tree of objects: links, types, sets, attributes.
+
+use super::super::image::{ensure, Bits, Checked, Corrupt, Image, Union, NOTHING};
+use super::super::layout::*;
+use super::{attributes, Levels, MAX_DEPTH};
+
+/// The four lists of children an object may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Normal,
+    Memory,
+    Io,
+    Misc,
+}
+
+/// An object under check, with its sets.
+struct Node<'a> {
+    addr: Addr,
+    obj: Obj,
+    attr: Attr,
+    sets: Option<Sets<'a>>,
+}
+
+/// What hwloc wants all four or none of.
+struct Sets<'a> {
+    cpuset: Bits<'a>,
+    complete_cpuset: Bits<'a>,
+    nodeset: Bits<'a>,
+    complete_nodeset: Bits<'a>,
+}
+
+/// Which indexes were seen: hwloc's own check wants each once.
+struct Seen {
+    words: Vec<u64>,
+    far: Vec<u64>,
+}
+
+impl Seen {
+    fn new(objects: usize) -> Self {
+        Seen {
+            words: vec![0; objects / 16 + 16],
+            far: Vec::new(),
+        }
+    }
+
+    fn insert(&mut self, index: u64) -> bool {
+        match self.words.get_mut((index / 64) as usize) {
+            Some(word) => {
+                let bit = 1 << (index % 64);
+                let new = *word & bit == 0;
+                *word |= bit;
+                new
+            }
+            None => {
+                self.far.push(index);
+                true
+            }
+        }
+    }
+
+    fn distinct(mut self) -> bool {
+        self.far.sort_unstable();
+        self.far.windows(2).all(|w| w[0] != w[1])
+    }
+}
+
+struct Walk<'a, 'w> {
+    image: &'w Image<'a>,
+    topology: &'w Topology,
+    levels: &'w Levels<'a>,
+    allowed_cpuset: Bits<'a>,
+    allowed_nodeset: Bits<'a>,
+    seen: Seen,
+    visited: usize,
+    /// Memory nodes attached to an ancestor, one set for each that has any.
+    inherited: Vec<Union>,
+    /// Buffers given back.
+    spare: Vec<Union>,
+}
+
+/// Walks from the root and checks each object once.
+pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checked<()> {
+    let set = |addr| {
+        image.bitmap(addr).ok_or(Corrupt {
+            what: "topology: bad allowed set",
+            at: addr,
+        })
+    };
+    let mut walk = Walk {
+        image,
+        topology: t,
+        levels,
+        allowed_cpuset: set(t.allowed_cpuset)?,
+        allowed_nodeset: set(t.allowed_nodeset)?,
+        seen: Seen::new(levels.total()),
+        visited: 0,
+        inherited: vec![Union::default()],
+        spare: Vec::new(),
+    };
+    let root = levels.at(0).and_then(|l| l.objs.first()).copied();
+    let root = walk.node(root.unwrap_or(0))?;
+    let alone = root.obj.parent == 0
+        && root.obj.sibling_rank == 0
+        && root.obj.next_sibling == 0
+        && root.obj.prev_sibling == 0;
+    ensure(alone, "object: the root has a parent or siblings", root.addr)?;
+    walk.root_sets(&root)?;
+    walk.visit(&root, 0)?;
+    ensure(
+        walk.visited == levels.total(),
+        "level: holds objects that are not in the tree",
+        root.addr,
+    )?;
+    ensure(
+        walk.seen.distinct(),
+        "object: index used twice",
+        root.addr,
+    )
+}
+
+impl<'a> Walk<'a, '_> {
+    fn node(&self, addr: Addr) -> Checked<Node<'a>> {
+        let outside = Corrupt {
+            what: "object: outside the file",
+            at: addr,
+        };
+        let obj: Obj = self.image.get(addr).ok_or(outside)?;
+        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
+            what: "object: attributes outside",
+            at: addr,
+        })?;
+        let sets = self.sets(addr, &obj)?;
+        Ok(Node {
+            addr,
+            obj,
+            attr,
+            sets,
+        })
+    }
+
+    fn sets(&self, addr: Addr, obj: &Obj) -> Checked<Option<Sets<'a>>> {
+        let four = [
+            obj.cpuset,
+            obj.complete_cpuset,
+            obj.nodeset,
+            obj.complete_nodeset,
+        ];
+        if is_special(obj.kind) {
+            ensure(four == [0; 4], "object: sets on a device", addr)?;
+            return Ok(None);
+        }
+        let set = |at| {
+            self.image.bitmap(at).ok_or(Corrupt {
+                what: "object: bad set",
+                at: addr,
+            })
+        };
+        let cpuset = set(obj.cpuset)?;
+        let nodeset = set(obj.nodeset)?;
+        ensure(
+            !cpuset.infinite && !nodeset.infinite,
+            "object: infinite set",
+            addr,
+        )?;
+        // Equal sets are often one set: nothing to compare then.
+        let complete_cpuset = if obj.complete_cpuset == obj.cpuset {
+            cpuset
+        } else {
+            let complete = set(obj.complete_cpuset)?;
+            let larger = cpuset.included_in(&complete);
+            ensure(larger, "object: complete set is smaller", addr)?;
+            complete
+        };
+        let complete_nodeset = if obj.complete_nodeset == obj.nodeset {
+            nodeset
+        } else {
+            let complete = set(obj.complete_nodeset)?;
+            let larger = nodeset.included_in(&complete);
+            ensure(larger, "object: complete set is smaller", addr)?;
+            complete
+        };
+        Ok(Some(Sets {
+            cpuset,
+            complete_cpuset,
+            nodeset,
+            complete_nodeset,
+        }))
+    }
+
+    fn root_sets(&self, root: &Node<'a>) -> Checked<()> {
+        let Some(sets) = &root.sets else {
+            return ensure(false, "object: the root has no sets", root.addr);
+        };
+        let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+        let pairs = [
+            (&self.allowed_cpuset, &sets.cpuset),
+            (&self.allowed_nodeset, &sets.nodeset),
+        ];
+        for (allowed, all) in pairs {
+            let right = if loose {
+                allowed.included_in(all)
+            } else {
+                allowed.equals(all)
+            };
+            ensure(right, "topology: allowed set does not fit", root.addr)?;
+        }
+        Ok(())
+    }
+
+    /// Checks an object and all below it.
+    fn visit(&mut self, node: &Node<'a>, nesting: usize) -> Checked<()> {
+        let at = node.addr;
+        ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
+        self.visited += 1;
+        self.scalars(node)?;
+
+        let mut nodes_here = self.spare.pop().unwrap_or_default();
+        nodes_here.clear();
+        let mut memory = 0u64;
+        self.children(node, Class::Memory, nesting, &mut |walk, child, prev| {
+            let mine = child.sets.as_ref().zip(node.sets.as_ref());
+            let Some((theirs, ours)) = mine else {
+                return ensure(false, "object: memory without sets", child.addr);
+            };
+            let same = child.obj.cpuset == node.obj.cpuset || theirs.cpuset.equals(&ours.cpuset);
+            ensure(same, "object: memory with another cpuset", child.addr)?;
+            let order = theirs.complete_nodeset.first();
+            let ordered = prev
+                .and_then(|p| p.sets.as_ref())
+                .is_none_or(|p| p.complete_nodeset.first() < order);
+            ensure(ordered, "object: memory out of order", child.addr)?;
+            let new = nodes_here.add_disjoint(&theirs.nodeset, &NOTHING);
+            ensure(new, "object: memory node attached twice", child.addr)?;
+            memory = memory.wrapping_add(child.obj.total_memory);
+            let _ = walk;
+            Ok(())
+        })?;
+
+        if is_normal(node.obj.kind) {
+            self.cpu_tree(node, nesting, nodes_here, &mut memory)?;
+        } else {
+            ensure(
+                node.obj.arity == 0
+                    && node.obj.children == 0
+                    && node.obj.first_child == 0
+                    && node.obj.last_child == 0,
+                "object: normal children below another kind",
+                at,
+            )?;
+            self.spare.push(nodes_here);
+        }
+        if node.obj.kind == ty::NUMANODE {
+            memory = memory.wrapping_add(node.attr.local_memory());
+        }
+        ensure(
+            memory == node.obj.total_memory,
+            "object: memory does not add up",
+            at,
+        )?;
+        self.children(node, Class::Io, nesting, &mut |_, _, _| Ok(()))?;
+        self.children(node, Class::Misc, nesting, &mut |_, _, _| Ok(()))
+    }
+
+    /// The normal children, and that their sets make up the parent's.
+    fn cpu_tree(
+        &mut self,
+        node: &Node<'a>,
+        nesting: usize,
+        nodes_here: Union,
+        memory: &mut u64,
+    ) -> Checked<()> {
+        let at = node.addr;
+        let Some(ours) = &node.sets else {
+            return ensure(false, "object: no sets", at);
+        };
+        let has_memory = node.obj.memory_arity != 0;
+        if has_memory {
+            let mut below = self.spare.pop().unwrap_or_default();
+            below.clear();
+            if let Some(above) = self.inherited.last() {
+                below.add_disjoint(&above.as_bits(), &NOTHING);
+            }
+            let new = below.add_disjoint(&nodes_here.as_bits(), &NOTHING);
+            ensure(new, "object: memory node attached twice", at)?;
+            self.inherited.push(below);
+        }
+        self.spare.push(nodes_here);
+
+        let mut cpus = self.spare.pop().unwrap_or_default();
+        let mut nodes = self.spare.pop().unwrap_or_default();
+        cpus.clear();
+        nodes.clear();
+        if let Some(above) = self.inherited.last() {
+            nodes.add_disjoint(&above.as_bits(), &NOTHING);
+        }
+        let mut empty_before = false;
+        self.children(node, Class::Normal, nesting, &mut |walk, child, prev| {
+            let Some(theirs) = &child.sets else {
+                return ensure(false, "object: no sets", child.addr);
+            };
+            let new = cpus.add_disjoint(&theirs.cpuset, &NOTHING);
+            ensure(new, "object: processors below two parents", child.addr)?;
+            let above = walk.inherited.last().map_or(NOTHING, Union::as_bits);
+            let new = nodes.add_disjoint(&theirs.nodeset, &above);
+            ensure(new, "object: memory nodes below two parents", child.addr)?;
+            let first = theirs.complete_cpuset.first();
+            let before = prev.and_then(|p| p.sets.as_ref());
+            let ordered = match first {
+                Some(_) => {
+                    !empty_before && before.is_none_or(|p| p.complete_cpuset.first() < first)
+                }
+                None => true,
+            };
+            empty_before |= first.is_none();
+            ensure(ordered, "object: children out of order", child.addr)?;
+            *memory = memory.wrapping_add(child.obj.total_memory);
+            Ok(())
+        })?;
+        if node.obj.kind == ty::PU {
+            let bit = node.obj.os_index;
+            let alone = ours.cpuset.is_only(bit)
+                && (node.obj.cpuset == node.obj.complete_cpuset
+                    || ours.complete_cpuset.is_only(bit));
+            ensure(alone, "object: set of a processor", at)?;
+            let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+            let allowed = loose || self.allowed_cpuset.is_set(bit);
+            ensure(allowed, "object: a processor that is not allowed", at)?;
+        } else {
+            let whole = cpus.as_bits().equals(&ours.cpuset);
+            ensure(whole, "object: children do not make up the cpuset", at)?;
+        }
+        let whole = nodes.as_bits().equals(&ours.nodeset);
+        ensure(whole, "object: children do not make up the nodeset", at)?;
+        self.spare.push(cpus);
+        self.spare.push(nodes);
+        if has_memory {
+            self.spare.extend(self.inherited.pop());
+        }
+        Ok(())
+    }
+
+    /// Walks one list of children: links first, then `each`, then below.
+    #[allow(clippy::type_complexity)]
+    fn children(
+        &mut self,
+        parent: &Node<'a>,
+        class: Class,
+        nesting: usize,
+        each: &mut dyn FnMut(&mut Self, &Node<'a>, Option<&Node<'a>>) -> Checked<()>,
+    ) -> Checked<()> {
+        let p = &parent.obj;
+        let at = parent.addr;
+        let (arity, first) = match class {
+            Class::Normal => (p.arity, p.first_child),
+            Class::Memory => (p.memory_arity, p.memory_first_child),
+            Class::Io => (p.io_arity, p.io_first_child),
+            Class::Misc => (p.misc_arity, p.misc_first_child),
+        };
+        if arity == 0 {
+            let none = first == 0
+                && (class != Class::Normal || (p.children == 0 && p.last_child == 0));
+            return ensure(none, "object: children although there are none", at);
+        }
+        let may = match class {
+            Class::Normal => is_normal(p.kind) && p.kind != ty::PU,
+            Class::Memory => {
+                (is_normal(p.kind) && p.kind != ty::PU) || p.kind == ty::MEMCACHE
+            }
+            Class::Io => is_normal(p.kind) || is_io(p.kind),
+            Class::Misc => true,
+        };
+        ensure(may, "object: children that its type cannot have", at)?;
+        let array = match class {
+            Class::Normal => {
+                let array = self
+                    .image
+                    .slice::<Addr>(p.children, arity as usize)
+                    .ok_or(Corrupt {
+                        what: "object: array of children outside",
+                        at,
+                    })?;
+                let last = array.last() == Some(&p.last_child);
+                ensure(last, "object: wrong last child", at)?;
+                Some(array)
+            }
+            _ => None,
+        };
+        let mut addr = first;
+        let mut prev: Option<Node<'a>> = None;
+        for rank in 0..arity {
+            let child = self.node(addr)?;
+            let c = &child.obj;
+            let linked = c.parent == at
+                && c.sibling_rank == rank
+                && c.prev_sibling == prev.as_ref().map_or(0, |p| p.addr)
+                && (c.next_sibling == 0) == (rank + 1 == arity)
+                && array.is_none_or(|a| a[rank as usize] == addr);
+            ensure(linked, "object: wrong links between siblings", addr)?;
+            let right = match class {
+                Class::Normal => is_normal(c.kind) && c.depth > p.depth,
+                Class::Memory => is_memory(c.kind),
+                Class::Io => is_io(c.kind),
+                Class::Misc => c.kind == ty::MISC,
+            };
+            ensure(right, "object: in the wrong list of children", addr)?;
+            each(self, &child, prev.as_ref())?;
+            self.visit(&child, nesting + 1)?;
+            addr = c.next_sibling;
+            prev = Some(child);
+        }
+        Ok(())
+    }
+
+    /// What concerns one object alone.
+    fn scalars(&mut self, node: &Node<'a>) -> Checked<()> {
+        let Node {
+            addr, obj, attr, ..
+        } = node;
+        let at = *addr;
+        ensure((obj.kind as usize) < TYPES, "object: unknown type", at)?;
+        let deep = special_depth(obj.kind).map_or(obj.depth >= 0, |d| obj.depth == d);
+        ensure(deep, "object: type at the wrong depth", at)?;
+        ensure(
+            self.levels.holds(at, obj, attr),
+            "object: not where its level has it",
+            at,
+        )?;
+        let known = obj.gp_index != 0 && obj.gp_index < self.topology.next_gp_index;
+        // hwloc's check uses the lower 32 bits as a bitmap's index.
+        ensure(
+            known && obj.gp_index <= i32::MAX as u64,
+            "object: index out of range",
+            at,
+        )?;
+        let new = self.seen.insert(obj.gp_index);
+        ensure(new, "object: index used twice", at)?;
+        ensure(
+            obj.symmetric_subtree & !1 == 0,
+            "object: bad symmetry flag",
+            at,
+        )?;
+        self.filter(node)?;
+        self.attributes(node)?;
+        for text in [obj.name, obj.subtype] {
+            let ends = text == 0 || self.image.string(text).is_some();
+            ensure(ends, "object: name does not end", at)?;
+        }
+        attributes::infos(self.image, obj.infos, obj.infos_count, at)
+    }
+
+    /// Types that the writer's filters exclude do not occur.
+    fn filter(&self, node: &Node<'a>) -> Checked<()> {
+        const KEEP_NONE: u32 = 1;
+        const KEEP_IMPORTANT: u32 = 3;
+        let kept = match self.topology.type_filter[node.obj.kind as usize] {
+            KEEP_NONE => false,
+            KEEP_IMPORTANT => match node.obj.kind {
+                ty::PCI_DEVICE => {
+                    let class = node.attr.pci_class();
+                    matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
+                        || matches!(class, 0x0c04 | 0x0c06 | 0x0502)
+                }
+                // DMA engines are the unimportant ones.
+                ty::OS_DEVICE => node.attr.osdev_type() != 4,
+                _ => true,
+            },
+            _ => true,
+        };
+        ensure(kept, "object: type is filtered out", node.addr)
+    }
+
+    fn attributes(&self, node: &Node<'a>) -> Checked<()> {
+        let Node {
+            addr, obj, attr, ..
+        } = node;
+        let at = *addr;
+        match obj.kind {
+            ty::L1CACHE..=ty::L3ICACHE => {
+                let instruction = obj.kind >= ty::L1ICACHE;
+                let first = if instruction { ty::L1ICACHE } else { ty::L1CACHE };
+                let right = attr.cache_depth().wrapping_sub(1) == obj.kind - first
+                    && if instruction {
+                        attr.cache_type() == 2
+                    } else {
+                        attr.cache_type() <= 1
+                    };
+                ensure(right, "object: cache of another type", at)
+            }
+            ty::GROUP => ensure(attr.group_depth() != u32::MAX, "object: bad group depth", at),
+            ty::NUMANODE => {
+                let n = attr.page_types_len() as usize;
+                let pages = self.image.slice::<u64>(attr.page_types(), n.saturating_mul(2));
+                // hwloc's copy frees the address of an empty array.
+                let inside = pages.is_some() && (n != 0 || attr.page_types() == 0);
+                ensure(inside, "object: page types outside", at)?;
+                let bit = obj.os_index;
+                let sets = node.sets.as_ref();
+                let alone =
+                    sets.is_some_and(|s| s.nodeset.is_only(bit) && s.complete_nodeset.is_only(bit));
+                ensure(alone, "object: set of a memory node", at)?;
+                let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+                let allowed = loose || self.allowed_nodeset.is_set(bit);
+                ensure(allowed, "object: a memory node that is not allowed", at)
+            }
+            ty::BRIDGE => ensure(
+                attr.bridge_upstream() <= 1 && attr.bridge_downstream() == 1,
+                "object: bad bridge",
+                at,
+            ),
+            ty::OS_DEVICE => ensure(attr.osdev_type() <= 6, "object: bad OS device", at),
+            _ => Ok(()),
+        }
+    }
+}

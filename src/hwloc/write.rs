@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `hwloc_shmem_topology_get_length` and `hwloc_shmem_topology_write`.
+
+use super::image::Image;
+use super::layout::{Topology, ABI};
+use super::library::{Library, RawTopology};
+use super::map::{self, Place};
+use super::{encode, hole, length};
+use crate::error::{Error, Result};
+use core::ffi::{c_int, c_ulong, c_void};
+use std::os::fd::RawFd;
+
+/// What stands between a caller and our own code.
+pub enum Route {
+    /// A layout we know, made by this library.
+    Own(&'static Library),
+    /// Another layout: stock's function has to do it.
+    Stock(&'static Library),
+}
+
+/// Who serves a live topology.
+///
+/// # Safety
+/// `topology` is a live topology of hwloc 2 or later.
+unsafe fn route(topology: RawTopology) -> Result<Route> {
+    if topology.is_null() {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the caller's promise.
+    let library = unsafe { Library::of_topology(topology) }.ok_or(Error::Unsupported)?;
+    // SAFETY: each layout of hwloc 2 begins with its ABI.
+    let abi = unsafe { topology.cast::<u32>().read() };
+    Ok(if abi == ABI && library.is_served_here() {
+        Route::Own(library)
+    } else {
+        Route::Stock(library)
+    })
+}
+
+/// Turns stock's answer into ours.
+fn of_stock(rc: c_int) -> Result<()> {
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(map::last_error())
+    }
+}
+
+/// Reads the structure of a live, loaded topology.
+///
+/// # Safety
+/// `topology` is live and of layout [`ABI`].
+unsafe fn loaded(topology: RawTopology) -> Result<Topology> {
+    // SAFETY: the caller's promise.
+    let t = unsafe { topology.cast::<Topology>().read() };
+    if t.is_loaded == 0 {
+        return Err(Error::Invalid);
+    }
+    Ok(t)
+}
+
+/// How many bytes stock hwloc would need for `topology`, in whole pages.
+/// Enough for [`write`] and for a stock `write` in another process.
+///
+/// # Errors
+/// EINVAL for flags other than 0 or a topology that is not loaded; ENOSYS
+/// without libhwloc in the process.
+///
+/// # Safety
+/// `topology` is a live topology that nobody changes meanwhile.
+pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize> {
+    if flags != 0 {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { route(topology) }? {
+        Route::Own(library) => {
+            // SAFETY: `route` proved the layout.
+            let t = unsafe { loaded(topology) }?;
+            // SAFETY: only the topology's own pointers are followed.
+            let image = unsafe { Image::process() };
+            length::stock(&image, &t, library.version(), map::page_size())
+                .map_err(|_| Error::Invalid)
+        }
+        Route::Stock(library) => {
+            let mut length = 0;
+            // SAFETY: the caller's arguments for the function they are for.
+            of_stock(unsafe { (library.stock_get_length)(topology, &mut length, flags) })?;
+            Ok(length)
+        }
+    }
+}
+
+/// Checks what `write` and `adopt` document about their numbers.
+pub fn check_range(fileoffset: u64, addr: usize, length: usize) -> Result<i64> {
+    let page = map::page_size();
+    let end = fileoffset.checked_add(length as u64);
+    let aligned = fileoffset % page as u64 == 0 && addr % page == 0 && length % page == 0;
+    if !aligned || length == 0 || end.is_none_or(|e| i64::try_from(e).is_err()) {
+        return Err(Error::Invalid);
+    }
+    if addr == 0 || addr.checked_add(length).is_none() {
+        return Err(Error::Busy);
+    }
+    Ok(fileoffset as i64)
+}
+
+/// Writes `topology` into a file for adoption at `addr`. Neither the
+/// topology, the file's position nor, on failure, the file is changed. A file
+/// that is longer stays as long as it is.
+///
+/// # Errors
+/// EINVAL for flags other than 0, a topology that is not loaded, numbers that
+/// are not multiples of the page size, or a length that is too short; EBUSY
+/// if the range is taken in this process; EBADF, EACCES, ESPIPE, ENOSPC and
+/// what else the file answers; ENOMEM; ENOSYS without libhwloc.
+///
+/// # Safety
+/// As for [`get_length`].
+pub unsafe fn write(
+    topology: RawTopology,
+    fd: RawFd,
+    fileoffset: u64,
+    addr: *mut c_void,
+    length: usize,
+    flags: c_ulong,
+) -> Result<()> {
+    if flags != 0 {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the caller's promise.
+    let library = match unsafe { route(topology) }? {
+        Route::Own(library) => library,
+        Route::Stock(library) => {
+            // SAFETY: the caller's arguments for the function they are for.
+            return of_stock(unsafe {
+                (library.stock_write)(topology, fd, fileoffset, addr, length, flags)
+            });
+        }
+    };
+    // SAFETY: `route` proved the layout.
+    let t = unsafe { loaded(topology) }?;
+    let status = map::status_flags(fd)?;
+    map::seekable(fd)?;
+    match status & libc::O_ACCMODE {
+        libc::O_RDWR => {}
+        libc::O_WRONLY => return Err(Error::Denied),
+        _ => return Err(Error::Os(libc::EBADF)),
+    }
+    let offset = check_range(fileoffset, addr as usize, length)?;
+    // Adopters could not map it where the writer cannot.
+    if !hole::is_reserved(addr as usize, length) {
+        drop(map::map(addr as usize, length, Place::Reserved)?);
+    }
+    // SAFETY: only the topology's own pointers are followed.
+    let image = unsafe { Image::process() };
+    let support = library.support_bytes();
+    let bytes = encode::encode(&image, &t, support, addr as u64, length)
+        .map_err(|_| Error::Invalid)?;
+    if bytes.len() > length {
+        return Err(Error::Invalid);
+    }
+    store(fd, status & libc::O_APPEND != 0, &bytes, offset, length)
+}
+
+/// Puts the bytes into the file, all or nothing.
+fn store(fd: RawFd, append: bool, bytes: &[u8], offset: i64, length: usize) -> Result<()> {
+    let start = offset as u64;
+    let end = start + length as u64;
+    let before = map::file_size(fd)?;
+    let overlap = before.saturating_sub(start).min(bytes.len() as u64);
+    let mut saved = vec![0; overlap as usize];
+    let have = map::read_at(fd, &mut saved, offset)?;
+    saved.truncate(have);
+    let written = grow(fd, before, end).and_then(|()| {
+        if append {
+            return map::write_mapped(fd, bytes, offset);
+        }
+        // The header last: until then no reader takes it for a topology.
+        let (header, rest) = bytes.split_at(core::mem::size_of::<super::layout::Header>());
+        map::write_at(fd, rest, offset + header.len() as i64)?;
+        map::write_at(fd, header, offset)
+    });
+    if written.is_err() {
+        if append {
+            // The mapping was the last step: nothing was written.
+        } else if !saved.is_empty() {
+            let _ = map::write_at(fd, &saved, offset);
+        }
+        if before < end {
+            let _ = map::resize(fd, before);
+        }
+        return written;
+    }
+    let tail = start + bytes.len() as u64;
+    if before > tail {
+        map::punch(fd, tail, before.min(end));
+    }
+    Ok(())
+}
+
+fn grow(fd: RawFd, before: u64, end: u64) -> Result<()> {
+    if before < end {
+        map::resize(fd, end)?;
+    }
+    Ok(())
+}
