@@ -170,9 +170,9 @@ static int xpmem_for_each_table(struct xpmem_window *w, pte_fn_t fn)
 }
 
 /*
- * May the whole PMD around the touched address be one entry? The answer
- * depends only on the owner's page tables and on the VMA, so that all threads
- * that insert from the same sequence agree.
+ * May the whole PMD around the touched address be one entry? While the
+ * sequence stands, the answer depends only on the owner's page tables and on
+ * the VMA, so that all threads that insert from it agree.
  */
 static bool xpmem_window_huge(const struct xpmem_window *w)
 {
@@ -183,6 +183,12 @@ static bool xpmem_window_huge(const struct xpmem_window *w)
 	if (!XPMEM_HAVE_PMD)
 		return false;
 	if (hmm_pfn_to_map_order(w->pfns[w->index]) < PMD_SHIFT - PAGE_SHIFT)
+		return false;
+	/*
+	 * Not the huge zero page, which alone belongs to nothing: zapping it
+	 * takes back a page table that only its usual mapping deposits (7.2).
+	 */
+	if (!READ_ONCE(page_folio(pfn_to_page(xpmem_pfn(w->pfns[w->index])))->mapping))
 		return false;
 	if ((w->vmf->address ^ source) & ~PMD_MASK & PAGE_MASK)
 		return false;

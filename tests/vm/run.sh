@@ -24,14 +24,17 @@ else
 	kernel=$root/boot/vmlinuz-$release
 	[ -e "$kernel" ] || kernel=$root/usr/lib/modules/$release/vmlinuz
 	n=0
-	while read -r _ ko; do
+	# Swap for the guest: zram, with whatever it compresses by.
+	while read -r ko; do
 		case $ko in
 		*.xz) xz -dc "$root/${ko#"$root"}" ;;
 		*.zst) zstd -dcq "$root/${ko#"$root"}" ;;
 		*) cat "$root/${ko#"$root"}" ;;
 		esac >"$initrd/modules/$(printf %02d $n)-$(basename "$ko" | sed 's/\.ko.*//').ko"
 		n=$((n + 1))
-	done < <(modprobe -d "$root" -S "$release" --show-depends zram 2>/dev/null | grep ^insmod)
+	done < <(for m in lzo-rle lz4 zram; do
+		modprobe -d "$root" -S "$release" --show-depends $m 2>/dev/null || true
+	done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
 fi
 module=${VM_MODULE:-}
 [ -n "$module" ] || module=$("$vm_top/tests/vm/build.sh" "$suite")
