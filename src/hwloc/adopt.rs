@@ -94,9 +94,8 @@ pub unsafe fn adopt(
         drop(fresh);
         let mut adopted = null_mut();
         // SAFETY: the caller's arguments for the function they are for.
-        let rc = unsafe {
-            (library.stock_adopt)(&mut adopted, fd, fileoffset, addr, length, flags)
-        };
+        let rc =
+            unsafe { (library.stock_adopt)(&mut adopted, fd, fileoffset, addr, length, flags) };
         return if rc == 0 {
             Ok(adopted)
         } else {
@@ -467,7 +466,11 @@ fn distances(
     for (i, d) in list.iter_mut().enumerate() {
         let i = i as u64;
         d.prev = if i == 0 { 0 } else { first + (i - 1) * size };
-        d.next = if i + 1 == count { 0 } else { first + (i + 1) * size };
+        d.next = if i + 1 == count {
+            0
+        } else {
+            first + (i + 1) * size
+        };
     }
     if count != 0 {
         t.first_dist = side.put(&list);

@@ -157,9 +157,9 @@ pub fn note(addr: usize, length: usize) -> Result<()> {
 
 /// Whether exactly this range is reserved.
 pub fn is_reserved(addr: usize, length: usize) -> bool {
-    RESERVED.iter().any(|s| {
-        s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Relaxed) == length
-    })
+    RESERVED
+        .iter()
+        .any(|s| s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Relaxed) == length)
 }
 
 /// Ends a reservation without unmapping: the caller owns the range now.

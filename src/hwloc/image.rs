@@ -125,7 +125,9 @@ impl<'a> Image<'a> {
             work.set(work.get().checked_sub(size as u64)?);
         }
         // SAFETY: as in `get`, for `count` values.
-        Some(unsafe { core::slice::from_raw_parts(self.data.wrapping_add(offset).cast::<T>(), count) })
+        Some(unsafe {
+            core::slice::from_raw_parts(self.data.wrapping_add(offset).cast::<T>(), count)
+        })
     }
 
     /// The bytes of a C string without its NUL.

@@ -83,8 +83,22 @@ macro_rules! plain {
         unsafe impl Plain for $t {}
     )* };
 }
-plain!(u8, u32, i32, u64, [u64; 2], [i32; 2], [u32; 2],
-     Header, Topology, SpecialLevel, Obj, Attr, Info, PageType);
+plain!(
+    u8,
+    u32,
+    i32,
+    u64,
+    [u64; 2],
+    [i32; 2],
+    [u32; 2],
+    Header,
+    Topology,
+    SpecialLevel,
+    Obj,
+    Attr,
+    Info,
+    PageType
+);
 plain!(Bitmap, Distances, Memattr, Target, Initiator, Cpukind);
 
 /// The first bytes of a shared-memory topology.

@@ -20,8 +20,7 @@ type GetLength = unsafe extern "C" fn(RawTopology, *mut usize, c_ulong) -> c_int
 type Write = unsafe extern "C" fn(RawTopology, c_int, u64, *mut c_void, usize, c_ulong) -> c_int;
 type Adopt =
     unsafe extern "C" fn(*mut RawTopology, c_int, u64, *mut c_void, usize, c_ulong) -> c_int;
-type Snprintf =
-    unsafe extern "C" fn(*mut c_char, usize, *const Obj, *const c_char, c_int) -> c_int;
+type Snprintf = unsafe extern "C" fn(*mut c_char, usize, *const Obj, *const c_char, c_int) -> c_int;
 
 /// The functions used, resolved in one library.
 pub struct Library {
@@ -95,7 +94,9 @@ fn object(address: Option<usize>) -> Option<Object> {
             Vec::new()
         } else {
             // SAFETY: a C string of the dynamic linker.
-            unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes().to_vec()
+            unsafe { CStr::from_ptr(info.dlpi_name) }
+                .to_bytes()
+                .to_vec()
         };
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or(&[]);
         let hit = match search.address {

@@ -209,9 +209,7 @@ pub fn ask(library: &Library, thissystem: bool) -> Option<Native> {
         }
         let mut adopted: RawTopology = null_mut();
         // SAFETY: a file as stock's own write makes it.
-        let rc = unsafe {
-            (library.stock_adopt)(&mut adopted, fd.as_raw_fd(), 0, addr, LENGTH, 0)
-        };
+        let rc = unsafe { (library.stock_adopt)(&mut adopted, fd.as_raw_fd(), 0, addr, LENGTH, 0) };
         if rc == 0 {
             let native = take(library, adopted);
             // SAFETY: adopted above, used nowhere else.

@@ -204,8 +204,7 @@ impl Moving<'_, '_> {
             self.pointers(array, count)?;
         }
         for (i, special) in t.slevels.iter().enumerate() {
-            let slot = at
-                + (offset_of!(Topology, slevels) + i * size_of::<SpecialLevel>()) as u64;
+            let slot = at + (offset_of!(Topology, slevels) + i * size_of::<SpecialLevel>()) as u64;
             self.pointer(slot + offset_of!(SpecialLevel, first) as u64)?;
             self.pointer(slot + offset_of!(SpecialLevel, last) as u64)?;
             let array = self.pointer(slot + offset_of!(SpecialLevel, objs) as u64)?;

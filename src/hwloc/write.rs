@@ -155,8 +155,8 @@ pub unsafe fn write(
     // SAFETY: only the topology's own pointers are followed.
     let image = unsafe { Image::process() };
     let support = library.support_bytes();
-    let bytes = encode::encode(&image, &t, support, addr as u64, length)
-        .map_err(|_| Error::Invalid)?;
+    let bytes =
+        encode::encode(&image, &t, support, addr as u64, length).map_err(|_| Error::Invalid)?;
     if bytes.len() > length {
         return Err(Error::Invalid);
     }

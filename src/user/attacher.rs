@@ -149,6 +149,11 @@ const SIGBUS_NS: u64 = 500_000;
 /// that is there cannot fail a system call.
 const EAGER: usize = 256 * 1024;
 
+/// A page of the memfd may be one that its owner is still filling. So a page is
+/// only ever mapped here after the owner has said that it is ready: until then
+/// a touch is reported whether the file has the page or not.
+const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
+
 const WAIT: Option<Sys<u64>> = None;
 
 impl Service {
@@ -294,7 +299,7 @@ impl Service {
             Ok(addr) => addr,
             Err(errno) => return Some(Err(errno)),
         };
-        if len <= EAGER && !all_resident(addr, len) {
+        if len <= EAGER {
             let mut m = Message::new(Verb::Share);
             (m.id, m.flags) = (permit.segid, WHOLE);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
@@ -343,7 +348,7 @@ impl Service {
         // by the file, and not by its owner.
         let addr = mem::map(vaddr, len, libc::PROT_NONE, flags, memfd, source)?;
         let write = if permit.writable { libc::PROT_WRITE } else { 0 };
-        let ready = uffd::register(self.faults, addr, len, uffd::MODE_MISSING)
+        let ready = uffd::register(self.faults, addr, len, GATED)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
@@ -491,16 +496,27 @@ impl Service {
             return self.answer_sigbus(page);
         }
         count(&COUNTERS.faults_served);
-        let (mut lo, mut hi) = (page, page + PAGE);
-        if let Some(p) = self.attachments.at(page) {
-            let last = p.source + (p.end - p.start);
-            let (first, end) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
-            if first < end && page_down(first) == first && page_down(end) == end {
-                lo = lo.min(p.start + (first - p.source));
-                hi = hi.max(p.start + (end - p.source));
-            }
+        self.publish(page, m.lo as usize, m.hi as usize);
+        let _ = uffd::wake(self.faults, page, PAGE);
+    }
+
+    /// The owner has `[first, last)` ready: maps what of it is within the piece
+    /// that holds `addr`, and lets those go on who wait for it.
+    pub fn publish(&mut self, addr: usize, first: usize, last: usize) {
+        let Some(p) = self.attachments.at(addr) else {
+            return;
+        };
+        let memfd = self.connections[self.permits[p.permit].connection].memfd;
+        let end = page_down(last).min(p.source + (p.end - p.start));
+        let first = page_up(first.min(TOP)).max(p.source);
+        let mut at = first;
+        while let Some((lo, hi)) = mem::next_data(memfd, at, end) {
+            uffd::map_present(self.faults, p.start + (lo - p.source), hi - lo);
+            at = hi;
         }
-        let _ = uffd::wake(self.faults, lo, hi - lo);
+        if first < end {
+            let _ = uffd::wake(self.faults, p.start + (first - p.source), end - first);
+        }
     }
 
     /// The thread that touched `page` gets SIGBUS.
@@ -579,11 +595,4 @@ impl Service {
             self.resume();
         }
     }
-}
-
-/// Whether every page of a small range is there.
-fn all_resident(addr: usize, len: usize) -> bool {
-    let mut seen = [0u8; EAGER / PAGE];
-    let seen = &mut seen[..len / PAGE];
-    mem::resident(addr, seen).is_ok() && seen.iter().all(|b| b & 1 == 1)
 }

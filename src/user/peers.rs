@@ -231,6 +231,9 @@ impl Service {
                 _ => Err(libc::ENOENT),
             }
         } else if w.op == Op::Attach as u32 {
+            if m.status == Status::Done {
+                self.publish(w.value as usize, m.lo as usize, m.hi as usize);
+            }
             Ok(w.value)
         } else {
             // A question about somebody else's id.

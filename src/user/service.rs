@@ -189,13 +189,14 @@ impl Service {
         let has = uffd::features();
         let wanted = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
         let on_events = wanted | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
-        if has & on_events != on_events || has & uffd::FEATURE_MISSING_SHMEM == 0 {
+        let gated = uffd::FEATURE_MISSING_SHMEM | uffd::FEATURE_MINOR_SHMEM;
+        if has & on_events != on_events || has & gated != gated {
             debug_log!("userfaultfd lacks features: has {has:#x}");
             return Err(libc::ENOSYS);
         }
         self.events = uffd::open(on_events, false)?;
         let poison = has & uffd::FEATURE_POISON;
-        let on_faults = wanted | uffd::FEATURE_MISSING_SHMEM | poison;
+        let on_faults = wanted | gated | poison;
         self.abilities.poison = poison != 0;
         self.abilities.kernel_mode = true;
         self.faults = match uffd::open(on_faults, true) {

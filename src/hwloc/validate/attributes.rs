@@ -63,7 +63,9 @@ impl Context<'_, '_> {
             })?;
             ensure(d.prev == prev, "distances: wrong links", at)?;
             let n = d.nbobjs as usize;
-            let square = n.checked_mul(n).and_then(|nn| image.slice::<u64>(d.values, nn));
+            let square = n
+                .checked_mul(n)
+                .and_then(|nn| image.slice::<u64>(d.values, nn));
             ensure(n >= 1 && square.is_some(), "distances: values outside", at)?;
             let named = d.name == 0 || image.string(d.name).is_some();
             ensure(named, "distances: name does not end", at)?;
@@ -115,7 +117,11 @@ impl Context<'_, '_> {
             what: "memattrs: array outside",
             at,
         })?;
-        ensure(list.len() >= 2, "memattrs: capacity or locality missing", at)?;
+        ensure(
+            list.len() >= 2,
+            "memattrs: capacity or locality missing",
+            at,
+        )?;
         let mut resolved = true;
         for (id, attr) in list.iter().enumerate() {
             let named = image.string(attr.name).is_some();

@@ -34,7 +34,9 @@ fn level<'a>(image: &Image<'a>, array: Addr, count: u32) -> Checked<Level<'a>> {
         group: (0, 0),
     };
     if let Some(first) = objs.first() {
-        let obj: Obj = image.get(*first).ok_or(bad("level: object outside", *first))?;
+        let obj: Obj = image
+            .get(*first)
+            .ok_or(bad("level: object outside", *first))?;
         found.kind = obj.kind;
         if obj.kind == ty::GROUP {
             let attr: Attr = image
@@ -93,11 +95,7 @@ impl<'a> Levels<'a> {
         }
         let fits = total <= image.len() / size_of::<Obj>();
         ensure(fits, "topology: more objects than bytes", at)?;
-        ensure(
-            !special[0].objs.is_empty(),
-            "topology: no memory node",
-            at,
-        )?;
+        ensure(!special[0].objs.is_empty(), "topology: no memory node", at)?;
         let found = Levels {
             normal,
             special,

@@ -104,7 +104,11 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         && root.obj.sibling_rank == 0
         && root.obj.next_sibling == 0
         && root.obj.prev_sibling == 0;
-    ensure(alone, "object: the root has a parent or siblings", root.addr)?;
+    ensure(
+        alone,
+        "object: the root has a parent or siblings",
+        root.addr,
+    )?;
     walk.root_sets(&root)?;
     walk.visit(&root, 0)?;
     ensure(
@@ -112,11 +116,7 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         "level: holds objects that are not in the tree",
         root.addr,
     )?;
-    ensure(
-        walk.seen.distinct(),
-        "object: index used twice",
-        root.addr,
-    )
+    ensure(walk.seen.distinct(), "object: index used twice", root.addr)
 }
 
 impl<'a> Walk<'a, '_> {
@@ -358,28 +358,26 @@ impl<'a> Walk<'a, '_> {
             Class::Misc => (p.misc_arity, p.misc_first_child),
         };
         if arity == 0 {
-            let none = first == 0
-                && (class != Class::Normal || (p.children == 0 && p.last_child == 0));
+            let none =
+                first == 0 && (class != Class::Normal || (p.children == 0 && p.last_child == 0));
             return ensure(none, "object: children although there are none", at);
         }
         let may = match class {
             Class::Normal => is_normal(p.kind) && p.kind != ty::PU,
-            Class::Memory => {
-                (is_normal(p.kind) && p.kind != ty::PU) || p.kind == ty::MEMCACHE
-            }
+            Class::Memory => (is_normal(p.kind) && p.kind != ty::PU) || p.kind == ty::MEMCACHE,
             Class::Io => is_normal(p.kind) || is_io(p.kind),
             Class::Misc => true,
         };
         ensure(may, "object: children that its type cannot have", at)?;
         let array = match class {
             Class::Normal => {
-                let array = self
-                    .image
-                    .slice::<Addr>(p.children, arity as usize)
-                    .ok_or(Corrupt {
-                        what: "object: array of children outside",
-                        at,
-                    })?;
+                let array =
+                    self.image
+                        .slice::<Addr>(p.children, arity as usize)
+                        .ok_or(Corrupt {
+                            what: "object: array of children outside",
+                            at,
+                        })?;
                 let last = array.last() == Some(&p.last_child);
                 ensure(last, "object: wrong last child", at)?;
                 Some(array)
@@ -478,7 +476,11 @@ impl<'a> Walk<'a, '_> {
         match obj.kind {
             ty::L1CACHE..=ty::L3ICACHE => {
                 let instruction = obj.kind >= ty::L1ICACHE;
-                let first = if instruction { ty::L1ICACHE } else { ty::L1CACHE };
+                let first = if instruction {
+                    ty::L1ICACHE
+                } else {
+                    ty::L1CACHE
+                };
                 let right = attr.cache_depth().wrapping_sub(1) == obj.kind - first
                     && if instruction {
                         attr.cache_type() == 2
@@ -487,10 +489,16 @@ impl<'a> Walk<'a, '_> {
                     };
                 ensure(right, "object: cache of another type", at)
             }
-            ty::GROUP => ensure(attr.group_depth() != u32::MAX, "object: bad group depth", at),
+            ty::GROUP => ensure(
+                attr.group_depth() != u32::MAX,
+                "object: bad group depth",
+                at,
+            ),
             ty::NUMANODE => {
                 let n = attr.page_types_len() as usize;
-                let pages = self.image.slice::<u64>(attr.page_types(), n.saturating_mul(2));
+                let pages = self
+                    .image
+                    .slice::<u64>(attr.page_types(), n.saturating_mul(2));
                 // hwloc's copy frees the address of an empty array.
                 let inside = pages.is_some() && (n != 0 || attr.page_types() == 0);
                 ensure(inside, "object: page types outside", at)?;

@@ -37,18 +37,6 @@ pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
     sys!(libc::SYS_madvise, addr, len, advice).map(drop)
 }
 
-/// Which pages of `[addr, addr + 4096 * seen.len())` are resident: bit 0 of
-/// each byte. ENOMEM where something in the range is not mapped.
-pub fn resident(addr: usize, seen: &mut [u8]) -> Sys<()> {
-    sys!(
-        libc::SYS_mincore,
-        addr,
-        seen.len() * super::PAGE,
-        seen.as_mut_ptr()
-    )
-    .map(drop)
-}
-
 /// memfd_create(2), closed on exec, open for sealing.
 pub fn memfd(name: &CStr) -> Sys<c_int> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;

@@ -11,6 +11,7 @@ pub const FEATURE_EVENT_REMAP: u64 = 1 << 2;
 pub const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
 pub const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
 pub const FEATURE_EVENT_UNMAP: u64 = 1 << 6;
+pub const FEATURE_MINOR_SHMEM: u64 = 1 << 10;
 pub const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
 pub const FEATURE_POISON: u64 = 1 << 14;
 pub const FEATURE_WP_ASYNC: u64 = 1 << 15;
@@ -18,6 +19,7 @@ pub const FEATURE_MOVE: u64 = 1 << 16;
 
 pub const MODE_MISSING: u64 = 1;
 pub const MODE_WP: u64 = 2;
+pub const MODE_MINOR: u64 = 4;
 
 pub const EVENT_PAGEFAULT: u8 = 0x12;
 pub const EVENT_REMAP: u8 = 0x14;
@@ -95,6 +97,24 @@ pub fn wake(fd: c_int, start: usize, len: usize) -> Sys<()> {
 /// Write-protects a range, so that writes to it can be told afterwards.
 pub fn write_protect(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 1])
+}
+
+/// Maps those pages of a range that the file has and that are not mapped yet.
+pub fn map_present(fd: c_int, start: usize, len: usize) {
+    let (mut at, end) = (start, start + len);
+    while at < end {
+        let mut arg = [at as u64, (end - at) as u64, 0, 0];
+        let done = ioctl(fd, iowr(0x07, 32), &mut arg);
+        let mapped = (arg[3] as i64).max(0) as usize;
+        at += match done {
+            Ok(()) => return,
+            Err(libc::EAGAIN) if mapped > 0 => mapped,
+            // There already, or not in the file: on with the next.
+            Err(libc::EEXIST | libc::EFAULT) => super::PAGE,
+            Err(libc::EAGAIN) => 0,
+            Err(_) => return,
+        };
+    }
 }
 
 /// Makes the next touch of a range a SIGBUS, and wakes who waits for it.
