@@ -37,13 +37,13 @@ const SOON: u64 = 2_000_000_000;
 
 extern "C" fn prepare() {
     if let Some(shared) = shared::existing().filter(|s| s.is_running()) {
-        let _ = shared.call(Op::ForkBegin, [task::gettid() as u64, 0, 0, 0]);
+        let _ = shared.call(Op::ForkBegin, [task::gettid() as u64, 0, 0, 0, 0]);
     }
 }
 
 extern "C" fn parent() {
     if let Some(shared) = shared::existing().filter(|s| s.is_running()) {
-        let _ = shared.call(Op::ForkEnd, [0; 4]);
+        let _ = shared.call(Op::ForkEnd, [0; 5]);
     }
 }
 

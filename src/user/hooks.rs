@@ -69,7 +69,11 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
         }),
         // It may fail, and then nothing must have changed.
         libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => demote(a, b),
-        libc::SYS_mremap => demote(a, b),
+        libc::SYS_mremap => Some(Change {
+            op: Op::Remap,
+            start: a,
+            len: b,
+        }),
         libc::SYS_mprotect => demote(a, b),
         libc::SYS_madvise => match c as i32 {
             libc::MADV_DONTNEED | libc::MADV_FREE if a % super::sys::PAGE == 0 => Some(Change {
@@ -90,9 +94,9 @@ fn target(number: usize, args: [usize; 6]) -> Option<(usize, usize)> {
     (number as libc::c_long == libc::SYS_mremap && fixed).then_some((args[4], args[2]))
 }
 
-fn before(number: usize, args: [usize; 6]) -> (usize, bool) {
+fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let Some(shared) = shared::existing().filter(|s| s.is_running()) else {
-        return (0, false);
+        return (0, None);
     };
     let change = if number as libc::c_long == libc::SYS_brk {
         shrink(shared, args[0])
@@ -100,41 +104,52 @@ fn before(number: usize, args: [usize; 6]) -> (usize, bool) {
         change(number, args)
     };
     let Some(Change { op, start, len }) = change else {
-        return (0, false);
+        return (0, None);
     };
     let end = start.saturating_add(len);
     let mut span = (start, end);
-    let second = target(number, args);
-    if let Some((to, len)) = second {
+    if let Some((to, len)) = target(number, args) {
         // One guard over both: too much is only too careful.
         span = (start.min(to), end.max(to.saturating_add(len)));
     }
     let guard = shared.guard(span.0, span.1);
-    let mut done = false;
-    if shared.promoted.overlaps(start, end) {
-        done = ask(shared, op, [start as u64, end as u64, args[2] as u64, 0]);
+    let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
+    // What was promoted once may be in pieces still.
+    let concerned = if op == Op::Remap {
+        COUNTERS.promotions.load(Ordering::Relaxed) > 0
+    } else {
+        shared.promoted.overlaps(start, end)
+    };
+    if !concerned {
+        return (word, None);
     }
-    if let Some((to, len)) = second {
-        let end = to.saturating_add(len);
-        if shared.promoted.overlaps(to, end) {
-            ask(shared, Op::Demote, [to as u64, end as u64, 0, 0]);
+    let answer = match op {
+        Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
+            Ok(super::remap::NOT_NEEDED) | Err(libc::EAGAIN) => None,
+            Ok(addr) => Some(addr as isize),
+            Err(errno) => Some(-errno as isize),
+        },
+        Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+            Ok(1) => Some(0),
+            _ => None,
+        },
+        _ => {
+            let _ = ask(shared, op, [start as u64, end as u64, 0, 0, 0]);
+            None
         }
-    }
-    (
-        guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance()),
-        done,
-    )
+    };
+    (word, answer)
 }
 
-/// Asks the service; whether it has done the whole call.
-fn ask(shared: &Shared, op: Op, args: [u64; 4]) -> bool {
+/// Asks the service, again while it cannot do it yet.
+fn ask(shared: &Shared, op: Op, args: [u64; 5]) -> super::sys::Sys<u64> {
     for _ in 0..200 {
         match shared.call(op, args) {
             Err(libc::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),
-            answer => return op == Op::Discard && answer == Ok(1),
+            answer => return answer,
         }
     }
-    false
+    Err(libc::EAGAIN)
 }
 
 /// What a brk would take away.

@@ -14,6 +14,7 @@
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
+//! | [`remap`]       | mremap of what promotion has cut in pieces                    |
 //! | [`hooks`]       | memory calls of libc are met before they happen               |
 //! | [`fork`]        | a child gets private copies                                  |
 //! | [`stop`]        | all threads of the program stand still                       |
@@ -33,6 +34,7 @@ pub mod owner;
 pub mod peers;
 pub mod promote;
 pub mod ranges;
+pub mod remap;
 pub mod rendezvous;
 pub mod revoke;
 pub mod service;
@@ -76,6 +78,8 @@ fn revocation_is_off() -> bool {
 }
 
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {
+    let [a, b, c, d] = args;
+    let args = [a, b, c, d, 0];
     start::running()
         .and_then(|shared| shared.call(op, args))
         .map_err(Error::from_errno)

@@ -6,7 +6,7 @@ use super::peers::{Side, CONNECTIONS};
 use super::promote::Refusal;
 use super::service::Service;
 use super::shared::Shared;
-use super::sys::{page_down, Sys, TOP};
+use super::sys::{mem, page_down, Sys, TOP};
 use super::wire::{Message, Status, Verb, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -253,7 +253,13 @@ impl Service {
                 Ok(Some(mapping)) if mapping.start < hi => {
                     at = at.max(mapping.start);
                     match self.share_chunk(shared, at, lo, hi, CHUNK_MAX) {
-                        Ok((_, end)) => at = end.max(at + super::sys::PAGE),
+                        Ok((from, end)) => {
+                            // Pages that the owner never touched are wanted too.
+                            if let Err(errno) = mem::populate(self.memfd, from, end - from) {
+                                return Err(Refusal::Os(errno));
+                            }
+                            at = end.max(at + super::sys::PAGE);
+                        }
                         Err(Refusal::Later) => return Err(Refusal::Later),
                         Err(_) => at = mapping.end,
                     }

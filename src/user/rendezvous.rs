@@ -101,9 +101,11 @@ pub fn belongs_to_another_user(token: u64) -> bool {
     let Ok(entries) = base().read_dir() else {
         return false;
     };
+    let own = format!("xpmem-{}", task::geteuid());
     entries
         .flatten()
         .filter(|e| e.file_name().as_bytes().starts_with(b"xpmem-"))
+        .filter(|e| e.file_name().as_bytes() != own.as_bytes())
         .any(|e| {
             e.path()
                 .join(name)

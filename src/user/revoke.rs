@@ -374,7 +374,8 @@ impl Service {
         done
     }
 
-    fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
+    /// As [`Self::demote_stopped`], with all threads standing already.
+    pub fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {
             let mut lo = r.start;

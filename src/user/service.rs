@@ -14,6 +14,7 @@ use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
+use super::remap::Remap;
 use super::shared::{status, Op, Shared, SLOTS};
 use super::stop::{Traced, THREADS};
 use super::sys::maps::Space;
@@ -29,8 +30,6 @@ pub struct Abilities {
     pub precopy: bool,
     /// Touching a hole can be answered with SIGBUS by userfaultfd.
     pub poison: bool,
-    /// Faults inside system calls are served too.
-    pub kernel_mode: bool,
 }
 
 /// A change of promoted memory that is put right while all threads stand.
@@ -175,11 +174,10 @@ impl Service {
         net::watch(self.epoll, self.events, token::EVENTS)?;
         net::watch(self.epoll, self.faults, token::FAULTS)?;
         debug_log!(
-            "service of {}: precopy {}, poison {}, kernel-mode faults {}, map queries {}",
+            "service of {}: precopy {}, poison {}, map queries {}",
             self.tgid,
             self.abilities.precopy,
             self.abilities.poison,
-            self.abilities.kernel_mode,
             self.space.has_query()
         );
         Ok(())
@@ -194,23 +192,19 @@ impl Service {
             debug_log!("userfaultfd lacks features: has {has:#x}");
             return Err(libc::ENOSYS);
         }
-        self.events = uffd::open(on_events, false)?;
+        self.events = uffd::open(on_events)?;
         let poison = has & uffd::FEATURE_POISON;
         let on_faults = wanted | gated | poison;
         self.abilities.poison = poison != 0;
-        self.abilities.kernel_mode = true;
-        self.faults = match uffd::open(on_faults, true) {
-            Ok(fd) => fd,
-            Err(_) => {
-                self.abilities.kernel_mode = false;
-                uffd::open(on_faults, false)?
-            }
-        };
+        // A fault inside a system call could be served too, with a privilege. But
+        // a thread in such a fault cannot be stopped before it is answered, and
+        // two processes that need each other's pages would wait for each other.
+        self.faults = uffd::open(on_faults)?;
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
         self.precopy = -1;
         if self.abilities.precopy {
             let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
-            match uffd::open(on_precopy, false) {
+            match uffd::open(on_precopy) {
                 Ok(fd) => self.precopy = fd,
                 Err(_) => self.abilities.precopy = false,
             }
@@ -303,8 +297,8 @@ impl Service {
         true
     }
 
-    fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 4]) {
-        let [a, b, c, d] = args;
+    fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {
+        let [a, b, c, d, e] = args;
         let (start, end) = (a as usize, b as usize);
         let answer = match op {
             Some(Op::Make) => self.make(start, end, c as u32),
@@ -333,6 +327,13 @@ impl Service {
             }
             Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
             Some(Op::Discard) => self.discard_all(start, end, c as c_int),
+            Some(Op::Remap) => self.remap(Remap {
+                old: start,
+                old_len: end,
+                new_len: c as usize,
+                flags: d as c_int,
+                target: e as usize,
+            }),
             Some(Op::ForkBegin) => {
                 self.fork_begin(shared, a as i32);
                 Ok(0)

@@ -44,6 +44,8 @@ pub enum Op {
     Demote,
     /// start, end, advice: the content is to be dropped -> 1 if that is all done
     Discard,
+    /// the arguments of mremap -> address, or [`super::remap::NOT_NEEDED`]
+    Remap,
     /// tid: about to fork
     ForkBegin,
     /// the fork is over, in the parent
@@ -52,7 +54,7 @@ pub enum Op {
 
 impl Op {
     fn from_number(n: u32) -> Option<Self> {
-        const ALL: [Op; 11] = [
+        const ALL: [Op; 12] = [
             Op::Make,
             Op::Remove,
             Op::Get,
@@ -62,6 +64,7 @@ impl Op {
             Op::Retire,
             Op::Demote,
             Op::Discard,
+            Op::Remap,
             Op::ForkBegin,
             Op::ForkEnd,
         ];
@@ -79,7 +82,7 @@ const DONE: u32 = 4;
 pub struct Slot {
     state: AtomicU32,
     op: AtomicU32,
-    args: [AtomicU64; 4],
+    args: [AtomicU64; 5],
     /// A value, or a negated errno.
     answer: AtomicI64,
 }
@@ -135,7 +138,7 @@ impl Shared {
     }
 
     /// Hands a command to the service and waits for its answer.
-    pub fn call(&self, op: Op, args: [u64; 4]) -> Sys<u64> {
+    pub fn call(&self, op: Op, args: [u64; 5]) -> Sys<u64> {
         let slot = self.claim();
         slot.op.store(op as u32, Ordering::Relaxed);
         for (to, from) in slot.args.iter().zip(args) {
@@ -187,7 +190,7 @@ impl Shared {
     }
 
     /// The next command that nobody has taken yet. For the service task.
-    pub fn take(&self, from: usize) -> Option<(usize, Option<Op>, [u64; 4])> {
+    pub fn take(&self, from: usize) -> Option<(usize, Option<Op>, [u64; 5])> {
         for (i, slot) in self.slots.iter().enumerate().skip(from) {
             if slot.state.load(Ordering::Acquire) == READY {
                 slot.state.store(BUSY, Ordering::Relaxed);

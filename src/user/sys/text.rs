@@ -17,9 +17,9 @@ pub use x86_64::{find, Site, Thunks};
 
 /// What is called around a hooked system call, in the program's own threads.
 pub struct Hook {
-    /// Number and arguments; answers a word for `after` and whether the call
-    /// has been taken care of (its answer is then 0).
-    pub before: fn(usize, [usize; 6]) -> (usize, bool),
+    /// Number and arguments; answers a word for `after`, and what the system
+    /// call answers where it has been taken care of.
+    pub before: fn(usize, [usize; 6]) -> (usize, Option<isize>),
     /// The word that `before` answered, unless it was 0.
     pub after: fn(usize),
 }
@@ -50,22 +50,26 @@ mod x86_64 {
     #[repr(C)]
     struct Verdict {
         word: usize,
+        /// Whether an answer has been put in the place of the system call's.
         done: usize,
     }
 
-    /// Called by [`common`] with the site and the saved registers r9, r8, r10,
-    /// rdx, rsi, rdi.
-    extern "C" fn before(site: usize, registers: *const [usize; 6]) -> Verdict {
+    /// Called by [`common`] with the site, room for an answer and, behind that,
+    /// the saved registers r9, r8, r10, rdx, rsi, rdi.
+    extern "C" fn before(site: usize, frame: *mut [usize; 7]) -> Verdict {
         // SAFETY: set once, before the first jump is written, to a static.
         let hook = unsafe { HOOK.load(Ordering::Acquire).as_ref() };
-        // SAFETY: points to the six words that `common` has just pushed.
-        let [f, e, d, c, b, a] = unsafe { *registers };
+        // SAFETY: points to the seven words that `common` has just pushed.
+        let [room, f, e, d, c, b, a] = unsafe { &mut *frame };
         match hook {
             Some(hook) => {
-                let (word, done) = (hook.before)(site & 0xffff, [a, b, c, d, e, f]);
+                let (word, answer) = (hook.before)(site & 0xffff, [*a, *b, *c, *d, *e, *f]);
+                if let Some(answer) = answer {
+                    *room = answer as usize;
+                }
                 Verdict {
                     word,
-                    done: done.into(),
+                    done: answer.is_some().into(),
                 }
             }
             None => Verdict { word: 0, done: 0 },
@@ -95,6 +99,7 @@ mod x86_64 {
         "push r10",
         "push r8",
         "push r9",
+        "push 0",
         "mov rdi, [rbp + 8]",
         "mov rsi, rsp",
         "and rsp, -16",
@@ -107,7 +112,7 @@ mod x86_64 {
         "mov rdx, [rbp - 32]",
         "mov rsi, [rbp - 24]",
         "mov rdi, [rbp - 16]",
-        "xor eax, eax",
+        "mov rax, [rbp - 64]",
         "test rcx, rcx",
         "jnz 2f",
         "movzx eax, word ptr [rbp + 8]",

@@ -48,10 +48,10 @@ pub struct Event {
 }
 const _: () = assert!(core::mem::size_of::<Event>() == 32);
 
-/// Opens a userfaultfd with `features`. `kernel_mode` asks for one that also
-/// serves faults taken inside system calls, which needs a privilege.
-pub fn open(features: u64, kernel_mode: bool) -> Sys<c_int> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | if kernel_mode { 0 } else { USER_MODE_ONLY };
+/// Opens a userfaultfd with `features`, for faults taken in user mode: that
+/// needs no privilege.
+pub fn open(features: u64) -> Sys<c_int> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
     let fd = sys!(libc::SYS_userfaultfd, flags)? as c_int;
     let mut api = [API, features, 0];
     match ioctl(fd, iowr(0x3F, 24), &mut api) {
