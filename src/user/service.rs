@@ -8,13 +8,14 @@
 //! fault would come back to itself), and it unregisters a range before it
 //! unmaps it (the event would come back to itself).
 
-use super::attacher::{Attachments, Permit, Poisoned};
+use super::attacher::{Attachments, Permit};
 use super::fork::ForkPhase;
 use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
 use super::shared::{status, Op, Shared, SLOTS};
+use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Traced, THREADS};
 use super::sys::maps::Space;
 use super::sys::{mem, net, task, uffd, Sys, TOP};
@@ -88,6 +89,7 @@ pub struct Service {
     pub connections: [Connection; CONNECTIONS],
     pub attachments: Attachments,
     pub poisoned: Poisoned,
+    pub faulting: FaultingThreads,
     pub deferred: Deferred,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
@@ -196,7 +198,7 @@ impl Service {
         }
         self.events = uffd::open(on_events, false)?;
         let poison = has & uffd::FEATURE_POISON;
-        let on_faults = wanted | gated | poison;
+        let on_faults = wanted | gated | uffd::FEATURE_THREAD_ID | poison;
         self.abilities.poison = poison != 0;
         self.abilities.kernel_mode = true;
         self.faults = match uffd::open(on_faults, true) {
