@@ -445,18 +445,21 @@ impl Service {
     }
 
     fn on_fault(&mut self, page: usize, tid: i32) {
-        self.faulting.push(page, tid);
+        let Some(cookie) = self.faulting.ask(page, tid) else {
+            let _ = uffd::wake(self.faults, page, PAGE);
+            return;
+        };
         let Some(piece) = self.attachments.at(page) else {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(cookie);
         };
         let permit = self.permits[piece.permit];
         let i = permit.connection;
         if permit.dead || i >= CONNECTIONS || self.connections[i].side != Side::Attacher {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(cookie);
         }
         let mut m = Message::new(Verb::Share);
         m.id = permit.segid;
-        m.cookie = page as u64;
+        m.cookie = cookie;
         m.addr = (piece.source + (page - piece.start)) as u64;
         m.lo = piece.source as u64;
         m.hi = (piece.source + (piece.end - piece.start)) as u64;
@@ -471,10 +474,11 @@ impl Service {
     pub fn on_fault_answer(&mut self, m: &Message) {
         let page = page_down(m.cookie as usize);
         if m.status != Status::Done {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(m.cookie);
         }
         count(&COUNTERS.faults_served);
         self.publish(page, m.lo as usize, m.hi as usize);
+        self.faulting.forget(page, page + PAGE);
         let _ = uffd::wake(self.faults, page, PAGE);
     }
 
@@ -493,7 +497,9 @@ impl Service {
             at = hi;
         }
         if first < end {
-            let _ = uffd::wake(self.faults, p.start + (first - p.source), end - first);
+            let here = p.start + (first - p.source);
+            self.faulting.forget(here, here + (end - first));
+            let _ = uffd::wake(self.faults, here, end - first);
         }
     }
 

@@ -2,66 +2,92 @@
 //! The answer to a touch of what is not there: SIGBUS, and nothing after it.
 //!
 //! The kernel's means is to poison the page: whoever touches it gets SIGBUS.
-//! But the owner may map memory there a moment later, and the next touch has to
-//! reach it. So the page must not stay poisoned once the program can know that
-//! its touch has failed. The faulting thread is traced before it is woken; it
-//! stops when the signal is about to be delivered; the page is made touchable
-//! again; then the thread goes on and takes its signal.
+//! But the owner may map memory there a moment later, and who learns of that
+//! has to reach it. So nobody may run while the page is poisoned but the thread
+//! that waits for it: all threads are stopped, that one alone goes on until it
+//! stops for the signal, the page is made touchable again, and all go on.
 //!
-//! A thread that cannot be traced (a debugger has it) takes the signal by
-//! itself, and the page is made touchable a little later.
+//! And the answer must be newer than the touch. A thread that touches a page for
+//! which another already waits has asked again, and the first answer says nothing
+//! about its touch: it is not used at all, and both wait for the second.
+//!
+//! Threads that cannot be stopped (a debugger has one, or one is in a system call
+//! that waits for a page) take the signal by themselves, and the page is made
+//! touchable a little later.
 
 use super::service::Service;
-use super::stop::{Traced, THREADS};
 use super::sys::trace::{self, Waited};
-use super::sys::{maps, mem, task, uffd, PAGE};
+use super::sys::{mem, page_down, task, uffd, PAGE};
 use crate::debug_log;
 
 /// A thread that waits for a page.
 #[derive(Clone, Copy)]
-pub struct Faulting {
+struct Faulting {
     page: usize,
     tid: i32,
+    /// Number of the question that was asked for it.
+    question: u64,
 }
 
 /// Most threads whose faults are told apart at a time. One that finds no room
-/// is woken with its page, and faults again.
+/// faults again and again until there is.
 const FAULTING: usize = 1024;
 
 /// The threads whose pages have been asked for.
 pub struct FaultingThreads {
     len: usize,
+    questions: u64,
     threads: [Faulting; FAULTING],
 }
 
 impl FaultingThreads {
-    pub fn push(&mut self, page: usize, tid: i32) {
-        // A thread waits for one page at a time: what it waited for before is over.
+    /// Takes note of a fault; answers the cookie of the question to ask, `None`
+    /// where there is no room. A thread waits for one page at a time: what it
+    /// waited for before is over.
+    pub fn ask(&mut self, page: usize, tid: i32) -> Option<u64> {
         let len = self.len;
-        if let Some(known) = self.threads[..len].iter_mut().find(|f| f.tid == tid) {
-            known.page = page;
-        } else if len < FAULTING {
-            self.threads[len] = Faulting { page, tid };
-            self.len += 1;
-        }
+        let at = self.threads[..len].iter().position(|f| f.tid == tid);
+        let at = at.or((len < FAULTING).then_some(len))?;
+        self.questions += 1;
+        self.threads[at] = Faulting {
+            page,
+            tid,
+            question: self.questions,
+        };
+        self.len = len.max(at + 1);
+        Some(cookie(page, self.questions))
     }
 
-    /// Forgets the threads that wait for pages of `[lo, hi)`; answers one.
-    pub fn take(&mut self, lo: usize, hi: usize) -> Option<i32> {
-        let mut one = None;
+    /// Forgets the threads that wait for pages of `[lo, hi)`.
+    pub fn forget(&mut self, lo: usize, hi: usize) {
         let mut kept = 0;
         for i in 0..self.len {
             let f = self.threads[i];
-            if f.page >= lo && f.page < hi {
-                one = Some(f.tid);
-            } else {
+            if f.page < lo || f.page >= hi {
                 self.threads[kept] = f;
                 kept += 1;
             }
         }
         self.len = kept;
-        one
     }
+
+    /// The thread that asked last for the page of `answer`, if this is the
+    /// answer to its question.
+    fn last_asker(&self, answer: u64) -> Option<i32> {
+        let page = page_down(answer as usize);
+        self.threads[..self.len]
+            .iter()
+            .filter(|f| f.page == page)
+            .max_by_key(|f| f.question)
+            .filter(|f| cookie(page, f.question) == answer)
+            .map(|f| f.tid)
+    }
+}
+
+/// What a question carries and its answer brings back: the page, and in the bits
+/// below it which question it was.
+fn cookie(page: usize, question: u64) -> u64 {
+    page as u64 | question % PAGE as u64
 }
 
 /// Pages that were poisoned for threads that are not traced.
@@ -95,10 +121,15 @@ const SOON: u64 = 50_000_000;
 const LATE: u64 = 500_000_000;
 
 impl Service {
-    /// The threads that touched `page` get SIGBUS.
-    pub fn answer_sigbus(&mut self, page: usize) {
-        let tid = self.faulting.take(page, page + PAGE);
-        if self.abilities.poison && tid.is_some_and(|tid| self.deliver(page, tid)) {
+    /// There is nothing at the page of question `answer`: whoever waits for it
+    /// gets SIGBUS.
+    pub fn answer_sigbus(&mut self, answer: u64) {
+        let page = page_down(answer as usize);
+        let Some(tid) = self.faulting.last_asker(answer) else {
+            return;
+        };
+        self.faulting.forget(page, page + PAGE);
+        if self.abilities.poison && self.deliver(page, tid) {
             return;
         }
         let can = self.abilities.poison && self.poisoned.has_room();
@@ -110,44 +141,38 @@ impl Service {
         }
     }
 
-    /// Has thread `tid` take its SIGBUS; false if it cannot be traced. Other
-    /// threads that wait for this page are woken too, and take the signal or
-    /// fault again.
+    /// Has thread `tid` take its SIGBUS; false if the threads cannot be stopped.
+    /// Others that wait for the page fault again.
     fn deliver(&mut self, page: usize, tid: i32) -> bool {
-        if tid == self.fork_tid || trace::seize(tid, 0).is_err() {
+        if tid == self.fork_tid || self.stop().is_err() {
             return false;
         }
-        // Inside a system call there is no signal: the call fails, if it has
-        // come so far, and the thread stops on its way out.
-        let silent = self.abilities.kernel_mode && is_in_system_call(tid);
-        let poisoned = uffd::poison(self.faults, page, PAGE).is_ok();
-        if !poisoned {
-            let _ = uffd::wake(self.faults, page, PAGE);
-        }
-        if silent || !poisoned {
-            let _ = trace::interrupt(tid);
-        }
-        let came = wait_for_stop(tid);
-        if poisoned {
-            self.make_touchable(page);
-        }
-        match came {
-            Waited::Stopped { signal, .. } => {
-                let _ = trace::detach(tid, signal);
-            }
-            Waited::Gone => {}
-            Waited::Nothing | Waited::Syscall => {
-                debug_log!("thread {tid} does not come to its SIGBUS");
-                if self.traced_count < THREADS {
-                    self.traced[self.traced_count] = Traced {
-                        tid,
-                        stopped: false,
-                        signal: 0,
-                    };
-                    self.traced_count += 1;
+        let known = self.traced[..self.traced_count]
+            .iter()
+            .position(|t| t.tid == tid);
+        // One that is about to take another signal takes that, and faults again.
+        if let Some(i) = known.filter(|&i| self.traced[i].signal == 0) {
+            if uffd::poison(self.faults, page, PAGE).is_ok() {
+                let came = match trace::go_on(tid, 0) {
+                    Ok(()) => wait_for_stop(tid),
+                    Err(_) => Waited::Gone,
+                };
+                self.make_touchable(page);
+                match came {
+                    Waited::Stopped { signal, .. } => self.traced[i].signal = signal,
+                    Waited::Syscall => {}
+                    Waited::Gone => {
+                        self.traced_count -= 1;
+                        self.traced[i] = self.traced[self.traced_count];
+                    }
+                    Waited::Nothing => {
+                        debug_log!("thread {tid} does not come to its SIGBUS");
+                        self.traced[i].stopped = false;
+                    }
                 }
             }
         }
+        self.resume();
         true
     }
 
@@ -183,20 +208,6 @@ impl Service {
     }
 }
 
-/// Whether a thread that sleeps in a fault took it inside a system call.
-fn is_in_system_call(tid: i32) -> bool {
-    let mut path = [0u8; 32];
-    let path = maps::proc_path(&mut path, tid, b"/syscall");
-    let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
-        return false;
-    };
-    let mut text = [0u8; 64];
-    let n = task::read_text(fd, &mut text);
-    crate::rawsys::close(fd);
-    // "NUMBER arguments..." there, "-1 ..." or "running" elsewhere.
-    n > 0 && text[0].is_ascii_digit()
-}
-
 /// Waits for a woken thread to stop.
 fn wait_for_stop(tid: i32) -> Waited {
     let began = task::now();
@@ -223,16 +234,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_waits_for_one_page() {
+    fn only_the_answer_to_the_last_question_counts() {
         let mut t = FaultingThreads {
             len: 0,
-            threads: [Faulting { page: 0, tid: 0 }; FAULTING],
+            questions: 0,
+            threads: [Faulting {
+                page: 0,
+                tid: 0,
+                question: 0,
+            }; FAULTING],
         };
-        t.push(PAGE, 1);
-        t.push(2 * PAGE, 2);
-        t.push(3 * PAGE, 1);
-        assert_eq!(t.take(PAGE, 2 * PAGE), None);
-        assert_eq!(t.take(2 * PAGE, 4 * PAGE), Some(1));
-        assert_eq!(t.len, 0);
+        let first = t.ask(PAGE, 1).unwrap_or(0);
+        let other = t.ask(2 * PAGE, 2).unwrap_or(0);
+        assert_eq!(t.last_asker(first), Some(1));
+        let second = t.ask(PAGE, 3).unwrap_or(0);
+        assert_eq!((t.last_asker(first), t.last_asker(second)), (None, Some(3)));
+        assert_eq!(t.last_asker(other), Some(2));
+        // A thread that asks for another page waits for the first no more.
+        let third = t.ask(2 * PAGE, 3).unwrap_or(0);
+        assert_eq!(
+            (t.last_asker(first), t.last_asker(third)),
+            (Some(1), Some(3))
+        );
+        t.forget(PAGE, 2 * PAGE);
+        assert_eq!((t.last_asker(first), t.len), (None, 2));
     }
 }
