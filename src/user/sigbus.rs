@@ -87,7 +87,7 @@ impl FaultingThreads {
 /// What a question carries and its answer brings back: the page, and in the bits
 /// below it which question it was.
 fn cookie(page: usize, question: u64) -> u64 {
-    page as u64 | question % PAGE as u64
+    page as u64 | (question % PAGE as u64)
 }
 
 /// Pages that were poisoned for threads that are not traced.
