@@ -5,7 +5,7 @@ use super::ids::{Id, Kind, SLOTS as IDS};
 use super::peers::{Side, CONNECTIONS};
 use super::service::Service;
 use super::shared::{Op, Shared};
-use super::sys::{mem, page_down, page_up, task, uffd, Sys, PAGE, TOP};
+use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -119,31 +119,6 @@ impl Attachments {
         });
     }
 }
-
-/// Pages that were answered with SIGBUS and must become touchable again.
-pub struct Poisoned {
-    len: usize,
-    pages: [(usize, u64); 256],
-}
-
-impl Poisoned {
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn has_room(&self) -> bool {
-        self.len < self.pages.len()
-    }
-
-    fn push(&mut self, page: usize) {
-        self.pages[self.len] = (page, task::now());
-        self.len += 1;
-    }
-}
-
-/// Time for a thread to take its SIGBUS before its page is made touchable
-/// again. If it was too short the thread faults again: nothing depends on it.
-const SIGBUS_NS: u64 = 500_000;
 
 /// Up to this size an attachment's pages are shared when it is made: a page
 /// that is there cannot fail a system call.
@@ -456,7 +431,9 @@ impl Service {
     pub fn on_faults(&mut self) {
         while let Ok(event) = uffd::read(self.faults) {
             match event.kind {
-                uffd::EVENT_PAGEFAULT => self.on_fault(page_down(event.b as usize)),
+                uffd::EVENT_PAGEFAULT => {
+                    self.on_fault(page_down(event.b as usize), event.c as u32 as i32);
+                }
                 uffd::EVENT_UNMAP => self.on_unmapped(event.a as usize, event.b as usize),
                 uffd::EVENT_REMAP => {
                     let (from, to) = (event.a as usize, event.b as usize);
@@ -467,18 +444,22 @@ impl Service {
         }
     }
 
-    fn on_fault(&mut self, page: usize) {
+    fn on_fault(&mut self, page: usize, tid: i32) {
+        let Some(cookie) = self.faulting.ask(page, tid) else {
+            let _ = uffd::wake(self.faults, page, PAGE);
+            return;
+        };
         let Some(piece) = self.attachments.at(page) else {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(cookie);
         };
         let permit = self.permits[piece.permit];
         let i = permit.connection;
         if permit.dead || i >= CONNECTIONS || self.connections[i].side != Side::Attacher {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(cookie);
         }
         let mut m = Message::new(Verb::Share);
         m.id = permit.segid;
-        m.cookie = page as u64;
+        m.cookie = cookie;
         m.addr = (piece.source + (page - piece.start)) as u64;
         m.lo = piece.source as u64;
         m.hi = (piece.source + (piece.end - piece.start)) as u64;
@@ -493,10 +474,11 @@ impl Service {
     pub fn on_fault_answer(&mut self, m: &Message) {
         let page = page_down(m.cookie as usize);
         if m.status != Status::Done {
-            return self.answer_sigbus(page);
+            return self.answer_sigbus(m.cookie);
         }
         count(&COUNTERS.faults_served);
         self.publish(page, m.lo as usize, m.hi as usize);
+        self.faulting.forget(page, page + PAGE);
         let _ = uffd::wake(self.faults, page, PAGE);
     }
 
@@ -515,46 +497,10 @@ impl Service {
             at = hi;
         }
         if first < end {
-            let _ = uffd::wake(self.faults, p.start + (first - p.source), end - first);
+            let here = p.start + (first - p.source);
+            self.faulting.forget(here, here + (end - first));
+            let _ = uffd::wake(self.faults, here, end - first);
         }
-    }
-
-    /// The thread that touched `page` gets SIGBUS.
-    fn answer_sigbus(&mut self, page: usize) {
-        let can = self.abilities.poison && self.poisoned.has_room();
-        if can && uffd::poison(self.faults, page, PAGE).is_ok() {
-            self.poisoned.push(page);
-        } else {
-            // The thread faults again, when there is room for its page.
-            let _ = uffd::wake(self.faults, page, PAGE);
-        }
-    }
-
-    /// Makes pages touchable again whose SIGBUS has been taken. The threads
-    /// stand meanwhile, so that nobody can have put other memory there between
-    /// the look and the deed.
-    pub fn clear_poison(&mut self) {
-        let now = task::now();
-        let due = |page: &(usize, u64)| now.saturating_sub(page.1) > SIGBUS_NS;
-        if !self.poisoned.pages[..self.poisoned.len].iter().any(due) {
-            return;
-        }
-        if self.stop().is_err() {
-            return;
-        }
-        self.on_faults();
-        for i in 0..self.poisoned.len {
-            let (page, _) = self.poisoned.pages[i];
-            if let Some(p) = self.attachments.at(page) {
-                let identity = self.connections[self.permits[p.permit].connection].identity;
-                let still = self.space.at(page).ok().flatten();
-                if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
-                    let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);
-                }
-            }
-        }
-        self.poisoned.len = 0;
-        self.resume();
     }
 
     /// An owner is gone: threads that wait for its pages fault again, and get

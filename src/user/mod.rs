@@ -19,6 +19,7 @@
 //! | [`fork`]        | a child gets private copies                                  |
 //! | [`stop`]        | all threads of the program stand still                       |
 //! | [`attacher`]    | permits, attachments, faults                                 |
+//! | [`sigbus`]      | the answer to a touch of what is not there                   |
 //! | [`peers`]       | connections between services                                 |
 //! | [`wire`]        | the messages on them                                         |
 //! | [`rendezvous`]  | how processes find each other                                |
@@ -39,6 +40,7 @@ pub mod rendezvous;
 pub mod revoke;
 pub mod service;
 pub mod shared;
+pub mod sigbus;
 pub mod start;
 pub mod stop;
 pub mod sys;

@@ -8,7 +8,7 @@
 //! fault would come back to itself), and it unregisters a range before it
 //! unmaps it (the event would come back to itself).
 
-use super::attacher::{Attachments, Permit, Poisoned};
+use super::attacher::{Attachments, Permit};
 use super::fork::ForkPhase;
 use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
@@ -16,6 +16,7 @@ use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
 use super::shared::{status, Op, Shared, SLOTS};
+use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Traced, THREADS};
 use super::sys::maps::Space;
 use super::sys::{mem, net, task, uffd, Sys, TOP};
@@ -87,6 +88,7 @@ pub struct Service {
     pub connections: [Connection; CONNECTIONS],
     pub attachments: Attachments,
     pub poisoned: Poisoned,
+    pub faulting: FaultingThreads,
     pub deferred: Deferred,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
@@ -194,7 +196,7 @@ impl Service {
         }
         self.events = uffd::open(on_events)?;
         let poison = has & uffd::FEATURE_POISON;
-        let on_faults = wanted | gated | poison;
+        let on_faults = wanted | gated | uffd::FEATURE_THREAD_ID | poison;
         self.abilities.poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and

@@ -7,6 +7,7 @@ use core::ffi::c_int;
 pub const SEIZE: usize = 0x4206;
 pub const INTERRUPT: usize = 0x4207;
 const DETACH: usize = 17;
+const CONT: usize = 7;
 const SYSCALL: usize = 24;
 const GETEVENTMSG: usize = 0x4201;
 const GETREGSET: usize = 0x4204;
@@ -36,6 +37,11 @@ pub fn interrupt(tid: i32) -> Sys<()> {
 /// it was about to take, 0 for none.
 pub fn detach(tid: i32, signal: c_int) -> Sys<()> {
     sys!(libc::SYS_ptrace, DETACH, tid, 0, signal).map(drop)
+}
+
+/// Lets a stopped thread go on, still traced.
+pub fn go_on(tid: i32, signal: c_int) -> Sys<()> {
+    sys!(libc::SYS_ptrace, CONT, tid, 0, signal).map(drop)
 }
 
 /// Lets a stopped thread go on to the next entry or exit of a system call.

@@ -11,6 +11,7 @@ pub const FEATURE_EVENT_REMAP: u64 = 1 << 2;
 pub const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
 pub const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
 pub const FEATURE_EVENT_UNMAP: u64 = 1 << 6;
+pub const FEATURE_THREAD_ID: u64 = 1 << 8;
 pub const FEATURE_MINOR_SHMEM: u64 = 1 << 10;
 pub const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
 pub const FEATURE_POISON: u64 = 1 << 14;
@@ -43,7 +44,7 @@ pub struct Event {
     pub a: u64,
     /// PAGEFAULT: address; REMAP: to; REMOVE and UNMAP: end.
     pub b: u64,
-    /// REMAP: length of the old range.
+    /// REMAP: length of the old range; PAGEFAULT: the thread.
     pub c: u64,
 }
 const _: () = assert!(core::mem::size_of::<Event>() == 32);
