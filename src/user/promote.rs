@@ -174,16 +174,17 @@ impl Service {
     }
 
     /// Whether a private mapping is the lowest part of the main stack, the
-    /// one that grows. What is promoted of the stack cuts it in pieces, of
-    /// which only the topmost goes by its name.
+    /// one that grows. What is promoted of the stack cuts it in pieces.
     fn grows(&self, mapping: &Mapping) -> bool {
-        if mapping.inode != 0 {
+        // No stack is larger, and no walk through other memory is worth it.
+        const LARGEST: usize = 16 << 30;
+        if mapping.start > self.stack_begin || self.stack_begin - mapping.start > LARGEST {
             return false;
         }
-        let mut above = *mapping;
-        while above.name != Name::Stack {
-            match self.space.at(above.end) {
-                Ok(Some(next)) if self.is_own(&next) || next.name == Name::Stack => above = next,
+        let mut piece = *mapping;
+        while !(piece.start..piece.end).contains(&self.stack_begin) {
+            match self.space.at(piece.end) {
+                Ok(Some(above)) if self.is_own(&above) || above.inode == 0 => piece = above,
                 _ => return false,
             }
         }

@@ -18,7 +18,7 @@ use super::remap::Remap;
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Traced, THREADS};
-use super::sys::maps::Space;
+use super::sys::maps::{self, Space};
 use super::sys::{mem, net, task, uffd, Sys, TOP};
 use crate::debug_log;
 use core::ffi::c_int;
@@ -63,6 +63,8 @@ pub struct Service {
     pub token: u64,
     pub abilities: Abilities,
     pub space: Space,
+    /// An address of the main stack: where the program began.
+    pub stack_begin: usize,
 
     pub epoll: c_int,
     pub signals: c_int,
@@ -151,6 +153,7 @@ impl Service {
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
+        self.stack_begin = maps::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.epoll = net::epoll()?;
         net::watch(self.epoll, self.signals, token::SIGNALS)?;

@@ -125,6 +125,7 @@ run_case() {
     } >"$dir/command"
     (
         cd "$tmp" || exit 1
+        [ -z "${XPMEM_KEEP_CORES:-}" ] || ulimit -c unlimited
         exec "${as[@]}" env -u DISPLAY HOME="$tmp" TMPDIR="$tmp" XPMEM_DIR="$tmp" XPMEM_TEST_CASE="$mark" \
             XPMEM_DEBUG="${XPMEM_DEBUG:-stats}" XPMEM_DEBUG_FILE="$dir/stats" \
             LD_LIBRARY_PATH="$LIBDIR${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
@@ -176,6 +177,7 @@ run_case() {
     # No socket either, in the rendezvous folder that was this case's own.
     left=$(find "$tmp" -path '*xpmem-*' ! -type d 2>/dev/null | head -3)
     [ -z "$left" ] || [ -n "$why" ] || why="files outlived the run: $(echo $left)"
+    [ -z "${XPMEM_KEEP_CORES:-}" ] || mv "$tmp"/core* "$dir/" 2>/dev/null
     rm -rf "$tmp"
     if [ -n "$why" ]; then fail "$name" "$why"; else pass "$name"; fi
     [ -z "$why" ]

@@ -16,7 +16,7 @@
  * sender's own buffer are checked too.
  *
  * usage: pingpong [-n steps] [-s seed] [-m largest size] [-f fork every N]
- *                 [-t churning threads] [-k only this kind of source] [-v]
+ *                 [-t churning threads] [-k only this kind of memory] [-x not this kind] [-v]
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -103,7 +103,7 @@ struct buffer {
 	sem_t ready, done;
 };
 
-static int rank, ranks, verbose;
+static int rank, ranks, verbose, without = -1;
 static uint64_t seed;
 static unsigned long step;
 static unsigned char *const slots = SLOTS_AT;
@@ -210,15 +210,21 @@ static void verify(const unsigned char *at, size_t size, uint64_t key, const cha
 static void verify_rodata(const unsigned char *at, size_t size, size_t offset,
 			  const struct buffer *b)
 {
-	size_t i;
+	size_t i, first = size, bad = 0, last = 0;
 
 	for (i = 0; i < size; i++) {
 		uint64_t word = (uint64_t)((offset + i) / 8) * RODATA_STEP;
 
-		if (at[i] != (unsigned char)(word >> ((offset + i) % 8 * 8)))
-			fail("received: wrong byte %zu of %zu at %p in %s, other side rodata", i,
-			     size, (const void *)(at + i), kind_name[b->kind]);
+		if (at[i] == (unsigned char)(word >> ((offset + i) % 8 * 8)))
+			continue;
+		first = first < i ? first : i;
+		last = i;
+		bad++;
 	}
+	if (bad)
+		fail("received: wrong bytes %zu..%zu of %zu (%zu of them) from %p in %s, other side rodata, "
+		     "found %02x %02x %02x %02x", first, last, size, bad, (const void *)(at + first),
+		     kind_name[b->kind], at[first], at[first + 1], at[first + 2], at[first + 3]);
 }
 
 /* --- making and giving back buffers ------------------------------------- */
@@ -515,6 +521,10 @@ static void draw_plan(struct plan *p, uint64_t *state, size_t largest, int only,
 							   ins[i] == BRK))));
 		if (ins[i] == RODATA || ins[i] == MMAP_READONLY)
 			ins[i] = HEAP;
+		if ((int)ins[i] == without)
+			ins[i] = MMAP_FRESH;
+		if ((int)outs[i] == without)
+			outs[i] = MMAP_FRESH;
 		if (ins[i] == outs[i] && (ins[i] == DATA || ins[i] == BSS || ins[i] == BRK))
 			outs[i] = MMAP_FRESH;
 		rs[i] = draw(state);
@@ -670,7 +680,7 @@ int main(int argc, char **argv)
 	pthread_t churners[8];
 
 	seed = 1;
-	while ((c = getopt(argc, argv, "n:s:m:f:t:k:v")) != -1) {
+	while ((c = getopt(argc, argv, "n:s:m:f:t:k:x:v")) != -1) {
 		switch (c) {
 		case 'n':
 			steps = strtoul(optarg, NULL, 0);
@@ -688,13 +698,14 @@ int main(int argc, char **argv)
 			threads = atoi(optarg);
 			break;
 		case 'k':
-			for (i = 0; i < KINDS; i++)
-				if (!strcmp(optarg, kind_name[i]))
-					only = i;
-			if (only < 0) {
+		case 'x':
+			for (i = 0; i < KINDS && strcmp(optarg, kind_name[i]); i++)
+				;
+			if (i == KINDS) {
 				fprintf(stderr, "pingpong: no kind of memory named %s\n", optarg);
 				return 2;
 			}
+			*(c == 'k' ? &only : &without) = i;
 			break;
 		case 'v':
 			verbose = 1;

@@ -416,6 +416,25 @@ pub fn process_maps_file(pid: i32, device: u64, inode: u64) -> Sys<bool> {
     found
 }
 
+/// An address of the main stack of the calling task's address space: the
+/// stack pointer that the program began with. The name `[stack]` tells it only
+/// as long as that part of the stack is ordinary memory.
+pub fn stack_begin() -> Option<usize> {
+    const STARTSTACK: usize = 28;
+    let fd = crate::rawsys::open(c"/proc/self/stat", libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let mut text = [0u8; 512];
+    let n = super::task::read_text(fd, &mut text);
+    crate::rawsys::close(fd);
+    // `PID (name) STATE ...`, and the name may hold anything; fields count from 1.
+    let text = &text[..n];
+    let after_name = text.iter().rposition(|&b| b == b')')?;
+    let field = text[after_name + 1..]
+        .split(|&b| b == b' ')
+        .filter(|field| !field.is_empty())
+        .nth(STARTSTACK - 3)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
 /// Composes `/proc/PID<tail>`.
 pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a core::ffi::CStr {
     let mut len = 6;
@@ -554,6 +573,14 @@ mod tests {
         );
         assert_eq!(parse(b"garbage"), None);
         assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn the_stack_is_where_the_program_began() {
+        let begin = stack_begin().expect("stat");
+        let space = Space::open().expect("maps");
+        let found = space.at(begin).expect("query").expect("mapped");
+        assert_eq!(found.name, Name::Stack);
     }
 
     #[test]
