@@ -197,7 +197,7 @@ CASE(rdonly_write_faults, "a store through an XPMEM_RDONLY attachment faults and
 static long f_unlock(long addr, long size, long c, long d)
 {
 	int fd;
-	char byte = 0x66;
+	char byte = 0x67;
 
 	(void)c, (void)d;
 	/* The ways in which a program may try to write anyway. */
