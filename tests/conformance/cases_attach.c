@@ -197,7 +197,7 @@ CASE(rdonly_write_faults, "a store through an XPMEM_RDONLY attachment faults and
 static long f_unlock(long addr, long size, long c, long d)
 {
 	int fd;
-	char byte = 0x66;
+	char byte = 0x67;
 
 	(void)c, (void)d;
 	/* The ways in which a program may try to write anyway. */
@@ -225,7 +225,7 @@ CASE(rdonly_cannot_be_opened, "neither mprotect nor /proc/self/mem writes throug
 	apid = r_get(&p, segid, XPMEM_RDONLY);
 	addr = r_attach(&p, apid, 0, 4 * PAGE);
 	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
-	call(&p, f_unlock, addr, 4 * PAGE, 0);
+	EXPECT_EQ(call(&p, f_unlock, addr, 4 * PAGE, 0), 0);
 	EXPECT_EQ(verify((long)source, 4 * PAGE, 1), 0);
 	quit(&p);
 }

@@ -216,7 +216,8 @@ CASE(hostile_remove_rdonly, "a read-only attacher can remove nothing")
 	fill(source, 8 * PAGE, 1);
 	addr = r_attach(&p, apid, (long)source, 8 * PAGE);
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
-	call(&p, f_madvise, addr, 8 * PAGE, MADV_REMOVE);
+	EXPECT(call(&p, f_madvise, addr, 8 * PAGE, MADV_REMOVE) == -1);
+	EXPECT_EQ(verify((long)source, 8 * PAGE, 1), 0);
 	call(&p, f_madvise, addr, 8 * PAGE, MADV_DONTNEED);
 	EXPECT_EQ(verify((long)source, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);

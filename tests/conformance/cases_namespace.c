@@ -44,8 +44,8 @@ CASE(both_namespaces, "an attacher in other PID, network and IPC namespaces")
 
 CASE(owner_in_pid_namespace, "owners with the same pid in two PID namespaces are two owners")
 {
-	struct peer one = spawn_in(CLONE_NEWPID), two = spawn_in(CLONE_NEWPID), q = spawn();
 	char *source = anonymous(4 * PAGE);
+	struct peer one = spawn_in(CLONE_NEWPID), two = spawn_in(CLONE_NEWPID), q = spawn();
 	long a, b, at, bt;
 
 	EXPECT_EQ(r_fill(&one, (long)source, 4 * PAGE, 1), 0);
@@ -58,6 +58,8 @@ CASE(owner_in_pid_namespace, "owners with the same pid in two PID namespaces are
 	EXPECT_EQ(r_verify(&q, at, 4 * PAGE, 1), 0);
 	EXPECT_EQ(r_verify(&q, bt, 4 * PAGE, 2), 0);
 	quit(&one);
+	for (int i = 0; i < 2000 && r_peek(&q, at) != -SIGBUS; i++)
+		usleep(1000);
 	EXPECT_EQ(r_peek(&q, at), -SIGBUS);
 	EXPECT_EQ(r_verify(&q, bt, 4 * PAGE, 2), 0);
 	quit(&two);

@@ -104,6 +104,23 @@ CASE(owner_child_ids, "a child of the owner may not remove its parent's segment,
 	quit(&p);
 }
 
+/*
+ * With a module the end of an owner is the end of its pages, at once. Without
+ * one the attacher has to notice, which takes its service a moment; what it
+ * sees meanwhile is what the owner left, and nothing else.
+ */
+static void expect_gone(struct peer *p, long addr, long last)
+{
+	long seen;
+
+	for (int i = 0; (seen = r_peek(p, addr)) != -SIGBUS; i++) {
+		EXPECT_EQ(seen, last);
+		EXPECT(backend == BACKEND_USER);
+		EXPECT(i < 2000);
+		usleep(1000);
+	}
+}
+
 CASE(child_exports, "a fork child of an owner exports its own memory, and not its parent's")
 {
 	struct peer p = spawn();
@@ -144,7 +161,7 @@ CASE(child_exports, "a fork child of an owner exports its own memory, and not it
 		close(down[1]);
 		EXPECT(waitpid(pid, &status, 0) == pid);
 		EXPECT_EQ(status, 0);
-		EXPECT_EQ(r_peek(&p, there), -SIGBUS);
+		expect_gone(&p, there, r_peek(&p, there));
 	}
 	quit(&p);
 }
@@ -165,9 +182,9 @@ static long f_exec(long b, long c, long d, long e)
 
 CASE(owner_execs, "exec of the owner closes everything: SIGBUS and ENOENT")
 {
-	struct peer owner = spawn(), q = spawn();
 	char *source = anonymous(4 * PAGE);
-	long segid, apid, addr;
+	struct peer owner = spawn(), q = spawn();
+	long segid, apid, addr, first;
 
 	fill(source, 4 * PAGE, 1);
 	EXPECT_EQ(r_fill(&owner, (long)source, 4 * PAGE, 1), 0);
@@ -176,12 +193,13 @@ CASE(owner_execs, "exec of the owner closes everything: SIGBUS and ENOENT")
 	EXPECT(apid > 0);
 	addr = r_attach(&q, apid, (long)source, 4 * PAGE);
 	EXPECT_EQ(r_verify(&q, addr, 2 * PAGE, 1), 0);
+	first = r_peek(&q, addr);
 	start(&owner, f_exec, 0, 0, 0, 0);
 	/* It answers no more; give the exec a moment to have happened. */
 	for (int i = 0; i < 1000 && r_get(&q, segid, XPMEM_RDWR) > 0; i++)
 		usleep(5000);
 	EXPECT_ERR(r_get(&q, segid, XPMEM_RDWR), ENOENT);
-	EXPECT_EQ(r_peek(&q, addr), -SIGBUS);
+	expect_gone(&q, addr, first);
 	EXPECT_EQ(r_peek(&q, addr + 3 * PAGE), -SIGBUS);
 	EXPECT_EQ(r_detach(&q, addr), 0);
 	EXPECT_EQ(r_release(&q, apid), 0);
@@ -191,9 +209,9 @@ CASE(owner_execs, "exec of the owner closes everything: SIGBUS and ENOENT")
 
 static void owner_ends(int by_signal)
 {
-	struct peer owner = spawn(), q = spawn();
 	char *source = anonymous(8 * PAGE);
-	long segid, apid, other, addr, second;
+	struct peer owner = spawn(), q = spawn();
+	long segid, apid, other, addr, second, first;
 
 	EXPECT_EQ(r_fill(&owner, (long)source, 8 * PAGE, 1), 0);
 	segid = call(&owner, f_make_all, 0, 0, 0);
@@ -202,11 +220,12 @@ static void owner_ends(int by_signal)
 	addr = r_attach(&q, apid, (long)source, 8 * PAGE);
 	second = r_attach(&q, other, (long)source, 8 * PAGE);
 	EXPECT_EQ(r_verify(&q, addr, 4 * PAGE, 1), 0);
+	first = r_peek(&q, addr);
 	if (by_signal)
 		kill_peer(&owner);
 	else
 		quit(&owner);
-	EXPECT_EQ(r_peek(&q, addr), -SIGBUS);
+	expect_gone(&q, addr, first);
 	EXPECT_EQ(r_peek(&q, addr + 7 * PAGE), -SIGBUS);
 	EXPECT_EQ(r_poke(&q, second + 5 * PAGE, 1), -SIGBUS);
 	EXPECT_ERR(r_get(&q, segid, XPMEM_RDWR), ENOENT);
@@ -414,8 +433,13 @@ static int count_fds(int need_cloexec)
 		if (entry->d_name[0] == '.' || fd == dirfd(folder))
 			continue;
 		n++;
-		if (need_cloexec && fd > 2)
-			EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+		if (need_cloexec && fd > 2 && !(fcntl(fd, F_GETFD) & FD_CLOEXEC)) {
+			char link[64], name[128] = "";
+
+			snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+			if (readlink(link, name, sizeof name - 1) >= 0)
+				fail(__FILE__, __LINE__, "descriptor %d, %s, survives exec", fd, name);
+		}
 	}
 	closedir(folder);
 	return n;
@@ -447,7 +471,7 @@ CASE(descriptors, "descriptors close on exec, and their number does not grow, no
 	long segid, fds = 0, tasks = 0, own = 0, own_tasks = 0;
 
 	/* What the runner was started with is not our business. */
-	for (int fd = 3; fd < 64; fd++)
+	for (int fd = 3; fd < 1024; fd++)
 		if (fcntl(fd, F_GETFD) >= 0)
 			fcntl(fd, F_SETFD, FD_CLOEXEC);
 	p = spawn();

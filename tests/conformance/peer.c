@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 
 struct request {
@@ -49,6 +50,9 @@ static int enter(int namespaces)
 	char map[64];
 	int uid = geteuid(), gid = getegid();
 
+	/* A container has a /proc of its own. */
+	if (namespaces & CLONE_NEWPID)
+		namespaces |= CLONE_NEWNS;
 	if (unshare(namespaces) == 0)
 		return 0;
 	if (unshare(namespaces | CLONE_NEWUSER))
@@ -87,8 +91,13 @@ struct peer spawn_in(int namespaces)
 				_exit(77);
 			/* A PID namespace begins with the next child. */
 			inner = fork();
-			if (inner == 0)
+			if (inner == 0) {
+				if (namespaces & CLONE_NEWPID &&
+				    (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+				     mount("proc", "/proc", "proc", 0, NULL)))
+					_exit(77);
 				serve(to[0], from[1]);
+			}
 			close(to[0]);
 			close(from[1]);
 			if (inner < 0 || waitpid(inner, &status, 0) != inner)
