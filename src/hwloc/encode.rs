@@ -9,7 +9,7 @@
 //! one word share a run of zeros before that word: a machine with 10,000
 //! processors would otherwise be mostly zeros.
 
-use super::image::{Bits, Checked, Corrupt, Image};
+use super::image::{same_words, Bits, Checked, Corrupt, Image};
 use super::layout::*;
 use super::resolve::Resolver;
 use super::validate::Levels;
@@ -103,7 +103,11 @@ pub fn encode(
 }
 
 /// The members' words without the zeros behind the last.
+#[inline]
 fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
+    if set.words.last().is_some_and(|w| *w != 0) && !set.infinite {
+        return set.words;
+    }
     let tail = if set.infinite { u64::MAX } else { 0 };
     let used = set.words.iter().rposition(|w| *w != tail);
     &set.words[..used.map_or(1, |last| last + 1)]
@@ -200,7 +204,7 @@ impl<'a> Encoder<'a, '_> {
                 return Some(*to);
             }
             let other = self.source.bitmap(*from)?;
-            if other.infinite == set.infinite && trimmed(&other) == words {
+            if other.infinite == set.infinite && same_words(trimmed(&other), words) {
                 return Some(*to);
             }
         }
@@ -240,6 +244,7 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// Where the object at a depth and logical index goes.
+    #[inline]
     fn place(&self, depth: i32, logical_index: u32) -> Option<usize> {
         let start = match usize::try_from(depth) {
             Ok(normal) => *self.normal.get(normal)?,
@@ -253,9 +258,8 @@ impl<'a> Encoder<'a, '_> {
         if addr == 0 {
             return Some(0);
         }
-        let where_at = addr + offset_of!(Obj, depth) as u64;
-        let [depth, index] = self.source.get::<[i32; 2]>(where_at)?;
-        Some(self.addr(self.place(depth, index as u32)?))
+        let obj: &Obj = self.source.at(addr)?;
+        Some(self.addr(self.place(obj.depth, obj.logical_index)?))
     }
 
     fn objects(&mut self, list: &[Addr]) -> Option<Addr> {
@@ -295,8 +299,8 @@ impl<'a> Encoder<'a, '_> {
         let mut attr_before = None;
         let mut nodeset_before = (0, 0);
         for (i, addr) in level.objs.iter().enumerate() {
-            let source: Obj = self.source.get(*addr)?;
-            let mut obj = source;
+            let source: &Obj = self.source.at(*addr)?;
+            let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
             let neighbour = |there: bool, at: usize| if there { at as u64 } else { 0 };
@@ -309,7 +313,7 @@ impl<'a> Encoder<'a, '_> {
             }
             obj.name = self.string(source.name)?;
             obj.subtype = self.string(source.subtype)?;
-            obj.attr = self.attr(&source, &mut attr_before)?;
+            obj.attr = self.attr(source, &mut attr_before)?;
             for (to, from) in [
                 (&mut obj.parent, source.parent),
                 (&mut obj.next_sibling, source.next_sibling),
@@ -320,7 +324,9 @@ impl<'a> Encoder<'a, '_> {
                 (&mut obj.io_first_child, source.io_first_child),
                 (&mut obj.misc_first_child, source.misc_first_child),
             ] {
-                *to = self.object(from)?;
+                if from != 0 {
+                    *to = self.object(from)?;
+                }
             }
             let children = self
                 .source
@@ -328,7 +334,7 @@ impl<'a> Encoder<'a, '_> {
             obj.children = self.objects(children)?;
             obj.infos = self.infos(source.infos, source.infos_count)?;
             if source.cpuset != 0 {
-                self.sets(&source, &mut obj, &mut nodeset_before)?;
+                self.sets(source, &mut obj, &mut nodeset_before)?;
             }
             for pad in [
                 &mut obj._pad0,
@@ -349,10 +355,11 @@ impl<'a> Encoder<'a, '_> {
     fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Option<()> {
         let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
         if source.parent != 0 {
-            let above: Obj = self.source.get(source.parent)?;
-            let written: Obj = self.peek((obj.parent - self.base) as usize);
-            cpus_above = (above.cpuset, written.cpuset);
-            nodes_above = (above.nodeset, written.nodeset);
+            let above: &Obj = self.source.at(source.parent)?;
+            let written = (obj.parent - self.base) as usize;
+            let field = |at| self.peek::<Addr>(written + at);
+            cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
+            nodes_above = (above.nodeset, field(offset_of!(Obj, nodeset)));
         }
         obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
         obj.complete_cpuset =
