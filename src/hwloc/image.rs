@@ -121,6 +121,22 @@ impl<'a> Image<'a> {
         Some(unsafe { &*self.data.wrapping_add(offset).cast::<T>() })
     }
 
+    /// A hint that `size` bytes at an address will be read.
+    #[inline]
+    pub fn soon(&self, addr: Addr, size: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(offset) = self.locate(addr, size, 1) {
+            use core::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+            for line in (0..size).step_by(64) {
+                let at = self.data.wrapping_add(offset + line).cast();
+                // SAFETY: a hint: it reads nothing and cannot fault.
+                unsafe { _mm_prefetch(at, _MM_HINT_T0) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (addr, size);
+    }
+
     /// An array of values.
     #[inline]
     pub fn slice<T: Plain>(&self, addr: Addr, count: usize) -> Option<&'a [T]> {

@@ -4,6 +4,7 @@
 use super::super::image::{ensure, Bits, Checked, Corrupt, Image, Union, NOTHING};
 use super::super::layout::*;
 use super::{attributes, Levels, MAX_DEPTH};
+use core::mem::size_of;
 
 /// The four lists of children an object may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -214,6 +215,8 @@ impl<'a> Walk<'a, '_> {
         let at = node.addr;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
         self.visited += 1;
+        // The next on this level is visited when all below this one was.
+        self.image.soon(node.obj.next_cousin, size_of::<Obj>());
         self.scalars(node)?;
         let mut memory = 0;
         let has_memory = self.memory(node, nesting, &mut memory)?;
