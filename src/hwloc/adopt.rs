@@ -166,13 +166,14 @@ fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source
 
 /// Brings the file to its address, and checks it there.
 fn hold(source: &Source, addr: usize) -> Result<Held> {
-    let mapping = if source.used <= COPY_LIMIT || private_wanted() {
-        copy(source, addr)?
-    } else {
-        map::map(addr, source.length, Place::File(source.fd, source.offset))?
-    };
+    if source.used <= COPY_LIMIT || private_wanted() {
+        let mapping = copy(source, addr)?;
+        let report = inspect(&mapping, source.addr)?;
+        mapping.seal()?;
+        return Ok(Held { mapping, report });
+    }
+    let mapping = map::map(addr, source.length, Place::File(source.fd, source.offset))?;
     let report = inspect(&mapping, source.addr)?;
-    mapping.seal()?;
     Ok(Held { mapping, report })
 }
 

@@ -9,12 +9,16 @@
 //! one word share a run of zeros before that word: a machine with 10,000
 //! processors would otherwise be mostly zeros.
 
-use super::image::{Bits, Checked, Corrupt, Image};
+use super::image::{same_words, Bits, Image};
 use super::layout::*;
+use super::map::{self, Mapping, Place};
 use super::resolve::Resolver;
 use super::validate::Levels;
+use crate::error::{Error, Result};
 use core::hash::{BuildHasherDefault, Hasher};
 use core::mem::{offset_of, size_of};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use std::collections::HashMap;
 
 /// Room for the topology structure: an adopter of any release copies its own
@@ -51,11 +55,88 @@ struct Run {
     zeros: usize,
 }
 
+/// The bytes under construction. The memory of a small one is kept for the
+/// next: pages fresh from the kernel cost more than encoding into them.
+pub struct Buffer {
+    room: Mapping,
+    used: usize,
+    /// Bytes that are not zero any more.
+    dirty: usize,
+}
+
+/// The memory that is kept, if any.
+static KEPT: AtomicPtr<Buffer> = AtomicPtr::new(null_mut());
+/// What is worth keeping, and no more.
+const KEEP_LIMIT: usize = 512 << 10;
+
+impl Buffer {
+    fn new(capacity: usize) -> Result<Self> {
+        let capacity = capacity.next_multiple_of(map::page_size());
+        Ok(Buffer {
+            room: map::map(0, capacity, Place::Anonymous)?,
+            used: 0,
+            dirty: 0,
+        })
+    }
+
+    fn with_capacity(capacity: usize) -> Result<Self> {
+        let kept = KEPT.swap(null_mut(), Ordering::AcqRel);
+        if kept.is_null() {
+            return Buffer::new(capacity);
+        }
+        // SAFETY: `release` put it there; whoever swaps it out owns it.
+        let mut buffer = *unsafe { Box::from_raw(kept) };
+        if buffer.room.len() < capacity {
+            return Buffer::new(capacity);
+        }
+        buffer.dirty = buffer.dirty.max(buffer.used);
+        buffer.used = 0;
+        Ok(buffer)
+    }
+
+    /// Gives the memory back, or keeps it for the next.
+    pub fn release(self) {
+        if self.room.len() > KEEP_LIMIT {
+            return;
+        }
+        let old = KEPT.swap(Box::into_raw(Box::new(self)), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: as in `with_capacity`.
+            drop(unsafe { Box::from_raw(old) });
+        }
+    }
+
+    /// Makes room for more, zeroed.
+    fn grow(&mut self, size: usize) -> Option<usize> {
+        let at = self.used;
+        let end = at.checked_add(size)?;
+        if end > self.room.len() {
+            let mut larger = Buffer::new(end + end / 2).ok()?;
+            larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
+            *self = larger;
+        }
+        if at < self.dirty {
+            let dirty = end.min(self.dirty);
+            self.room.bytes_mut()[at..dirty].fill(0);
+        }
+        self.used = end;
+        Some(at)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.room.bytes_mut()[..self.used]
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.room.bytes()[..self.used]
+    }
+}
+
 struct Encoder<'a, 'w> {
     source: &'w Image<'a>,
     levels: &'w Levels<'a>,
     base: Addr,
-    bytes: Vec<u8>,
+    buffer: Buffer,
     /// Where the objects of each normal and each special level begin.
     normal: Vec<usize>,
     special: [usize; SPECIAL_LEVELS],
@@ -76,8 +157,8 @@ pub fn encode(
     support: [usize; 4],
     base: Addr,
     length: usize,
-) -> Checked<Vec<u8>> {
-    let levels = Levels::read(source, t)?;
+) -> Result<Buffer> {
+    let levels = Levels::read(source, t).map_err(|_| Error::Invalid)?;
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
     let widest = root
         .and_then(|r| source.get::<Obj>(r))
@@ -87,7 +168,7 @@ pub fn encode(
         source,
         levels: &levels,
         base,
-        bytes: Vec::with_capacity(levels.total() * 320 + 8192),
+        buffer: Buffer::with_capacity(levels.total() * 300 + (16 << 10))?,
         normal: Vec::with_capacity(levels.depth()),
         special: [0; SPECIAL_LEVELS],
         runs: HashMap::default(),
@@ -95,15 +176,17 @@ pub fn encode(
         widest,
         no_attr: 0,
     };
-    encoder.whole(t, support, length).ok_or(Corrupt {
-        what: "topology: a pointer leads nowhere",
-        at: t.levels,
-    })?;
-    Ok(encoder.bytes)
+    // Nothing where a pointer leads nowhere, or there is no memory.
+    encoder.whole(t, support, length).ok_or(Error::Invalid)?;
+    Ok(encoder.buffer)
 }
 
 /// The members' words without the zeros behind the last.
+#[inline]
 fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
+    if set.words.last().is_some_and(|w| *w != 0) && !set.infinite {
+        return set.words;
+    }
     let tail = if set.infinite { u64::MAX } else { 0 };
     let used = set.words.iter().rposition(|w| *w != tail);
     &set.words[..used.map_or(1, |last| last + 1)]
@@ -111,20 +194,18 @@ fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
 
 impl<'a> Encoder<'a, '_> {
     /// Makes room and answers its offset.
-    fn reserve(&mut self, size: usize) -> usize {
-        let at = self.bytes.len();
-        self.bytes.resize(at + size.next_multiple_of(8), 0);
-        at
+    fn reserve(&mut self, size: usize) -> Option<usize> {
+        self.buffer.grow(size.next_multiple_of(8))
     }
 
     fn set<T: Plain>(&mut self, at: usize, value: T) {
-        let room = &mut self.bytes[at..at + size_of::<T>()];
+        let room = &mut self.buffer.bytes()[at..at + size_of::<T>()];
         // SAFETY: the slice is as long as the value.
         unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
     }
 
     fn peek<T: Plain>(&self, at: usize) -> T {
-        let room = &self.bytes[at..at + size_of::<T>()];
+        let room = &self.buffer.as_slice()[at..at + size_of::<T>()];
         // SAFETY: as long as the value; any bit pattern is one.
         unsafe { room.as_ptr().cast::<T>().read_unaligned() }
     }
@@ -133,25 +214,25 @@ impl<'a> Encoder<'a, '_> {
         self.base + at as u64
     }
 
-    fn put<T: Plain>(&mut self, value: T) -> Addr {
-        let at = self.reserve(size_of::<T>());
+    fn put<T: Plain>(&mut self, value: T) -> Option<Addr> {
+        let at = self.reserve(size_of::<T>())?;
         self.set(at, value);
-        self.addr(at)
+        Some(self.addr(at))
     }
 
-    fn put_slice<T: Plain>(&mut self, values: &[T]) -> Addr {
+    fn put_slice<T: Plain>(&mut self, values: &[T]) -> Option<Addr> {
         if values.is_empty() {
-            return 0;
+            return Some(0);
         }
-        let at = self.reserve(size_of_val(values));
-        let room = &mut self.bytes[at..at + size_of_val(values)];
+        let at = self.reserve(size_of_val(values))?;
+        let room = &mut self.buffer.bytes()[at..at + size_of_val(values)];
         // SAFETY: source and room have the same size and do not overlap.
         unsafe {
             let from = values.as_ptr().cast::<u8>();
             room.as_mut_ptr()
                 .copy_from_nonoverlapping(from, size_of_val(values));
         }
-        self.addr(at)
+        Some(self.addr(at))
     }
 
     fn string(&mut self, addr: Addr) -> Option<Addr> {
@@ -162,8 +243,8 @@ impl<'a> Encoder<'a, '_> {
         if let Some(known) = self.strings.get(text) {
             return Some(*known);
         }
-        let at = self.reserve(text.len() + 1);
-        self.bytes[at..at + text.len()].copy_from_slice(text);
+        let at = self.reserve(text.len() + 1)?;
+        self.buffer.bytes()[at..at + text.len()].copy_from_slice(text);
         self.strings.insert(text, self.addr(at));
         Some(self.addr(at))
     }
@@ -173,7 +254,7 @@ impl<'a> Encoder<'a, '_> {
             return Some(0);
         }
         let list = self.source.slice::<Info>(array, count as usize)?;
-        let at = self.reserve(size_of_val(list));
+        let at = self.reserve(size_of_val(list))?;
         for (i, info) in list.iter().enumerate() {
             let info = Info {
                 name: self.string(info.name)?,
@@ -200,33 +281,33 @@ impl<'a> Encoder<'a, '_> {
                 return Some(*to);
             }
             let other = self.source.bitmap(*from)?;
-            if other.infinite == set.infinite && trimmed(&other) == words {
+            if other.infinite == set.infinite && same_words(trimmed(&other), words) {
                 return Some(*to);
             }
         }
         let (last, zeros) = words.split_last()?;
         let ulongs = if !set.infinite && zeros.iter().all(|w| *w == 0) {
-            self.run(zeros.len(), *last)
+            self.run(zeros.len(), *last)?
         } else {
-            self.put_slice(words)
+            self.put_slice(words)?
         };
         let count = words.len() as u32;
-        Some(self.put(Bitmap {
+        self.put(Bitmap {
             count,
             allocated: count,
             ulongs,
             infinite: i32::from(set.infinite),
             _pad: 0,
-        }))
+        })
     }
 
     /// An array of `zeros` zeros and a word: the end of a longer one.
-    fn run(&mut self, zeros: usize, word: u64) -> Addr {
+    fn run(&mut self, zeros: usize, word: u64) -> Option<Addr> {
         let run = match self.runs.get(&word) {
             Some(run) if run.zeros >= zeros => *run,
             _ => {
                 let zeros = zeros.max(self.widest.saturating_sub(1));
-                let at = self.reserve((zeros + 1) * 8);
+                let at = self.reserve((zeros + 1) * 8)?;
                 let run = Run {
                     word_at: at + zeros * 8,
                     zeros,
@@ -236,10 +317,11 @@ impl<'a> Encoder<'a, '_> {
                 run
             }
         };
-        self.addr(run.word_at - zeros * 8)
+        Some(self.addr(run.word_at - zeros * 8))
     }
 
     /// Where the object at a depth and logical index goes.
+    #[inline]
     fn place(&self, depth: i32, logical_index: u32) -> Option<usize> {
         let start = match usize::try_from(depth) {
             Ok(normal) => *self.normal.get(normal)?,
@@ -253,16 +335,15 @@ impl<'a> Encoder<'a, '_> {
         if addr == 0 {
             return Some(0);
         }
-        let where_at = addr + offset_of!(Obj, depth) as u64;
-        let [depth, index] = self.source.get::<[i32; 2]>(where_at)?;
-        Some(self.addr(self.place(depth, index as u32)?))
+        let obj: &Obj = self.source.at(addr)?;
+        Some(self.addr(self.place(obj.depth, obj.logical_index)?))
     }
 
     fn objects(&mut self, list: &[Addr]) -> Option<Addr> {
         if list.is_empty() {
             return Some(0);
         }
-        let at = self.reserve(size_of_val(list));
+        let at = self.reserve(size_of_val(list))?;
         for (i, obj) in list.iter().enumerate() {
             let addr = self.object(*obj)?;
             self.set(at + i * 8, addr);
@@ -275,7 +356,7 @@ impl<'a> Encoder<'a, '_> {
         if obj.kind == ty::NUMANODE {
             let n = attr.page_types_len() as usize;
             let pages = self.source.slice::<u64>(attr.page_types(), n * 2)?;
-            attr.words[2] = self.put_slice(pages);
+            attr.words[2] = self.put_slice(pages)?;
         }
         if attr.words == [0; 5] {
             return Some(self.no_attr);
@@ -283,9 +364,37 @@ impl<'a> Encoder<'a, '_> {
         if let Some((_, at)) = previous.filter(|p| p.0 == attr) {
             return Some(at);
         }
-        let at = self.put(attr);
+        let at = self.put(attr)?;
         *previous = Some((attr, at));
         Some(at)
+    }
+
+    /// The source is scattered over the heap: an object is asked for early,
+    /// then its sets, then their words.
+    #[inline]
+    fn ahead(&self, objs: &[Addr], i: usize) {
+        if let Some(addr) = objs.get(i + 6) {
+            self.source.soon(*addr, size_of::<Obj>());
+        }
+        let sets = |i: usize| {
+            let obj: &Obj = self.source.at(*objs.get(i)?)?;
+            Some([
+                obj.cpuset,
+                obj.complete_cpuset,
+                obj.nodeset,
+                obj.complete_nodeset,
+            ])
+        };
+        for set in sets(i + 4).into_iter().flatten() {
+            self.source.soon(set, size_of::<Bitmap>());
+        }
+        for set in sets(i + 2).into_iter().flatten() {
+            if set != 0 {
+                if let Some(bitmap) = self.source.at::<Bitmap>(set) {
+                    self.source.soon(bitmap.ulongs, 8);
+                }
+            }
+        }
     }
 
     /// One level of objects. Levels above come first, so that a set equal
@@ -295,8 +404,9 @@ impl<'a> Encoder<'a, '_> {
         let mut attr_before = None;
         let mut nodeset_before = (0, 0);
         for (i, addr) in level.objs.iter().enumerate() {
-            let source: Obj = self.source.get(*addr)?;
-            let mut obj = source;
+            self.ahead(level.objs, i);
+            let source: &Obj = self.source.at(*addr)?;
+            let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
             let neighbour = |there: bool, at: usize| if there { at as u64 } else { 0 };
@@ -309,7 +419,7 @@ impl<'a> Encoder<'a, '_> {
             }
             obj.name = self.string(source.name)?;
             obj.subtype = self.string(source.subtype)?;
-            obj.attr = self.attr(&source, &mut attr_before)?;
+            obj.attr = self.attr(source, &mut attr_before)?;
             for (to, from) in [
                 (&mut obj.parent, source.parent),
                 (&mut obj.next_sibling, source.next_sibling),
@@ -320,7 +430,9 @@ impl<'a> Encoder<'a, '_> {
                 (&mut obj.io_first_child, source.io_first_child),
                 (&mut obj.misc_first_child, source.misc_first_child),
             ] {
-                *to = self.object(from)?;
+                if from != 0 {
+                    *to = self.object(from)?;
+                }
             }
             let children = self
                 .source
@@ -328,7 +440,7 @@ impl<'a> Encoder<'a, '_> {
             obj.children = self.objects(children)?;
             obj.infos = self.infos(source.infos, source.infos_count)?;
             if source.cpuset != 0 {
-                self.sets(&source, &mut obj, &mut nodeset_before)?;
+                self.sets(source, &mut obj, &mut nodeset_before)?;
             }
             for pad in [
                 &mut obj._pad0,
@@ -349,10 +461,11 @@ impl<'a> Encoder<'a, '_> {
     fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Option<()> {
         let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
         if source.parent != 0 {
-            let above: Obj = self.source.get(source.parent)?;
-            let written: Obj = self.peek((obj.parent - self.base) as usize);
-            cpus_above = (above.cpuset, written.cpuset);
-            nodes_above = (above.nodeset, written.nodeset);
+            let above: &Obj = self.source.at(source.parent)?;
+            let written = (obj.parent - self.base) as usize;
+            let field = |at| self.peek::<Addr>(written + at);
+            cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
+            nodes_above = (above.nodeset, field(offset_of!(Obj, nodeset)));
         }
         obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
         obj.complete_cpuset =
@@ -390,20 +503,20 @@ impl<'a> Encoder<'a, '_> {
             if source.different_types != 0 {
                 let types = self.source.slice::<u32>(source.different_types, n)?;
                 let types: Vec<u32> = left.iter().map(|i| types[*i]).collect();
-                d.different_types = self.put_slice(&types);
+                d.different_types = self.put_slice(&types)?;
             }
             let kept: Vec<u64> = left.iter().map(|i| indexes[*i]).collect();
-            d.indexes = self.put_slice(&kept);
+            d.indexes = self.put_slice(&kept)?;
             let kept: Vec<Addr> = left.iter().filter_map(|i| objs[*i]).collect();
             d.objs = self.objects(&kept)?;
             let mut kept = Vec::with_capacity(left.len() * left.len());
             for row in &left {
                 kept.extend(left.iter().map(|column| values[row * n + column]));
             }
-            d.values = self.put_slice(&kept);
+            d.values = self.put_slice(&kept)?;
             d.next = 0;
             d.prev = before.map_or(0, |b| self.addr(b));
-            let here = self.put(d);
+            let here = self.put(d)?;
             let offset = (here - self.base) as usize;
             match before {
                 Some(b) => self.set(b + offset_of!(Distances, next), here),
@@ -420,7 +533,7 @@ impl<'a> Encoder<'a, '_> {
         let list = self
             .source
             .slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
-        let array = self.reserve(size_of_val(list));
+        let array = self.reserve(size_of_val(list))?;
         for (i, source) in list.iter().enumerate() {
             let mut attr = *source;
             let valid = source.iflags & MEMATTR_CACHE_VALID != 0;
@@ -433,7 +546,7 @@ impl<'a> Encoder<'a, '_> {
                 kept.extend(self.target(&resolver, source, target, valid)?);
             }
             attr.nr_targets = kept.len() as u32;
-            attr.targets = self.put_slice(&kept);
+            attr.targets = self.put_slice(&kept)?;
             self.set(array + i * size_of::<Memattr>(), attr);
         }
         t.memattrs = self.addr(array);
@@ -478,7 +591,7 @@ impl<'a> Encoder<'a, '_> {
             return Some(None);
         }
         target.nr_initiators = kept.len() as u32;
-        target.initiators = self.put_slice(&kept);
+        target.initiators = self.put_slice(&kept)?;
         Some(Some(target))
     }
 
@@ -490,7 +603,7 @@ impl<'a> Encoder<'a, '_> {
         if count == 0 {
             return Some(());
         }
-        let array = self.reserve(size_of_val(list));
+        let array = self.reserve(size_of_val(list))?;
         for (i, source) in list.iter().enumerate() {
             let mut kind = *source;
             kind.cpuset = self.bitmap(source.cpuset, &[])?;
@@ -513,8 +626,8 @@ impl<'a> Encoder<'a, '_> {
         .zip(support)
         {
             let from = self.source.slice::<u8>(*array, bytes)?;
-            let at = self.reserve(16);
-            self.bytes[at..at + from.len()].copy_from_slice(from);
+            let at = self.reserve(16)?;
+            self.buffer.bytes()[at..at + from.len()].copy_from_slice(from);
             *array = self.addr(at);
         }
         Some(())
@@ -522,17 +635,17 @@ impl<'a> Encoder<'a, '_> {
 
     fn whole(&mut self, source: &Topology, support: [usize; 4], length: usize) -> Option<()> {
         let head = size_of::<Header>();
-        self.reserve(head + TOPOLOGY_ROOM);
+        self.reserve(head + TOPOLOGY_ROOM)?;
         for depth in 0..self.levels.depth() {
             let objs = self.levels.at(depth as i32)?.objs.len();
-            let at = self.reserve(objs * size_of::<Obj>());
+            let at = self.reserve(objs * size_of::<Obj>())?;
             self.normal.push(at);
         }
         for i in 0..SPECIAL_LEVELS {
             let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs.len();
-            self.special[i] = self.reserve(objs * size_of::<Obj>());
+            self.special[i] = self.reserve(objs * size_of::<Obj>())?;
         }
-        self.no_attr = self.put(Attr { words: [0; 5] });
+        self.no_attr = self.put(Attr { words: [0; 5] })?;
 
         let mut t = *source;
         let allowed = (source.allowed_cpuset, source.allowed_nodeset);
@@ -562,7 +675,7 @@ impl<'a> Encoder<'a, '_> {
         (t.next_subkind, t._pad0, t._pad1, t._pad2) = (0, 0, 0, 0);
         t.is_loaded = 1;
         t.modified = 0;
-        t.tma = self.bytes.len() as u64;
+        t.tma = self.buffer.used as u64;
         self.set(head, t);
         self.set(
             0,
@@ -578,8 +691,8 @@ impl<'a> Encoder<'a, '_> {
 
     fn level_arrays(&mut self, t: &mut Topology) -> Option<()> {
         let depth = self.levels.depth();
-        let arrays = self.reserve(depth * 8);
-        let counts = self.reserve(depth * 4);
+        let arrays = self.reserve(depth * 8)?;
+        let counts = self.reserve(depth * 4)?;
         for d in 0..depth {
             let objs = self.levels.at(d as i32)?.objs;
             let array = self.objects(objs)?;

@@ -113,6 +113,30 @@ impl<'a> Image<'a> {
         Some(unsafe { self.data.wrapping_add(offset).cast::<T>().read() })
     }
 
+    /// The value at an address, in place.
+    #[inline]
+    pub fn at<T: Plain>(&self, addr: Addr) -> Option<&'a T> {
+        let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
+        // SAFETY: as in `get`; the bytes stay where they are for `'a`.
+        Some(unsafe { &*self.data.wrapping_add(offset).cast::<T>() })
+    }
+
+    /// A hint that `size` bytes at an address will be read.
+    #[inline]
+    pub fn soon(&self, addr: Addr, size: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(offset) = self.locate(addr, size, 1) {
+            use core::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+            for line in (0..size).step_by(64) {
+                let at = self.data.wrapping_add(offset + line).cast();
+                // SAFETY: a hint: it reads nothing and cannot fault.
+                unsafe { _mm_prefetch(at, _MM_HINT_T0) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (addr, size);
+    }
+
     /// An array of values.
     #[inline]
     pub fn slice<T: Plain>(&self, addr: Addr, count: usize) -> Option<&'a [T]> {
@@ -121,9 +145,7 @@ impl<'a> Image<'a> {
         }
         let size = count.checked_mul(size_of::<T>())?;
         let offset = self.locate(addr, size, align_of::<T>())?;
-        if let Some(work) = self.work {
-            work.set(work.get().checked_sub(size as u64)?);
-        }
+        self.charge(size)?;
         // SAFETY: as in `get`, for `count` values.
         Some(unsafe {
             core::slice::from_raw_parts(self.data.wrapping_add(offset).cast::<T>(), count)
@@ -145,17 +167,33 @@ impl<'a> Image<'a> {
     /// A bitmap whose array is inside the image.
     #[inline]
     pub fn bitmap(&self, addr: Addr) -> Option<Bits<'a>> {
-        let head: Bitmap = self.get(addr)?;
+        let head: &Bitmap = self.at(addr)?;
         let plausible = head.count >= 1 && head.allocated >= head.count && head.infinite & !1 == 0;
+        // A copy of the bitmap is as large as `allocated` says. Both numbers
+        // have 32 bits: no overflow.
+        let offset = self.locate(head.ulongs, head.allocated as usize * 8, 8)?;
         if !plausible {
             return None;
         }
-        // A copy of the bitmap is as large as `allocated` says.
-        let words = self.slice::<u64>(head.ulongs, head.allocated as usize)?;
+        self.charge(head.allocated as usize * 8)?;
+        // SAFETY: `count` words, no more than `allocated`, are inside.
+        let words = unsafe {
+            let first = self.data.wrapping_add(offset).cast::<u64>();
+            core::slice::from_raw_parts(first, head.count as usize)
+        };
         Some(Bits {
-            words: &words[..head.count as usize],
+            words,
             infinite: head.infinite != 0,
         })
+    }
+
+    /// Takes from the work that is left.
+    #[inline]
+    fn charge(&self, bytes: usize) -> Option<()> {
+        if let Some(work) = self.work {
+            work.set(work.get().checked_sub(bytes as u64)?);
+        }
+        Some(())
     }
 }
 
@@ -164,6 +202,19 @@ impl<'a> Image<'a> {
 pub struct Bits<'a> {
     pub words: &'a [u64],
     pub infinite: bool,
+}
+
+/// Whether two lists of words are equal. Sets are mostly a few words: a call
+/// of `memcmp` costs more than comparing them.
+#[inline]
+pub fn same_words(a: &[u64], b: &[u64]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if a.len() > 8 {
+        return a == b;
+    }
+    a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 
 impl Bits<'_> {
@@ -213,7 +264,7 @@ impl Bits<'_> {
     pub fn equals(&self, other: &Bits<'_>) -> bool {
         let n = self.words.len().min(other.words.len());
         self.infinite == other.infinite
-            && self.words[..n] == other.words[..n]
+            && same_words(&self.words[..n], &other.words[..n])
             && self.words[n..].iter().all(|w| *w == other.beyond())
             && other.words[n..].iter().all(|w| *w == self.beyond())
     }

@@ -89,8 +89,6 @@ plain!(
     i32,
     u64,
     [u64; 2],
-    [i32; 2],
-    [u32; 2],
     Header,
     Topology,
     SpecialLevel,

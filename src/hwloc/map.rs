@@ -77,6 +77,12 @@ impl Mapping {
         unsafe { core::slice::from_raw_parts_mut(self.addr as *mut u8, self.len) }
     }
 
+    /// As [`Mapping::bytes_mut`], to read.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: as there.
+        unsafe { core::slice::from_raw_parts(self.addr as *const u8, self.len) }
+    }
+
     /// Makes the range read-only.
     pub fn seal(&self) -> Result<()> {
         // SAFETY: a range of our own; nobody writes to it any more.
@@ -116,7 +122,7 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
         ),
         Place::Anonymous => (
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             -1,
             0,
         ),

@@ -155,12 +155,15 @@ pub unsafe fn write(
     // SAFETY: only the topology's own pointers are followed.
     let image = unsafe { Image::process() };
     let support = library.support_bytes();
-    let bytes =
-        encode::encode(&image, &t, support, addr as u64, length).map_err(|_| Error::Invalid)?;
-    if bytes.len() > length {
-        return Err(Error::Invalid);
-    }
-    store(fd, status & libc::O_APPEND != 0, &bytes, offset, length)
+    let encoded = encode::encode(&image, &t, support, addr as u64, length)?;
+    let bytes = encoded.as_slice();
+    let stored = if bytes.len() > length {
+        Err(Error::Invalid)
+    } else {
+        store(fd, status & libc::O_APPEND != 0, bytes, offset, length)
+    };
+    encoded.release();
+    stored
 }
 
 /// Puts the bytes into the file, all or nothing.

@@ -260,7 +260,9 @@ int exercise(hwloc_topology_t topology, int what)
 	hwloc_topology_check(copy);
 	hwloc_topology_export_xmlbuffer(topology, &xml, &length, 0);
 	hwloc_topology_export_xmlbuffer(copy, &copied, &copy_length, 0);
-	hwloc_topology_export_synthetic(topology, synthetic, sizeof(synthetic), 0);
+	/* Stock aborts here for some machines, the original too. */
+	if (!getenv("EXCHANGE_NO_SYNTHETIC"))
+		hwloc_topology_export_synthetic(topology, synthetic, sizeof(synthetic), 0);
 	if (!xml || length != copy_length || memcmp(xml, copied, length)) {
 		printf("the copy's XML differs\n");
 	} else if (what & DUMP_MEMATTRS) {

@@ -130,6 +130,13 @@ impl Context<'_, '_> {
             let convenience = attr.iflags & MEMATTR_CONVENIENCE != 0;
             let right = convenience == (id < 2) && !(convenience && attr.nr_targets != 0);
             ensure(right, "memattrs: computed attribute", at)?;
+            let ordered = matches!(attr.flags & !MEMATTR_NEED_INITIATOR, 1 | 2);
+            let asked = attr.flags & MEMATTR_NEED_INITIATOR != 0;
+            ensure(
+                ordered && !(convenience && asked),
+                "memattrs: bad flags",
+                at,
+            )?;
             let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
             resolved &= valid;
             let targets = image.slice::<Target>(attr.targets, attr.nr_targets as usize);

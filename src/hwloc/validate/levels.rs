@@ -178,8 +178,8 @@ impl<'a> Levels<'a> {
 
     /// The object at `addr`, if it is one of this topology. Only after the
     /// tree was walked: then each entry of the arrays is a checked object.
-    pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<Obj> {
-        let obj: Obj = image.get(addr)?;
+    pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<&'a Obj> {
+        let obj: &Obj = image.at(addr)?;
         let level = self.at(obj.depth)?;
         (level.objs.get(obj.logical_index as usize) == Some(&addr)).then_some(obj)
     }

@@ -4,6 +4,7 @@
 use super::super::image::{ensure, Bits, Checked, Corrupt, Image, Union, NOTHING};
 use super::super::layout::*;
 use super::{attributes, Levels, MAX_DEPTH};
+use core::mem::size_of;
 
 /// The four lists of children an object may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,8 +18,8 @@ enum Class {
 /// An object under check, with its sets.
 struct Node<'a> {
     addr: Addr,
-    obj: Obj,
-    attr: Attr,
+    obj: &'a Obj,
+    attr: &'a Attr,
     sets: Option<Sets<'a>>,
 }
 
@@ -120,17 +121,18 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
 }
 
 impl<'a> Walk<'a, '_> {
+    #[inline]
     fn node(&self, addr: Addr) -> Checked<Node<'a>> {
         let outside = Corrupt {
             what: "object: outside the file",
             at: addr,
         };
-        let obj: Obj = self.image.get(addr).ok_or(outside)?;
-        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
+        let obj: &Obj = self.image.at(addr).ok_or(outside)?;
+        let attr: &Attr = self.image.at(obj.attr).ok_or(Corrupt {
             what: "object: attributes outside",
             at: addr,
         })?;
-        let sets = self.sets(addr, &obj)?;
+        let sets = self.sets(addr, obj)?;
         Ok(Node {
             addr,
             obj,
@@ -213,32 +215,13 @@ impl<'a> Walk<'a, '_> {
         let at = node.addr;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
         self.visited += 1;
+        // The next on this level is visited when all below this one was.
+        self.image.soon(node.obj.next_cousin, size_of::<Obj>());
         self.scalars(node)?;
-
-        let mut nodes_here = self.spare.pop().unwrap_or_default();
-        nodes_here.clear();
-        let mut memory = 0u64;
-        self.children(node, Class::Memory, nesting, &mut |walk, child, prev| {
-            let mine = child.sets.as_ref().zip(node.sets.as_ref());
-            let Some((theirs, ours)) = mine else {
-                return ensure(false, "object: memory without sets", child.addr);
-            };
-            let same = child.obj.cpuset == node.obj.cpuset || theirs.cpuset.equals(&ours.cpuset);
-            ensure(same, "object: memory with another cpuset", child.addr)?;
-            let order = theirs.complete_nodeset.first();
-            let ordered = prev
-                .and_then(|p| p.sets.as_ref())
-                .is_none_or(|p| p.complete_nodeset.first() < order);
-            ensure(ordered, "object: memory out of order", child.addr)?;
-            let new = nodes_here.add_disjoint(&theirs.nodeset, &NOTHING);
-            ensure(new, "object: memory node attached twice", child.addr)?;
-            memory = memory.wrapping_add(child.obj.total_memory);
-            let _ = walk;
-            Ok(())
-        })?;
-
+        let mut memory = 0;
+        let has_memory = self.memory(node, nesting, &mut memory)?;
         if is_normal(node.obj.kind) {
-            self.cpu_tree(node, nesting, nodes_here, &mut memory)?;
+            self.cpu_tree(node, nesting, &mut memory)?;
         } else {
             ensure(
                 node.obj.arity == 0
@@ -248,7 +231,9 @@ impl<'a> Walk<'a, '_> {
                 "object: normal children below another kind",
                 at,
             )?;
-            self.spare.push(nodes_here);
+        }
+        if has_memory {
+            self.spare.extend(self.inherited.pop());
         }
         if node.obj.kind == ty::NUMANODE {
             memory = memory.wrapping_add(node.attr.local_memory());
@@ -258,44 +243,119 @@ impl<'a> Walk<'a, '_> {
             "object: memory does not add up",
             at,
         )?;
-        self.children(node, Class::Io, nesting, &mut |_, _, _| Ok(()))?;
-        self.children(node, Class::Misc, nesting, &mut |_, _, _| Ok(()))
+        let o = node.obj;
+        if o.io_arity != 0 || o.io_first_child != 0 {
+            self.children(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
+        }
+        if o.misc_arity != 0 || o.misc_first_child != 0 {
+            self.children(node, Class::Misc, nesting, &mut |_, _| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// An empty set, from those that were given back if possible.
+    fn union(&mut self) -> Union {
+        let mut union = self.spare.pop().unwrap_or_default();
+        union.clear();
+        union
+    }
+
+    /// The memory children. Answers whether there are any: then the nodes
+    /// attached to this object or above are on top of `inherited`.
+    fn memory(&mut self, node: &Node<'a>, nesting: usize, memory: &mut u64) -> Checked<bool> {
+        let at = node.addr;
+        if node.obj.memory_arity == 0 {
+            let none = node.obj.memory_first_child == 0;
+            ensure(none, "object: children although there are none", at)?;
+            return Ok(false);
+        }
+        let mut here = self.union();
+        let mut before = None;
+        self.children(node, Class::Memory, nesting, &mut |_, child| {
+            let mine = child.sets.as_ref().zip(node.sets.as_ref());
+            let Some((theirs, ours)) = mine else {
+                return ensure(false, "object: memory without sets", child.addr);
+            };
+            let same = child.obj.cpuset == node.obj.cpuset || theirs.cpuset.equals(&ours.cpuset);
+            ensure(same, "object: memory with another cpuset", child.addr)?;
+            let first = theirs.complete_nodeset.first();
+            let ordered = before.is_none_or(|b| b < first);
+            ensure(ordered, "object: memory out of order", child.addr)?;
+            before = Some(first);
+            let new = here.add_disjoint(&theirs.nodeset, &NOTHING);
+            ensure(new, "object: memory node attached twice", child.addr)?;
+            *memory = memory.wrapping_add(child.obj.total_memory);
+            Ok(())
+        })?;
+        if let Some(above) = self.inherited.last() {
+            let new = here.add_disjoint(&above.as_bits(), &NOTHING);
+            let below_normal = !is_normal(node.obj.kind);
+            ensure(
+                new || below_normal,
+                "object: memory node attached twice",
+                at,
+            )?;
+        }
+        self.inherited.push(here);
+        Ok(true)
+    }
+
+    /// Whether a set is exactly the memory nodes attached here or above.
+    fn is_inherited(&self, set: &Bits<'_>) -> bool {
+        let above = self.inherited.last().map_or(NOTHING, Union::as_bits);
+        above.equals(set)
+    }
+
+    /// A processor: its own set, and no children.
+    fn processor(&mut self, node: &Node<'a>, ours: &Sets<'a>) -> Checked<()> {
+        let at = node.addr;
+        let bit = node.obj.os_index;
+        let alone = ours.cpuset.is_only(bit)
+            && (node.obj.cpuset == node.obj.complete_cpuset || ours.complete_cpuset.is_only(bit));
+        ensure(alone, "object: set of a processor", at)?;
+        let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+        let allowed = loose || self.allowed_cpuset.is_set(bit);
+        ensure(allowed, "object: a processor that is not allowed", at)?;
+        let whole = self.is_inherited(&ours.nodeset);
+        ensure(whole, "object: children do not make up the nodeset", at)?;
+        let o = node.obj;
+        let leaf = o.arity == 0 && o.children == 0 && o.first_child == 0 && o.last_child == 0;
+        ensure(leaf, "object: children of a processor", at)
     }
 
     /// The normal children, and that their sets make up the parent's.
-    fn cpu_tree(
-        &mut self,
-        node: &Node<'a>,
-        nesting: usize,
-        nodes_here: Union,
-        memory: &mut u64,
-    ) -> Checked<()> {
+    fn cpu_tree(&mut self, node: &Node<'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
         let at = node.addr;
         let Some(ours) = &node.sets else {
             return ensure(false, "object: no sets", at);
         };
-        let has_memory = node.obj.memory_arity != 0;
-        if has_memory {
-            let mut below = self.spare.pop().unwrap_or_default();
-            below.clear();
-            if let Some(above) = self.inherited.last() {
-                below.add_disjoint(&above.as_bits(), &NOTHING);
-            }
-            let new = below.add_disjoint(&nodes_here.as_bits(), &NOTHING);
-            ensure(new, "object: memory node attached twice", at)?;
-            self.inherited.push(below);
+        if node.obj.kind == ty::PU {
+            return self.processor(node, ours);
         }
-        self.spare.push(nodes_here);
-
-        let mut cpus = self.spare.pop().unwrap_or_default();
-        let mut nodes = self.spare.pop().unwrap_or_default();
-        cpus.clear();
-        nodes.clear();
+        if node.obj.arity == 1 {
+            // An only child with the same two sets: its own check, that
+            // they are what is attached above or below it, is ours.
+            let mut same = false;
+            self.children(node, Class::Normal, nesting, &mut |_, child| {
+                same = child.obj.cpuset == node.obj.cpuset && child.obj.nodeset == node.obj.nodeset;
+                if !same {
+                    same = child.sets.as_ref().is_some_and(|theirs| {
+                        theirs.cpuset.equals(&ours.cpuset) && theirs.nodeset.equals(&ours.nodeset)
+                    });
+                }
+                *memory = memory.wrapping_add(child.obj.total_memory);
+                Ok(())
+            })?;
+            return ensure(same, "object: children do not make up the set", at);
+        }
+        let mut cpus = self.union();
+        let mut nodes = self.union();
         if let Some(above) = self.inherited.last() {
             nodes.add_disjoint(&above.as_bits(), &NOTHING);
         }
+        let mut before = None;
         let mut empty_before = false;
-        self.children(node, Class::Normal, nesting, &mut |walk, child, prev| {
+        self.children(node, Class::Normal, nesting, &mut |walk, child| {
             let Some(theirs) = &child.sets else {
                 return ensure(false, "object: no sets", child.addr);
             };
@@ -305,51 +365,31 @@ impl<'a> Walk<'a, '_> {
             let new = nodes.add_disjoint(&theirs.nodeset, &above);
             ensure(new, "object: memory nodes below two parents", child.addr)?;
             let first = theirs.complete_cpuset.first();
-            let before = prev.and_then(|p| p.sets.as_ref());
-            let ordered = match first {
-                Some(_) => {
-                    !empty_before && before.is_none_or(|p| p.complete_cpuset.first() < first)
-                }
-                None => true,
-            };
+            let ordered = first.is_none() || (!empty_before && before < first);
             empty_before |= first.is_none();
+            before = first;
             ensure(ordered, "object: children out of order", child.addr)?;
             *memory = memory.wrapping_add(child.obj.total_memory);
             Ok(())
         })?;
-        if node.obj.kind == ty::PU {
-            let bit = node.obj.os_index;
-            let alone = ours.cpuset.is_only(bit)
-                && (node.obj.cpuset == node.obj.complete_cpuset
-                    || ours.complete_cpuset.is_only(bit));
-            ensure(alone, "object: set of a processor", at)?;
-            let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-            let allowed = loose || self.allowed_cpuset.is_set(bit);
-            ensure(allowed, "object: a processor that is not allowed", at)?;
-        } else {
-            let whole = cpus.as_bits().equals(&ours.cpuset);
-            ensure(whole, "object: children do not make up the cpuset", at)?;
-        }
+        let whole = cpus.as_bits().equals(&ours.cpuset);
+        ensure(whole, "object: children do not make up the cpuset", at)?;
         let whole = nodes.as_bits().equals(&ours.nodeset);
         ensure(whole, "object: children do not make up the nodeset", at)?;
         self.spare.push(cpus);
         self.spare.push(nodes);
-        if has_memory {
-            self.spare.extend(self.inherited.pop());
-        }
         Ok(())
     }
 
     /// Walks one list of children: links first, then `each`, then below.
-    #[allow(clippy::type_complexity)]
     fn children(
         &mut self,
         parent: &Node<'a>,
         class: Class,
         nesting: usize,
-        each: &mut dyn FnMut(&mut Self, &Node<'a>, Option<&Node<'a>>) -> Checked<()>,
+        each: &mut dyn FnMut(&mut Self, &Node<'a>) -> Checked<()>,
     ) -> Checked<()> {
-        let p = &parent.obj;
+        let p = parent.obj;
         let at = parent.addr;
         let (arity, first) = match class {
             Class::Normal => (p.arity, p.first_child),
@@ -385,13 +425,13 @@ impl<'a> Walk<'a, '_> {
             _ => None,
         };
         let mut addr = first;
-        let mut prev: Option<Node<'a>> = None;
+        let mut prev = 0;
         for rank in 0..arity {
             let child = self.node(addr)?;
-            let c = &child.obj;
+            let c = child.obj;
             let linked = c.parent == at
                 && c.sibling_rank == rank
-                && c.prev_sibling == prev.as_ref().map_or(0, |p| p.addr)
+                && c.prev_sibling == prev
                 && (c.next_sibling == 0) == (rank + 1 == arity)
                 && array.is_none_or(|a| a[rank as usize] == addr);
             ensure(linked, "object: wrong links between siblings", addr)?;
@@ -402,10 +442,10 @@ impl<'a> Walk<'a, '_> {
                 Class::Misc => c.kind == ty::MISC,
             };
             ensure(right, "object: in the wrong list of children", addr)?;
-            each(self, &child, prev.as_ref())?;
+            each(self, &child)?;
             self.visit(&child, nesting + 1)?;
+            prev = addr;
             addr = c.next_sibling;
-            prev = Some(child);
         }
         Ok(())
     }
@@ -444,7 +484,10 @@ impl<'a> Walk<'a, '_> {
             let ends = text == 0 || self.image.string(text).is_some();
             ensure(ends, "object: name does not end", at)?;
         }
-        attributes::infos(self.image, obj.infos, obj.infos_count, at)
+        if obj.infos_count != 0 {
+            attributes::infos(self.image, obj.infos, obj.infos_count, at)?;
+        }
+        Ok(())
     }
 
     /// Types that the writer's filters exclude do not occur.

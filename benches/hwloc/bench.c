@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * bench LIBXPMEM: stock's functions beside ours, in one process, in turns.
+ *
+ * Both sides get the same topology; each figure is the median of many runs,
+ * in microseconds of processor time: a busy machine disturbs it less.
+ * "adopt+walk" is an adoption and one reading of every object
+ * and every set, from untouched pages.
+ */
+#define _GNU_SOURCE
+#include "../../tests/hwloc/dump.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <hwloc/export.h>
+#include <hwloc/shmem.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TURNS 5
+#define ADDR ((void *)0x310000000000)
+
+struct side {
+	const char *name;
+	int (*get_length)(hwloc_topology_t, size_t *, unsigned long);
+	int (*write)(hwloc_topology_t, int, uint64_t, void *, size_t, unsigned long);
+	int (*adopt)(hwloc_topology_t *, int, uint64_t, void *, size_t, unsigned long);
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+static int order(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *all, int n)
+{
+	qsort(all, n, sizeof(*all), order);
+	return all[n / 2];
+}
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static void one(const char *name, const char *synthetic, int runs, struct side *sides)
+{
+	hwloc_topology_t t, adopted;
+	double *times[2][5], m[2][5], begin, xml_time;
+	size_t length, blocks[2] = { 0, 0 };
+	char *xml;
+	int s, i, k, turn, xml_length;
+	volatile unsigned long sink = 0;
+
+	begin = now();
+	hwloc_topology_init(&t);
+	hwloc_topology_set_synthetic(t, synthetic);
+	hwloc_topology_load(t);
+	if (hwloc_topology_export_xmlbuffer(t, &xml, &xml_length, 0))
+		die("xml");
+	for (s = 0; s < 2; s++)
+		for (k = 0; k < 5; k++)
+			times[s][k] = calloc(runs, sizeof(double));
+	/* In turns of many runs: one side's work on the heap and the caches
+	 * would otherwise be the other's. */
+	for (turn = 0; turn < 2 * TURNS; turn++) {
+		s = turn % 2;
+		for (i = turn / 2; i < runs; i += TURNS) {
+			int fd = memfd_create("bench", 0);
+			struct stat st;
+
+			begin = now();
+			if (sides[s].get_length(t, &length, 0))
+				die("get_length");
+			times[s][0][i] = now() - begin;
+			begin = now();
+			if (sides[s].write(t, fd, 0, ADDR, length, 0))
+				die("write");
+			times[s][1][i] = now() - begin;
+			begin = now();
+			if (sides[s].adopt(&adopted, fd, 0, ADDR, length, 0))
+				die("adopt");
+			times[s][2][i] = now() - begin;
+			sink += walk(adopted);
+			times[s][3][i] = now() - begin;
+			begin = now();
+			hwloc_topology_destroy(adopted);
+			times[s][4][i] = now() - begin;
+			fstat(fd, &st);
+			blocks[s] = st.st_blocks * 512;
+			close(fd);
+		}
+	}
+	begin = now();
+	for (i = 0; i < 3; i++) {
+		hwloc_topology_t again;
+
+		hwloc_topology_init(&again);
+		hwloc_topology_set_xmlbuffer(again, xml, xml_length);
+		hwloc_topology_load(again);
+		hwloc_topology_destroy(again);
+	}
+	xml_time = (now() - begin) / 3;
+	for (s = 0; s < 2; s++)
+		for (k = 0; k < 5; k++)
+			m[s][k] = median(times[s][k], runs);
+	for (s = 0; s < 2; s++)
+		printf("%-10s %-6s %10.1f %10.1f %10.1f %10.1f %10.1f %10zu\n", name,
+		       sides[s].name, m[s][0], m[s][1], m[s][2], m[s][3], m[s][4], blocks[s]);
+	printf("%-10s ratio  %9.2fx %9.2fx %9.2fx %9.2fx %9.2fx %9.2fx   load from XML %.0f us = %.0fx an adopt\n",
+	       name, m[0][0] / m[1][0], m[0][1] / m[1][1], m[0][2] / m[1][2],
+	       m[0][3] / m[1][3], m[0][4] / m[1][4], (double)blocks[0] / blocks[1],
+	       xml_time, xml_time / m[1][2]);
+	fflush(stdout);
+	hwloc_free_xmlbuffer(t, xml);
+	hwloc_topology_destroy(t);
+	for (s = 0; s < 2; s++)
+		for (k = 0; k < 5; k++)
+			free(times[s][k]);
+}
+
+static void *find(void *handle, const char *name)
+{
+	void *found = dlsym(handle, name);
+
+	if (!found) {
+		fprintf(stderr, "%s\n", dlerror());
+		exit(1);
+	}
+	return found;
+}
+
+int main(int argc, char **argv)
+{
+	struct side sides[2] = { { .name = "stock" }, { .name = "ours" } };
+	void *handles[2];
+	int s, scale = getenv("BENCH_QUICK") ? 10 : 1;
+
+	if (argc < 2)
+		return 2;
+	handles[0] = dlopen("libhwloc.so.15", RTLD_NOW);
+	handles[1] = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+	if (!handles[1]) {
+		fprintf(stderr, "%s\n", dlerror());
+		return 1;
+	}
+	for (s = 0; s < 2; s++) {
+		sides[s].get_length = find(handles[s], "hwloc_shmem_topology_get_length");
+		sides[s].write = find(handles[s], "hwloc_shmem_topology_write");
+		sides[s].adopt = find(handles[s], "hwloc_shmem_topology_adopt");
+	}
+	printf("hwloc %#x; microseconds, medians; bytes of the file in use\n",
+	       hwloc_get_api_version());
+	printf("%-10s %-6s %10s %10s %10s %10s %10s %10s\n", "machine", "", "get_length",
+	       "write", "adopt", "adopt+walk", "destroy", "file");
+	one("8 PUs", "numa(memory=8589934592) core:4 pu:2", 2001 / scale, sides);
+	one("256 PUs", "pack:2 [numa(memory=68719476736)] l3:8 l2:8 l1d:1 l1i:1 core:1 pu:2",
+	    1001 / scale, sides);
+	if (getenv("BENCH_QUICK"))
+		return 0;
+	one("10240 PUs", "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8", 21, sides);
+	one("2048 flat", "pu:2048", 51, sides);
+	one("10000 flat", "pu:10000", 3, sides);
+	return 0;
+}
