@@ -5,6 +5,7 @@ use super::ids::{Id, Kind, SLOTS as IDS};
 use super::peers::{Side, CONNECTIONS};
 use super::service::Service;
 use super::shared::{Op, Shared};
+use super::sys::maps::Mapping;
 use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, WHOLE};
 use crate::debug::{count, COUNTERS};
@@ -36,6 +37,31 @@ pub struct Piece {
     /// Pieces of one attachment have the same number.
     pub attachment: u64,
     pub permit: usize,
+    /// A file of the owner's is mapped here, and not its memfd.
+    pub overlay: bool,
+    /// The file, as mappings show it, and the offset of `start` in it.
+    pub identity: (u64, u64),
+    pub offset: usize,
+}
+
+impl Piece {
+    /// The part of the piece from `addr` on.
+    fn from(self, addr: usize) -> Self {
+        let skip = addr - self.start;
+        Self {
+            start: addr,
+            source: self.source + skip,
+            offset: self.offset + skip,
+            ..self
+        }
+    }
+
+    /// Whether a mapping shows, at `addr`, what this piece shows there.
+    fn is_shown_by(&self, m: &Mapping, addr: usize) -> bool {
+        m.shared
+            && (m.device, m.inode) == self.identity
+            && m.offset + (addr - m.start) == self.offset + (addr - self.start)
+    }
 }
 
 const PIECES: usize = 65_536;
@@ -59,13 +85,23 @@ impl Attachments {
         (p.start <= addr).then_some(*p)
     }
 
+    /// Whether there is such a piece.
+    pub fn any(&self, which: impl Fn(&Piece) -> bool) -> bool {
+        self.pieces[..self.len].iter().any(which)
+    }
+
+    /// The first piece that ends above `addr`.
+    pub fn next_from(&self, addr: usize) -> Option<Piece> {
+        self.pieces[..self.len].get(self.lower(addr)).copied()
+    }
+
     fn overlaps(&self, start: usize, end: usize) -> bool {
         self.pieces[..self.len]
             .get(self.lower(start))
             .is_some_and(|p| p.start < end)
     }
 
-    fn insert(&mut self, piece: Piece) -> bool {
+    pub fn insert(&mut self, piece: Piece) -> bool {
         if self.len == PIECES {
             return false;
         }
@@ -95,11 +131,7 @@ impl Attachments {
                 i += 1;
             }
             if p.end > end {
-                self.insert(Piece {
-                    start: end,
-                    source: p.source + (end - p.start),
-                    ..p
-                });
+                self.insert(p.from(end));
                 i += 1;
             }
         }
@@ -109,13 +141,10 @@ impl Attachments {
     fn moved(&mut self, from: usize, to: usize, len: usize) {
         let Some(p) = self.at(from) else { return };
         self.cut(from, from + len);
-        let source = p.source + (from - p.start);
-        self.cut(to, to + len);
         self.insert(Piece {
             start: to,
             end: to + len,
-            source,
-            ..p
+            ..p.from(from)
         });
     }
 }
@@ -127,7 +156,7 @@ const EAGER: usize = 256 * 1024;
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then
 /// a touch is reported whether the file has the page or not.
-const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
+pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
 
 const WAIT: Option<Sys<u64>> = None;
 
@@ -297,7 +326,7 @@ impl Service {
     ) -> Sys<usize> {
         let permit = self.permits[p];
         let c = &self.connections[permit.connection];
-        let memfd = c.memfd;
+        let (memfd, identity) = (c.memfd, c.identity);
         if self.attachments.len == PIECES {
             return Err(libc::ENOMEM);
         }
@@ -345,6 +374,9 @@ impl Service {
             source,
             attachment,
             permit: p,
+            overlay: false,
+            identity,
+            offset: source,
         });
         Ok(addr)
     }
@@ -382,9 +414,11 @@ impl Service {
 
     /// Calls `body` with what of a piece is still mapped as it was made: the
     /// program may have put something else there.
-    fn for_mapped_parts(&mut self, piece: Piece, mut body: impl FnMut(&mut Self, usize, usize)) {
-        let i = self.permits[piece.permit].connection;
-        let identity = self.connections[i].identity;
+    pub fn for_mapped_parts(
+        &mut self,
+        piece: Piece,
+        mut body: impl FnMut(&mut Self, usize, usize),
+    ) {
         let mut at = piece.start;
         while at < piece.end {
             let Ok(Some(m)) = self.space.find(at) else {
@@ -394,7 +428,7 @@ impl Service {
             if lo >= piece.end {
                 break;
             }
-            if m.shared && (m.device, m.inode) == identity {
+            if piece.is_shown_by(&m, lo) {
                 body(self, lo, hi - lo);
             }
             at = hi;
@@ -415,11 +449,10 @@ impl Service {
                 at = m.start;
             }
             let hi = m.end.min(end);
-            let live = self.attachments.at(at).is_some_and(|p| {
-                let identity = self.connections[self.permits[p.permit].connection].identity;
-                let source = p.source + (at - p.start);
-                m.shared && (m.device, m.inode) == identity && m.offset + (at - m.start) == source
-            });
+            let live = self
+                .attachments
+                .at(at)
+                .is_some_and(|p| p.is_shown_by(&m, at));
             if !live {
                 self.attachments.cut(at, hi);
             }
@@ -471,8 +504,15 @@ impl Service {
     }
 
     /// An owner has answered a fault.
-    pub fn on_fault_answer(&mut self, m: &Message) {
+    pub fn on_fault_answer(&mut self, m: &Message, fd: c_int) {
         let page = page_down(m.cookie as usize);
+        if m.status == Status::Elsewhere {
+            count(&COUNTERS.faults_served);
+            self.overlay(page, m, fd);
+            self.faulting.forget(page, page + PAGE);
+            let _ = uffd::wake(self.faults, page, PAGE);
+            return;
+        }
         if m.status != Status::Done {
             return self.answer_sigbus(m.cookie);
         }
@@ -488,6 +528,9 @@ impl Service {
         let Some(p) = self.attachments.at(addr) else {
             return;
         };
+        if p.overlay {
+            return;
+        }
         let memfd = self.connections[self.permits[p.permit].connection].memfd;
         let end = page_down(last).min(p.source + (p.end - p.start));
         let first = page_up(first.min(TOP)).max(p.source);

@@ -14,6 +14,8 @@
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
+//! | [`lend`]        | shared files of the owner are handed out, and recalled         |
+//! | [`overlay`]     | and mapped into attachments                                   |
 //! | [`remap`]       | mremap of what promotion has cut in pieces                    |
 //! | [`hooks`]       | memory calls of libc are met before they happen               |
 //! | [`fork`]        | a child gets private copies                                  |
@@ -31,6 +33,8 @@ pub mod attacher;
 pub mod fork;
 pub mod hooks;
 pub mod ids;
+pub mod lend;
+pub mod overlay;
 pub mod owner;
 pub mod peers;
 pub mod promote;

@@ -2,6 +2,7 @@
 //! The owner's side: segments, who may attach them, and requests for pages.
 
 use super::ids::{Id, Kind, SLOTS as IDS};
+use super::lend::Loan;
 use super::peers::{Side, CONNECTIONS};
 use super::promote::Refusal;
 use super::service::Service;
@@ -70,6 +71,14 @@ impl Deferred {
         }
         self.len = kept;
     }
+}
+
+/// Where an attacher finds the pages it asked for.
+enum Shareable {
+    /// In the memfd.
+    Here(usize, usize),
+    /// In a file that the owner has mapped shared.
+    Elsewhere(Loan),
 }
 
 impl Service {
@@ -184,11 +193,21 @@ impl Service {
 
     fn try_share(&mut self, shared: &Shared, mut request: Request) {
         let m = request.message;
+        let mut file = None;
         let answer = match self.share(shared, request.connection, &m) {
-            Ok((lo, hi)) => {
+            Ok(Shareable::Here(lo, hi)) => {
                 count(&COUNTERS.faults_served);
                 let mut answer = m.answer(Status::Done);
                 (answer.lo, answer.hi) = (lo as u64, hi as u64);
+                answer
+            }
+            Ok(Shareable::Elsewhere(loan)) => {
+                count(&COUNTERS.faults_served);
+                file = Some(loan.fd);
+                let mut answer = m.answer(Status::Elsewhere);
+                (answer.lo, answer.hi) = (loan.lo as u64, loan.hi as u64);
+                answer.addr = loan.offset as u64;
+                answer.id = loan.kind();
                 answer
             }
             Err(Refusal::Gone) => m.answer(Status::Gone),
@@ -207,11 +226,29 @@ impl Service {
                 m.answer(Status::Hole)
             }
         };
-        self.post(request.connection, &answer, None);
+        if self.post(request.connection, &answer, file.map(|fd| [fd, self.pidfd])) {
+            self.connections[request.connection].unnoted += 1;
+        }
+        if let Some(fd) = file {
+            crate::rawsys::close(fd);
+        }
+    }
+
+    /// Whether every answer so far has been acted upon. Else an old one could
+    /// make an attacher map pages that are being filled.
+    fn all_noted(&self) -> bool {
+        self.connections
+            .iter()
+            .all(|c| c.side != Side::Owner || c.unnoted == 0)
+    }
+
+    /// Whether a promotion may fill pages while the program runs.
+    pub fn may_precopy(&self) -> bool {
+        self.abilities.precopy && self.all_noted()
     }
 
     /// Makes pages sharable; answers which.
-    fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<(usize, usize), Refusal> {
+    fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<Shareable, Refusal> {
         let s = self.segment(m.id).ok_or(Refusal::Gone)?;
         let s = self.segments[s];
         let lo = page_down(m.lo as usize).max(s.start).min(TOP);
@@ -220,11 +257,15 @@ impl Service {
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
         }
-        if self.forks_under_way > 0 {
+        if self.forks_under_way > 0 || self.recalling {
             return Err(Refusal::Later);
         }
+        if let Some(loan) = self.lend(shared, addr, lo, hi)? {
+            return Ok(Shareable::Elsewhere(loan));
+        }
         if m.flags & WHOLE != 0 {
-            return self.share_whole(shared, lo, hi);
+            let (lo, hi) = self.share_whole(shared, lo, hi)?;
+            return Ok(Shareable::Here(lo, hi));
         }
         let c = &mut self.connections[i];
         let goes_on = addr == c.next_expected && c.chunk != 0;
@@ -236,7 +277,7 @@ impl Service {
         let block = c.chunk;
         let done = self.share_chunk(shared, addr, lo, hi, block)?;
         self.connections[i].next_expected = done.1;
-        Ok(done)
+        Ok(Shareable::Here(done.0, done.1))
     }
 
     /// Shares everything in `[lo, hi)` that can be; what cannot is met when it

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections between services. The attacher's side dials; the owner accepts.
 
+use super::attacher::Piece;
 use super::ids::{Id, Kind};
 use super::service::{Service, CONNECTION_TOKEN};
 use super::shared::{Op, Shared};
@@ -45,6 +46,10 @@ pub struct Connection {
     /// the next one.
     pub next_expected: usize,
     pub chunk: usize,
+    /// Owner's side: answers to `Share` that have not been acted upon.
+    pub unnoted: u32,
+    /// Owner's side: a recall has not been answered.
+    pub recalled: bool,
 }
 
 impl Service {
@@ -94,6 +99,8 @@ impl Service {
             permits: 0,
             next_expected: 0,
             chunk: 0,
+            unnoted: 0,
+            recalled: false,
         };
         Ok(i)
     }
@@ -175,6 +182,17 @@ impl Service {
                     None,
                 );
             }
+            (Side::Owner, Verb::Noted) => {
+                let c = &mut self.connections[i];
+                c.unnoted = c.unnoted.saturating_sub(1);
+            }
+            (Side::Owner, Verb::Answer) if m.flags == Verb::Recall as u64 => {
+                self.connections[i].recalled = false;
+            }
+            (Side::Attacher, Verb::Recall) => {
+                self.on_recall(i, m.lo as usize, m.hi as usize);
+                self.post(i, &m.answer(Status::Done), None);
+            }
             (Side::Attacher, Verb::Removed) => self.on_removed(i, m.id),
             (Side::Attacher, Verb::Answer) if m.flags == Verb::Hello as u64 => {
                 if self.on_hello(i, fds).is_err() {
@@ -185,12 +203,23 @@ impl Service {
                 return;
             }
             (Side::Attacher, Verb::Answer) if m.cookie & COMMAND_COOKIE != 0 => {
-                self.on_command_answer(shared, i, m);
+                self.on_command_answer(shared, i, m, fds[0]);
+                self.note(i, m);
             }
-            (Side::Attacher, Verb::Answer) => self.on_fault_answer(m),
+            (Side::Attacher, Verb::Answer) => {
+                self.on_fault_answer(m, fds[0]);
+                self.note(i, m);
+            }
             _ => debug_log!("a peer sends {:?} on the wrong side", m.verb),
         }
         close_all(fds);
+    }
+
+    /// Tells the owner that its answer has been acted upon.
+    fn note(&mut self, i: usize, m: &Message) {
+        if m.flags == Verb::Share as u64 && self.connections[i].side == Side::Attacher {
+            self.post(i, &Message::new(Verb::Noted), None);
+        }
     }
 
     /// The owner's address space has come: is it one?
@@ -211,7 +240,7 @@ impl Service {
     }
 
     /// A peer answered what a command waits for.
-    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message) {
+    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, fd: c_int) {
         let slot = (m.cookie & 0xffff) as usize;
         let serial = (m.cookie >> 16) as u32;
         let Some(w) = self.waiting.get_mut(slot) else {
@@ -233,6 +262,8 @@ impl Service {
         } else if w.op == Op::Attach as u32 {
             if m.status == Status::Done {
                 self.publish(w.value as usize, m.lo as usize, m.hi as usize);
+            } else if m.status == Status::Elsewhere {
+                self.overlay(w.value as usize, m, fd);
             }
             Ok(w.value)
         } else {
@@ -264,7 +295,9 @@ impl Service {
         if memfd >= 0 && dead {
             let _ = mem::punch(memfd, 0, TOP);
         }
-        if memfd >= 0 && !dead {
+        let permits = &self.permits;
+        let overlaid = |p: &Piece| p.overlay && permits[p.permit].connection == i;
+        if memfd >= 0 && (!dead || self.attachments.any(overlaid)) {
             self.sever_attachments_of(i);
         }
         for fd in [memfd, pidfd] {

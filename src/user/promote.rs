@@ -55,6 +55,9 @@ impl From<Unstoppable> for Refusal {
 /// go on growing.
 const STACK_RESERVE: usize = 64 * PAGE;
 
+/// Most bytes that are copied while all threads stand.
+const STANDING_CHUNK: usize = 256 * 1024;
+
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 
@@ -70,6 +73,11 @@ impl Service {
         block: usize,
     ) -> Result<(usize, usize), Refusal> {
         let mapping = self.mapping_at(addr)?;
+        let block = if self.may_precopy() {
+            block
+        } else {
+            block.min(STANDING_CHUNK)
+        };
         let lo = lo.max(mapping.start).max(addr & !(block - 1)).max(BOTTOM);
         let hi = hi
             .min(mapping.end)
@@ -297,7 +305,7 @@ impl Service {
     /// Copies what the memory holds while the program goes on. Whether the
     /// second look, in the stop, can tell what changed.
     fn copy_while_running(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> bool {
-        if !self.abilities.precopy {
+        if !self.may_precopy() {
             return false;
         }
         if uffd::register(self.precopy, lo, hi - lo, uffd::MODE_WP).is_err() {
@@ -451,7 +459,7 @@ impl Service {
     /// Whether another process may have this shared anonymous mapping too. Only
     /// fork can bring that about, so only relatives can have it, and each of
     /// them that lives shows it in its maps.
-    fn may_have_relatives(&self, mapping: &Mapping) -> bool {
+    pub fn may_have_relatives(&self, mapping: &Mapping) -> bool {
         let Ok(proc_dir) = crate::rawsys::open(
             c"/proc",
             libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,

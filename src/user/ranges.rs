@@ -19,6 +19,8 @@ pub enum Origin {
     Private,
     /// `MAP_SHARED | MAP_ANONYMOUS`: a fork child shares it.
     Shared,
+    /// A shared file, still mapped by the program: attachers map it too.
+    Lent,
 }
 
 /// One range, page-aligned, `start < end`.
@@ -31,7 +33,7 @@ pub struct Range {
 
 struct Entry {
     start: AtomicU64,
-    /// The end, with the lowest bit telling the origin.
+    /// The end, with the two lowest bits telling the origin.
     end: AtomicU64,
 }
 
@@ -47,11 +49,11 @@ impl Ranges {
         let end = self.entries[i].end.load(Ordering::Relaxed);
         Range {
             start: self.entries[i].start.load(Ordering::Relaxed) as usize,
-            end: (end & !1) as usize,
-            origin: if end & 1 == 1 {
-                Origin::Shared
-            } else {
-                Origin::Private
+            end: (end & !3) as usize,
+            origin: match end & 3 {
+                0 => Origin::Private,
+                1 => Origin::Shared,
+                _ => Origin::Lent,
             },
         }
     }
@@ -60,7 +62,11 @@ impl Ranges {
         self.entries[i]
             .start
             .store(r.start as u64, Ordering::Relaxed);
-        let flag = u64::from(r.origin == Origin::Shared);
+        let flag = match r.origin {
+            Origin::Private => 0,
+            Origin::Shared => 1,
+            Origin::Lent => 2,
+        };
         self.entries[i]
             .end
             .store(r.end as u64 | flag, Ordering::Relaxed);
@@ -249,33 +255,33 @@ mod tests {
     #[test]
     fn neighbours_merge_and_kinds_do_not() {
         let set = empty();
-        set.insert(private(10, 20));
-        set.insert(private(30, 40));
-        set.insert(private(20, 30));
-        assert_eq!(list(&set), [(10, 40)]);
+        set.insert(private(12, 20));
+        set.insert(private(32, 40));
+        set.insert(private(20, 32));
+        assert_eq!(list(&set), [(12, 40)]);
         set.insert(Range {
             start: 40,
-            end: 50,
+            end: 52,
             origin: Origin::Shared,
         });
-        assert_eq!(list(&set), [(10, 40), (40, 50)]);
-        assert!(set.overlaps(49, 60) && !set.overlaps(50, 60) && !set.overlaps(0, 10));
+        assert_eq!(list(&set), [(12, 40), (40, 52)]);
+        assert!(set.overlaps(51, 60) && !set.overlaps(52, 60) && !set.overlaps(0, 12));
     }
 
     #[test]
     fn nothing_reaches_into_an_empty_range() {
         let set = empty();
-        set.insert(private(10, 30));
+        set.insert(private(12, 32));
         assert_eq!(set.first_in(20, 20), None);
-        assert_eq!(set.first_in(0, 20), Some(private(10, 20)));
+        assert_eq!(set.first_in(0, 20), Some(private(12, 20)));
     }
 
     #[test]
     fn removal_splits() {
         let set = empty();
-        set.insert(private(10, 50));
-        set.remove(20, 30);
-        assert_eq!(list(&set), [(10, 20), (30, 50)]);
+        set.insert(private(12, 52));
+        set.remove(20, 32);
+        assert_eq!(list(&set), [(12, 20), (32, 52)]);
         set.remove(0, 100);
         assert!(set.is_empty());
     }
@@ -283,8 +289,8 @@ mod tests {
     #[test]
     fn a_walk_ends_inside_a_range() {
         let set = empty();
-        set.insert(private(10, 50));
-        assert_eq!(set.first_in(20, 30), Some(private(20, 30)));
+        set.insert(private(12, 52));
+        assert_eq!(set.first_in(20, 32), Some(private(20, 32)));
         assert_eq!(set.first_in(30, 30), None);
         assert_eq!(set.first_in(40, 30), None);
     }
@@ -300,8 +306,8 @@ mod tests {
                 .wrapping_add(1442695040888963407);
             let start = (seed >> 33) as usize % 500;
             let end = (start + 1 + (seed >> 50) as usize % 12).min(512);
-            // The lowest bit of an end carries the origin.
-            let (start, end) = (start & !1, (end + 1) & !1);
+            // The lowest bits of an end carry the origin.
+            let (start, end) = (start & !3, (end + 3) & !3);
             let origin = if seed >> 20 & 1 == 0 {
                 Origin::Private
             } else {

@@ -50,6 +50,10 @@ impl Service {
         if !sane || !self.needs_help(shared, &r) {
             return Ok(NOT_NEEDED);
         }
+        self.recall(shared, r.old, r.old + r.old_len);
+        if r.flags & libc::MREMAP_FIXED != 0 {
+            self.recall(shared, r.target, r.target.saturating_add(r.new_len));
+        }
         match self.stop() {
             Ok(()) => {}
             Err(Unstoppable::Busy) => return Err(libc::EAGAIN),

@@ -16,6 +16,7 @@ use super::ranges::{Origin, Range};
 use super::service::{Fixup, Service};
 use super::shared::{self, Shared};
 use super::stop::Unstoppable;
+use super::sys::maps::Mapping;
 use super::sys::{mem, net, page_down, page_up, uffd, Sys, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -116,6 +117,11 @@ impl Service {
             let gone = self.first_unmapped(range);
             match gone {
                 None => i += 1,
+                Some((lo, hi, _)) if range.origin == Origin::Lent => {
+                    shared.promoted.remove(lo, hi);
+                    self.recall_from_attachers(shared, lo, hi);
+                    i = i.saturating_sub(1);
+                }
                 Some((lo, hi, reused)) => {
                     shared.promoted.remove(lo, hi);
                     if self.cut_off_unless_moved(lo, hi) && reused {
@@ -173,16 +179,21 @@ impl Service {
         }
     }
 
+    fn is_as_it_was(&self, m: &Mapping, at: usize, origin: Origin) -> bool {
+        match origin {
+            Origin::Lent => self.is_lent(m, at),
+            _ => self.is_own(m) && m.offset + (at - m.start) == at,
+        }
+    }
+
     /// The first part of a promoted range where the memfd is not mapped, and
     /// whether something else is mapped there already.
     fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
         let mut at = range.start;
         while at < range.end {
             match self.space.find(at) {
-                Ok(Some(m))
-                    if m.start <= at && self.is_own(&m) && m.offset + (at - m.start) == at =>
-                {
-                    at = m.end;
+                Ok(Some(m)) if m.start <= at && self.is_as_it_was(&m, at, range.origin) => {
+                    at = m.end
                 }
                 Ok(Some(m)) if m.start <= at => return Some((at, m.end.min(range.end), true)),
                 Ok(Some(m)) => return Some((at, m.start.min(range.end), false)),
@@ -289,6 +300,7 @@ impl Service {
             return;
         };
         let (start, end) = outward(start, end);
+        self.recall(shared, start, end);
         while let Some(r) = shared.promoted.first_in(start, end) {
             self.retire_range(shared, r.start, r.end);
         }
@@ -361,6 +373,7 @@ impl Service {
             return Ok(());
         };
         let (start, end) = outward(start, end);
+        self.recall(shared, start, end);
         if shared.promoted.first_in(start, end).is_none() {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use super::attacher::{Attachments, Permit};
 use super::fork::ForkPhase;
 use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
+use super::lend::{Lent, LENT};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
@@ -98,10 +99,16 @@ pub struct Service {
     pub traced: [Traced; THREADS],
     pub traced_count: usize,
     pub stop_began: u64,
+    /// How many times [`Self::stop`] is ahead of [`Self::resume`].
+    pub standing: u32,
     pub fixups: [Fixup; 256],
     pub fixup_count: usize,
 
     pub hooks: Hooks,
+
+    pub lent: [Lent; LENT],
+    /// An answer to a recall is waited for: nothing is shared meanwhile.
+    pub recalling: bool,
 
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
@@ -197,7 +204,9 @@ impl Service {
             debug_log!("userfaultfd lacks features: has {has:#x}");
             return Err(libc::ENOSYS);
         }
-        self.events = uffd::open(on_events)?;
+        // With asynchronous write protection any kind of file can be watched.
+        let asynchronous = has & uffd::FEATURE_WP_ASYNC;
+        self.events = uffd::open(on_events | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
         let on_faults = wanted | gated | uffd::FEATURE_THREAD_ID | poison;
         self.abilities.poison = poison != 0;
@@ -219,15 +228,14 @@ impl Service {
 
     /// Device and inode of a file as they appear in a mapping of it.
     pub fn identity_as_mapped(&self, fd: c_int) -> Option<(u64, u64)> {
-        let addr = mem::map(
-            0,
-            super::sys::PAGE,
-            libc::PROT_READ,
-            libc::MAP_SHARED,
-            fd,
-            0,
-        )
-        .ok()?;
+        self.identity_as_mapped_for(fd, false)
+    }
+
+    /// As [`Self::identity_as_mapped`]; `None` where it cannot be mapped for
+    /// stores, if that is asked.
+    pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        let addr = mem::map(0, super::sys::PAGE, prot, libc::MAP_SHARED, fd, 0).ok()?;
         let found = self.space.at(addr).ok().flatten();
         let _ = mem::unmap(addr, super::sys::PAGE);
         found.map(|m| (m.device, m.inode))

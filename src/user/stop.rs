@@ -4,7 +4,7 @@
 //! Between [`Service::stop`] and [`Service::resume`] no thread of the program
 //! runs in user mode, none is inside a system call that can write to its
 //! memory, and no event of its address space is left unread. The anchor thread
-//! is not stopped: it sleeps in a wait and touches nothing.
+//! is not stopped: it sleeps in a wait and touches nothing. The two nest.
 
 use super::service::Service;
 use super::sys::maps::Numbers;
@@ -42,13 +42,17 @@ const PATIENCE: u64 = 20_000_000;
 impl Service {
     /// Stops all threads of the program.
     pub fn stop(&mut self) -> Result<(), Unstoppable> {
+        if self.standing > 0 {
+            self.standing += 1;
+            return Ok(());
+        }
         self.stop_began = task::now();
         let deadline = self.stop_began + PATIENCE;
         loop {
             let fresh = match self.seize_new_threads() {
                 Ok(fresh) => fresh,
                 Err(why) => {
-                    self.resume();
+                    self.let_go();
                     return Err(why);
                 }
             };
@@ -57,7 +61,7 @@ impl Service {
                     // A thread sleeps until its event is read, and then stops.
                     self.take_event();
                 } else if task::now() > deadline {
-                    self.resume();
+                    self.let_go();
                     return Err(Unstoppable::Busy);
                 } else {
                     task::await_child_stop(500);
@@ -67,6 +71,7 @@ impl Service {
                 break;
             }
         }
+        self.standing = 1;
         while net::has_input(self.events) {
             self.take_event();
         }
@@ -143,6 +148,13 @@ impl Service {
     /// Lets every stopped thread go. One that has not stopped yet is let go
     /// when it does, see [`Self::release_strays`].
     pub fn resume(&mut self) {
+        self.standing = self.standing.saturating_sub(1);
+        if self.standing == 0 {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
         let mut kept = 0;
         for i in 0..self.traced_count {
             let t = self.traced[i];

@@ -23,6 +23,11 @@ pub enum Verb {
     Removed,
     /// The answer to a message with the same cookie.
     Answer,
+    /// Attacher: an answer to `Share` has been acted upon.
+    Noted,
+    /// Owner: mappings of other files in `[lo, hi)` must go. Answered when they
+    /// have.
+    Recall,
 }
 
 /// How an owner answers.
@@ -38,6 +43,8 @@ pub enum Status {
     Denied,
     /// The message makes no sense.
     Bad,
+    /// `[lo, hi)` is a file of its own, which comes along, from offset `addr`.
+    Elsewhere,
 }
 
 /// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
@@ -97,7 +104,9 @@ impl Message {
 
     /// `None` for words that no peer of this version sends.
     pub fn decode(words: &Words) -> Option<Self> {
-        const VERBS: [Verb; 6] = [
+        const VERBS: [Verb; 8] = [
+            Verb::Noted,
+            Verb::Recall,
             Verb::Hello,
             Verb::Get,
             Verb::Share,
@@ -105,7 +114,8 @@ impl Message {
             Verb::Removed,
             Verb::Answer,
         ];
-        const STATUSES: [Status; 5] = [
+        const STATUSES: [Status; 6] = [
+            Status::Elsewhere,
             Status::Done,
             Status::Hole,
             Status::Gone,

@@ -6,7 +6,7 @@
 //! there. Nothing allocates.
 
 use super::{sys, Sys, PAGE};
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 
 /// What is needed to know of one mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,27 @@ impl Space {
     /// The mapping that covers `addr`.
     pub fn at(&self, addr: usize) -> Sys<Option<Mapping>> {
         Ok(self.find(addr)?.filter(|m| m.start <= addr))
+    }
+
+    /// The path of the file behind the mapping at `addr`.
+    pub fn path_at<'a>(&self, addr: usize, name: &'a mut [u8; 4096]) -> Option<&'a CStr> {
+        let mut reader = Reader {
+            fd: self.maps,
+            at: 0,
+            buf: [0; 1024],
+            have: 0,
+            pos: 0,
+        };
+        loop {
+            let len = reader.line(name).ok()??;
+            let found = parse(&name[..len])?;
+            if found.start <= addr && found.end > addr {
+                let from = name[..len].iter().position(|&b| b == b'/')?;
+                name.copy_within(from..len, 0);
+                *name.get_mut(len - from)? = 0;
+                return CStr::from_bytes_until_nul(name).ok();
+            }
+        }
     }
 
     fn find_by_query(&self, addr: usize) -> Sys<Option<Mapping>> {
@@ -311,7 +332,7 @@ struct Reader {
 
 impl Reader {
     /// The next line, cut to what fits; `None` at the end.
-    fn line(&mut self, line: &mut [u8; 256]) -> Sys<Option<usize>> {
+    fn line(&mut self, line: &mut [u8]) -> Sys<Option<usize>> {
         let mut len = 0;
         loop {
             if self.pos == self.have {
@@ -457,6 +478,24 @@ pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a core::
     buf[len..len + tail.len()].copy_from_slice(tail);
     buf[len + tail.len()] = 0;
     core::ffi::CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
+}
+
+/// Composes `/proc/self/map_files/START-END`.
+pub fn map_file_path<'a>(buf: &'a mut [u8; 64], m: &Mapping) -> &'a CStr {
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        buf[len..len + bytes.len()].copy_from_slice(bytes);
+        len += bytes.len();
+    };
+    put(b"/proc/self/map_files/");
+    for (value, end) in [(m.start, b'-'), (m.end, 0)] {
+        let digits = (usize::BITS - value.leading_zeros()).div_ceil(4).max(1);
+        for k in (0..digits).rev() {
+            put(&[b"0123456789abcdef"[value >> (4 * k) & 15]]);
+        }
+        put(&[end]);
+    }
+    CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
 }
 
 /// The numeric names in an open /proc directory, from its start.

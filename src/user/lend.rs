@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lending: a file that the program maps shared is handed to attachers.
+//!
+//! Such memory cannot be moved into the memfd: others see it through the file.
+//! So the attacher gets the file and maps it over that part of its window. It
+//! cannot be punched either. When the program unmaps or changes the mapping, the
+//! attachers are asked to take theirs away, and the program waits until they
+//! have: a recall.
+
+use super::peers::{Side, CONNECTIONS};
+use super::promote::Refusal;
+use super::ranges::{Origin, Range};
+use super::service::Service;
+use super::shared::{self, Shared};
+use super::sys::maps::{self, Mapping, Name};
+use super::sys::{mem, task, uffd};
+use super::wire::{Message, Verb};
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use core::ffi::c_int;
+
+/// Most mappings that are lent at a time.
+pub const LENT: usize = 512;
+
+/// A mapping of the program that attachers may have mapped too. All zero is
+/// none.
+#[derive(Clone, Copy)]
+pub struct Lent {
+    pub start: usize,
+    pub end: usize,
+    pub identity: (u64, u64),
+    pub offset: usize,
+}
+
+/// What goes to an attacher.
+pub struct Loan {
+    /// The file; the caller's to close.
+    pub fd: c_int,
+    pub lo: usize,
+    pub hi: usize,
+    /// Offset of `lo` in the file.
+    pub offset: usize,
+    pub writable: bool,
+}
+
+/// `id` of an answer with a file: stores are allowed.
+pub const WRITABLE: i64 = 1;
+
+impl Loan {
+    /// What the answer says of it.
+    pub fn kind(&self) -> i64 {
+        if self.writable {
+            WRITABLE
+        } else {
+            0
+        }
+    }
+}
+
+/// How long attachers have to answer a recall, in nanoseconds. Beyond that one
+/// must be frozen, and does not look at the pages either.
+const RECALL_NS: u64 = 10_000_000_000;
+
+impl Service {
+    /// The file behind `addr`, if it is one that the program maps shared.
+    pub fn lend(
+        &mut self,
+        shared: &Shared,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+    ) -> Result<Option<Loan>, Refusal> {
+        let Ok(Some(m)) = self.space.at(addr) else {
+            return Ok(None);
+        };
+        let plain = matches!(m.name, Name::File | Name::SysV | Name::Device);
+        let anonymous = m.name == Name::SharedAnonymous;
+        if !m.shared || !m.read || m.huge || self.is_own(&m) || !(plain || anonymous) {
+            return Ok(None);
+        }
+        if anonymous && !self.may_have_relatives(&m) {
+            // It can be promoted.
+            return Ok(None);
+        }
+        if m.name == Name::Device || self.is_attachment(&m) {
+            return Err(Refusal::Special);
+        }
+        let Some(fd) = self.file_of(&m) else {
+            return Err(if anonymous {
+                Refusal::Relatives
+            } else {
+                Refusal::SharedFile
+            });
+        };
+        if let Err(why) = self.note_lent(shared, &m) {
+            crate::rawsys::close(fd);
+            return Err(why);
+        }
+        let lo = lo.max(m.start);
+        Ok(Some(Loan {
+            fd,
+            lo,
+            hi: hi.min(m.end),
+            offset: m.offset + (lo - m.start),
+            writable: m.write,
+        }))
+    }
+
+    /// Whether a mapping is of another process's exported address space.
+    fn is_attachment(&self, m: &Mapping) -> bool {
+        self.connections
+            .iter()
+            .any(|c| c.side != Side::Free && c.identity == (m.device, m.inode))
+    }
+
+    /// Puts the mapping under watch, before anybody gets it.
+    fn note_lent(&mut self, shared: &Shared, m: &Mapping) -> Result<(), Refusal> {
+        let len = m.end - m.start;
+        if !shared.promoted.has_room() {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
+            debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
+            return Err(Refusal::SharedFile);
+        }
+        for old in &mut self.lent {
+            if old.start < m.end && old.end > m.start {
+                old.end = old.start;
+            }
+        }
+        let Some(place) = self.lent.iter_mut().find(|l| l.start == l.end) else {
+            return Err(Refusal::Os(libc::ENOMEM));
+        };
+        *place = Lent {
+            start: m.start,
+            end: m.end,
+            identity: (m.device, m.inode),
+            offset: m.offset,
+        };
+        shared.promoted.insert(Range {
+            start: m.start,
+            end: m.end,
+            origin: Origin::Lent,
+        });
+        // First the range, then the look at the guards; a thread puts its guard
+        // down first and then looks at the ranges. One of the two sees the other.
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        if shared.guarded(m.start, m.end) {
+            return Err(Refusal::Later);
+        }
+        Ok(())
+    }
+
+    /// Whether the mapping is (still) the one that is lent there.
+    pub fn is_lent(&self, m: &Mapping, at: usize) -> bool {
+        self.lent.iter().any(|l| {
+            l.start <= at
+                && at < l.end
+                && l.identity == (m.device, m.inode)
+                && m.shared
+                && m.offset + (at - m.start) == l.offset + (at - l.start)
+        })
+    }
+
+    /// Opens the file behind a mapping, for stores where the mapping allows
+    /// them: by the mapping itself, which needs a privilege, or by a descriptor
+    /// of the program, or by its path.
+    fn file_of(&self, m: &Mapping) -> Option<c_int> {
+        let mode = if m.write {
+            libc::O_RDWR
+        } else {
+            libc::O_RDONLY
+        };
+        let flags = mode | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let fits = |fd: c_int| {
+            if self.identity_as_mapped_for(fd, m.write) == Some((m.device, m.inode)) {
+                Some(fd)
+            } else {
+                crate::rawsys::close(fd);
+                None
+            }
+        };
+        let mut path = [0u8; 64];
+        if let Ok(fd) = crate::rawsys::open(maps::map_file_path(&mut path, m), flags, 0) {
+            if let Some(fd) = fits(fd) {
+                return Some(fd);
+            }
+        }
+        let mut dir = [0u8; 32];
+        let dir = maps::proc_path(&mut dir, self.tgid, b"/fd");
+        let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        if let Ok(open) = crate::rawsys::open(dir, list, 0) {
+            let mut found = None;
+            for number in maps::Numbers::from_start(open) {
+                let Ok(fd) = task::descriptor_of(self.pidfd, number) else {
+                    continue;
+                };
+                if !mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
+                    crate::rawsys::close(fd);
+                } else if let Some(fd) = fits(fd) {
+                    found = Some(fd);
+                    break;
+                }
+            }
+            crate::rawsys::close(open);
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut name = [0u8; 4096];
+        let path = self.space.path_at(m.start, &mut name)?;
+        crate::rawsys::open(path, flags, 0).ok().and_then(fits)
+    }
+
+    /// Takes back what is lent in `[start, end)`, and waits until everybody has
+    /// given it back.
+    pub fn recall(&mut self, shared: &Shared, start: usize, end: usize) {
+        let mut at = start;
+        let mut any = false;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            if r.origin == Origin::Lent {
+                let _ = uffd::unregister(self.events, r.start, r.end - r.start);
+                shared.promoted.remove(r.start, r.end);
+                any = true;
+            }
+            at = r.end;
+        }
+        if any {
+            self.recall_from_attachers(shared, start, end);
+        }
+    }
+
+    /// Asks every attacher, and waits.
+    pub fn recall_from_attachers(&mut self, shared: &Shared, start: usize, end: usize) {
+        if crate::user::revocation_is_off() {
+            return;
+        }
+        count(&COUNTERS.revocations);
+        let mut m = Message::new(Verb::Recall);
+        (m.lo, m.hi) = (start as u64, end as u64);
+        for i in 0..CONNECTIONS {
+            if self.connections[i].side == Side::Owner {
+                self.connections[i].recalled = self.post(i, &m, None);
+            }
+        }
+        let before = core::mem::replace(&mut self.recalling, true);
+        let deadline = task::now() + RECALL_NS;
+        loop {
+            // Others may recall from here meanwhile: all are heard.
+            let mut open = false;
+            for i in 0..CONNECTIONS {
+                if self.connections[i].side != Side::Free {
+                    self.drain(shared, i);
+                }
+                let c = &self.connections[i];
+                open |= c.side == Side::Owner && c.recalled;
+            }
+            if !open {
+                break;
+            }
+            if task::now() > deadline {
+                debug_log!("an attacher does not answer a recall");
+                break;
+            }
+            crate::rawsys::sleep(core::time::Duration::from_micros(20));
+        }
+        self.recalling = before;
+    }
+
+    /// Takes back what is lent around `[start, end)` on behalf of a command.
+    pub fn recall_for(&mut self, start: usize, end: usize) {
+        if let Some(shared) = shared::existing() {
+            self.recall(shared, start, end);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Overlays: an owner's shared file in the middle of an attachment.
+
+use super::attacher::Piece;
+use super::lend::WRITABLE;
+use super::peers::Side;
+use super::service::Service;
+use super::sys::{mem, uffd, PAGE};
+use super::wire::Message;
+use crate::debug_log;
+use core::ffi::c_int;
+
+const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+
+impl Service {
+    /// The owner's memory around `addr` is the file `fd`: it takes the place of
+    /// that part of the attachment, with all threads standing.
+    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) {
+        if fd < 0 || self.stop().is_err() {
+            // The touch is made again, and asked again.
+            return;
+        }
+        self.on_faults();
+        if let Some(p) = self.attachments.at(addr) {
+            let last = p.source + (p.end - p.start);
+            let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
+            if lo < hi && (lo | hi | m.addr as usize) % PAGE == 0 && !p.overlay {
+                let part = Piece {
+                    start: p.start + (lo - p.source),
+                    end: p.start + (hi - p.source),
+                    source: lo,
+                    ..p
+                };
+                let offset = m.addr as usize + (lo - m.lo as usize);
+                self.place(part, fd, offset, m.id == WRITABLE);
+            }
+        }
+        self.resume();
+    }
+
+    fn place(&mut self, part: Piece, fd: c_int, offset: usize, writable: bool) {
+        let mut whole = 0;
+        self.for_mapped_parts(part, |_, _, len| whole += len);
+        if whole != part.end - part.start {
+            return;
+        }
+        let write = writable && self.permits[part.permit].writable;
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        let (start, len) = (part.start, part.end - part.start);
+        let _ = uffd::unregister(self.faults, start, len);
+        if let Err(errno) = mem::map(start, len, prot, FIXED, fd, offset) {
+            debug_log!("a file cannot be mapped into an attachment: errno {errno}");
+            let _ = uffd::register(self.faults, start, len, super::attacher::GATED);
+            return;
+        }
+        let _ = mem::advise(start, len, libc::MADV_DONTFORK);
+        // So that the program's own changes of it are told, where that can be.
+        let _ = uffd::register(self.faults, start, len, uffd::MODE_WP);
+        let Ok(Some(now)) = self.space.at(start) else {
+            return;
+        };
+        self.attachments.insert(Piece {
+            overlay: true,
+            identity: (now.device, now.inode),
+            offset,
+            ..part
+        });
+        self.faulting.forget(start, part.end);
+    }
+
+    /// The owner takes files in `[lo, hi)` back: the attachments show its memfd
+    /// again.
+    pub fn on_recall(&mut self, i: usize, lo: usize, hi: usize) {
+        let concerned = |p: &Piece| p.overlay && p.source < hi && p.source + (p.end - p.start) > lo;
+        if !self.attachments.any(concerned) {
+            return;
+        }
+        let stopped = (0..100).any(|_| self.stop().is_ok());
+        self.on_faults();
+        let mut at = 0;
+        while let Some(p) = self.attachments.next_from(at) {
+            at = p.end;
+            if !concerned(&p) || self.permits[p.permit].connection != i {
+                continue;
+            }
+            let c = &self.connections[i];
+            let (memfd, identity, alive) = (c.memfd, c.identity, c.side == Side::Attacher);
+            if !alive {
+                continue;
+            }
+            let write = self.permits[p.permit].writable;
+            let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+            self.for_mapped_parts(p, |service, start, len| {
+                let _ = uffd::unregister(service.faults, start, len);
+                let source = p.source + (start - p.start);
+                let back = mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)
+                    .and_then(|_| {
+                        uffd::register(service.faults, start, len, super::attacher::GATED)
+                    })
+                    .and_then(|()| mem::advise(start, len, libc::MADV_DONTFORK))
+                    .and_then(|()| mem::protect(start, len, prot));
+                if let Err(errno) = back {
+                    debug_log!("an attachment is lost: errno {errno}");
+                }
+            });
+            self.attachments.insert(Piece {
+                overlay: false,
+                identity,
+                offset: p.source,
+                ..p
+            });
+        }
+        if stopped {
+            self.resume();
+        }
+    }
+}
