@@ -276,6 +276,10 @@ impl Service {
             }
             self.retry_deferred(shared);
             self.clear_poison();
+            // Their news may have come while another stop was waited for, which
+            // takes the signal that would bring us here again.
+            self.on_fork_stop();
+            self.release_strays();
         }
     }
 

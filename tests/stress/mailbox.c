@@ -20,7 +20,8 @@ const char *const klass_name[NKLASS] = {
 	[K_STATIC] = ".bss in place",
 	[K_STACK] = "thread stacks",
 	[K_FORK] = "fork",
-	[K_SHARED] = "MAP_SHARED sources",
+	[K_SHARED] = "shared anonymous memory",
+	[K_FILE] = "shared files",
 };
 
 const char *const fail_name[NFAIL] = {

@@ -37,7 +37,8 @@ enum klass {
 	K_STATIC,  // .bss rewritten in place
 	K_STACK,   // stacks of threads that come and go
 	K_FORK,
-	K_SHARED,  // MAP_SHARED sources
+	K_SHARED,  // shared anonymous memory as the source
+	K_FILE,    // shared mappings of a file
 	NKLASS,
 };
 extern const char *const klass_name[NKLASS];

@@ -15,7 +15,9 @@ void op_shared(struct worker *w)
 {
 	uint64_t len = random_pages(w, 64), at = slice_of(w->id, SLICE_SHARED);
 	int flags = MAP_SHARED | MAP_FIXED_NOREPLACE, fd = -1;
-	bool file = rng_one_in(&w->rng, 2);
+	bool may_file = w->classes & 1u << K_FILE, may_anon = w->classes & 1u << K_SHARED;
+	bool file = may_file && (!may_anon || rng_one_in(&w->rng, 2));
+	enum klass k = file ? K_FILE : K_SHARED;
 
 	// A child may go on mapping what is shared with it: then the library refuses
 	// it, rightly. No fork while this mapping is there.
@@ -30,8 +32,8 @@ void op_shared(struct worker *w)
 	}
 	if (mmap((void *)at, len, PROT_READ | PROT_WRITE, flags, fd, 0) != (void *)at)
 		goto out;
-	publish(w, file ? "memfd" : "shared anon", K_SHARED, (void *)at, len);
-	publish(w, file ? "memfd" : "shared anon", K_SHARED, (void *)at, len);
+	publish(w, file ? "memfd" : "shared anon", k, (void *)at, len);
+	publish(w, file ? "memfd" : "shared anon", k, (void *)at, len);
 	munmap((void *)at, len);
 out:
 	if (fd >= 0)

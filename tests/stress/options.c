@@ -18,14 +18,15 @@ static const char usage[] =
 	"  --min-steps N     fail when fewer steps were done\n"
 	"  --owner-life N    seconds an owner lives on average (8)\n"
 	"  --no-kill         kill -9 nobody     --no-stop   SIGSTOP nobody\n"
-	"  --only A,B,..     classes: malloc libc libc-x raw raw-x brk static stack fork shared\n"
+	"  --only A,B,..     classes: malloc libc libc-x raw raw-x brk static stack fork shared file\n"
 	"  --skip A,B,..     all classes but these\n"
 	"  --inject FAULT    stale lost wake fd proc crash, put in on purpose\n"
 	"  --expect FAILURE  stale lost wake crash leak wrong: must be found, else this run fails\n"
 	"  --dir DIR         scratch folder (default: a new one)\n";
 
 static const char *const class_word[NKLASS] = { "malloc", "libc",   "libc-x", "raw",  "raw-x",
-						"brk",	  "static", "stack",  "fork", "shared" };
+						"brk",	  "static", "stack",  "fork", "shared",
+						"file" };
 
 static unsigned classes_of(char *list)
 {

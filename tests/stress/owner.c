@@ -50,7 +50,7 @@ static const struct step steps[] = {
 	{ op_thread, 12, false, CLASS(K_STACK) },
 	{ op_fork, 4, false, CLASS(K_FORK) },
 	{ op_spawn, 3, false, CLASS(K_FORK) },
-	{ op_shared, 20, false, CLASS(K_SHARED) },
+	{ op_shared, 20, false, CLASS(K_SHARED) | CLASS(K_FILE) },
 };
 #define NSTEPS (sizeof(steps) / sizeof(steps[0]))
 
