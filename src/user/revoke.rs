@@ -15,9 +15,9 @@
 use super::ranges::{Origin, Range};
 use super::service::{Fixup, Service};
 use super::shared::{self, Shared};
-use super::stop::Unstoppable;
+use super::stop::{Unstoppable, LAST_PATIENCE};
 use super::sys::maps::Mapping;
-use super::sys::{mem, net, page_down, page_up, uffd, Sys, PAGE, TOP};
+use super::sys::{mem, net, page_down, page_up, task, uffd, Sys, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 
@@ -43,7 +43,11 @@ impl Service {
         }
         self.cut_off_unmapped();
         match self.stop() {
-            Ok(()) => self.resume(),
+            Ok(()) => {
+                self.resume();
+                self.events_wait_since = 0;
+            }
+            Err(Unstoppable::Busy) if self.events_may_wait() => {}
             Err(why) => {
                 // Nobody may sleep for ever. What can go wrong without the
                 // stop is a change that races with the program's own threads.
@@ -54,6 +58,17 @@ impl Service {
                 self.apply_fixups();
             }
         }
+    }
+
+    /// Whether the unread events stay unread for now, after a stop that did not
+    /// come about: their callers sleep, other work is done, and the loop comes
+    /// here again.
+    fn events_may_wait(&mut self) -> bool {
+        let now = task::now();
+        if self.events_wait_since == 0 {
+            self.events_wait_since = now;
+        }
+        now - self.events_wait_since < LAST_PATIENCE
     }
 
     /// Reads one event. What is unmapped has been cut off before: reading lets

@@ -103,6 +103,8 @@ pub struct Service {
     pub standing: u32,
     pub fixups: [Fixup; 256],
     pub fixup_count: usize,
+    /// When the first stop failed that unread events wait for; 0: none waits.
+    pub events_wait_since: u64,
 
     pub hooks: Hooks,
 

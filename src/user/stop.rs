@@ -39,6 +39,11 @@ pub enum Unstoppable {
 /// How long a stop may take before it is given up and tried again later.
 const PATIENCE: u64 = 20_000_000;
 
+/// The same once an event has been read in the stop: whoever dropped or moved
+/// memory must not run on before that is put right, or what it writes next is
+/// taken for the old content.
+pub const LAST_PATIENCE: u64 = 10_000_000_000;
+
 impl Service {
     /// Stops all threads of the program.
     pub fn stop(&mut self) -> Result<(), Unstoppable> {
@@ -47,7 +52,6 @@ impl Service {
             return Ok(());
         }
         self.stop_began = task::now();
-        let deadline = self.stop_began + PATIENCE;
         loop {
             let fresh = match self.seize_new_threads() {
                 Ok(fresh) => fresh,
@@ -60,7 +64,7 @@ impl Service {
                 if net::has_input(self.events) {
                     // A thread sleeps until its event is read, and then stops.
                     self.take_event();
-                } else if task::now() > deadline {
+                } else if task::now() > self.stop_began + self.patience() {
                     self.let_go();
                     return Err(Unstoppable::Busy);
                 } else {
@@ -77,6 +81,14 @@ impl Service {
         }
         self.apply_fixups();
         Ok(())
+    }
+
+    fn patience(&self) -> u64 {
+        if self.fixup_count == 0 {
+            PATIENCE
+        } else {
+            LAST_PATIENCE
+        }
     }
 
     /// Traces and interrupts every thread that is not traced yet; answers how
