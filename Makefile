@@ -42,7 +42,7 @@ check:
 # The .pc files carry no absolute path: the prefix may be moved.
 PC_DIR    = $(LIBDIR)/pkgconfig
 VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-LIBS_PRIVATE = -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+LIBS_PRIVATE = -lgcc_eh -lutil -lrt -lpthread -lm -ldl -lc
 PC_EDIT = sed -e 's|@RELATIVE_PREFIX@|$(shell realpath -m --relative-to=$(PC_DIR) $(PREFIX))|' \
 	-e 's|@RELATIVE_LIBDIR@|$(shell realpath -m --relative-to=$(PREFIX) $(LIBDIR))|' \
 	-e 's|@RELATIVE_INCLUDEDIR@|$(shell realpath -m --relative-to=$(PREFIX) $(INCLUDEDIR))|' \

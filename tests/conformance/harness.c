@@ -197,7 +197,7 @@ int conformance_main(int argc, char **argv, const struct xpmem_api *table)
 	printf("conformance: back end %s, uid %d\n", backend_name(), (int)geteuid());
 	while (repeat-- > 0)
 		for (c = __start_xpmem_cases; c < __stop_xpmem_cases; c++) {
-			if (!wanted((*c)->name, argc, argv, i))
+			if (!wanted((*c)->name, argc, argv, i) || !concerns((*c)->name, backend))
 				continue;
 			switch (run(*c)) {
 			case 0:

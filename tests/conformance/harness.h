@@ -51,6 +51,8 @@ int conformance_main(int argc, char **argv, const struct xpmem_api *table);
 enum backend { BACKEND_USER, BACKEND_KERNEL, BACKEND_FAKE, BACKENDS };
 extern enum backend backend;
 
+/* expectations.c: whether the case is about this back end at all. */
+int concerns(const char *name, enum backend backend);
 /* expectations.c: why this case cannot pass on this back end, or NULL. */
 const char *excused(const char *name, enum backend backend);
 
