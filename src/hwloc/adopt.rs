@@ -13,6 +13,7 @@ use super::layout::*;
 use super::library::{Library, RawTopology};
 use super::map::{self, Mapping, Place};
 use super::resolve::Resolver;
+use super::share::There;
 use super::validate::{self, Levels, Report};
 use super::{relocate, share, write};
 use crate::error::{Error, Result};
@@ -217,16 +218,17 @@ enum Occupied {
 /// The address is taken. By an earlier adoption of the same file? Or may the
 /// topology go elsewhere?
 fn occupied(source: &Source) -> Result<Occupied> {
-    if share::is_remembered(source.addr, source.length) {
-        if let Some(report) = share::share(source) {
-            return Ok(Occupied::Shared(report));
-        }
-        return relocate::relocate(source).map(Occupied::Mine);
+    let anywhere = std::env::var_os("HWLOC_SHMEM_RELOCATE").is_some_and(|v| v == "1");
+    let there = if share::is_remembered(source.addr, source.length) {
+        share::share(source)
+    } else {
+        There::Other
+    };
+    match there {
+        There::Shared(report) => Ok(Occupied::Shared(*report)),
+        There::Other if !anywhere => Err(Error::Busy),
+        There::Same | There::Other => relocate::relocate(source).map(Occupied::Mine),
     }
-    if std::env::var_os("HWLOC_SHMEM_RELOCATE").is_some_and(|v| v == "1") {
-        return relocate::relocate(source).map(Occupied::Mine);
-    }
-    Err(Error::Busy)
 }
 
 /// What is copied behind the structure.

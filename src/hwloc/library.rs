@@ -5,6 +5,9 @@
 //! is first used, so function pointers into it stay good. The list of known
 //! libraries only grows and takes no lock: a fork cannot leave it held.
 
+// Each symbol takes the type of the field that it goes into.
+#![allow(clippy::missing_transmute_annotations)]
+
 use super::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
 use super::native::{self, Native};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};

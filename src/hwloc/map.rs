@@ -173,6 +173,21 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
     }
 }
 
+/// Fills `bytes` from memory of this process that may not be there.
+pub fn read_memory(addr: usize, bytes: &mut [u8]) -> bool {
+    let to = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let from = libc::iovec {
+        iov_base: addr as *mut c_void,
+        iov_len: bytes.len(),
+    };
+    // SAFETY: writes into `bytes` alone; a bad address is an error.
+    let n = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, &from, 1, 0) };
+    n == bytes.len() as isize
+}
+
 /// Fills `bytes` from a file, without touching the file's position. Answers
 /// how many bytes there were.
 pub fn read_at(fd: RawFd, bytes: &mut [u8], offset: i64) -> Result<usize> {

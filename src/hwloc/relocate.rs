@@ -18,29 +18,34 @@ pub fn relocate(source: &Source) -> Result<Held> {
     // Checked twice: a pointer is followed only after the first check, and
     // a file whose parts overlap could become another one by the moving.
     let report = inspect(&mapping, source.addr)?;
-    let length = source.length;
-    let from = source.addr as u64;
-    let delta = (mapping.addr() as u64).wrapping_sub(from);
-    let snapshot = mapping.bytes_mut()[..source.used].to_vec();
-    let mut padded = vec![0u64; source.used.div_ceil(8)];
-    for (word, bytes) in padded.iter_mut().zip(snapshot.chunks(8)) {
+    let base = source.addr as u64;
+    let target = mapping.addr() as u64;
+    let mut words = vec![0u64; source.used.div_ceil(8)];
+    for (word, bytes) in words.iter_mut().zip(mapping.bytes().chunks_exact(8)) {
         let mut raw = [0; 8];
-        raw[..bytes.len()].copy_from_slice(bytes);
+        raw.copy_from_slice(bytes);
         *word = u64::from_ne_bytes(raw);
     }
-    let work = work_for(length);
+    let work = work_for(source.length);
     // SAFETY: a buffer of our own that outlives the image.
-    let image = unsafe { Image::new(from, padded.as_ptr().cast(), padded.len() * 8, &work) };
+    let image = unsafe { Image::new(base, words.as_ptr().cast(), words.len() * 8, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    let mut moving = Moving {
-        old: image,
-        new: mapping.bytes_mut(),
-        delta,
-    };
-    moving.all(&report.topology).ok_or(Error::Invalid)?;
+    rebase(&image, &report.topology, mapping.bytes_mut(), target).ok_or(Error::Invalid)?;
     let report = inspect(&mapping, mapping.addr())?;
     mapping.seal()?;
     Ok(Held { mapping, report })
+}
+
+/// Moves every pointer of `old`, a checked image with topology `t`, in `new`,
+/// a copy of it, so that it fits the address `target`. `None` if parts lie
+/// beyond `new`.
+pub fn rebase(old: &Image<'_>, t: &Topology, new: &mut [u8], target: Addr) -> Option<()> {
+    let mut moving = Moving {
+        old: *old,
+        new,
+        delta: target.wrapping_sub(old.base()),
+    };
+    moving.all(t)
 }
 
 /// The old bytes, which are read, and the new ones, which are written: a

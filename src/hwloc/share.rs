@@ -43,26 +43,49 @@ pub fn is_remembered(addr: usize, len: usize) -> bool {
         .any(|s| s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Acquire) == len)
 }
 
+/// What is at the address of a file that is to be adopted.
+pub enum There {
+    /// The same topology, mapped for good.
+    Shared(Box<Report>),
+    /// The same topology, but it may go at any time.
+    Same,
+    /// Something else.
+    Other,
+}
+
 /// Makes the mapping of an earlier adoption one that stays, if it still is
 /// there and holds what the file holds now.
-pub fn share(source: &Source) -> Option<Report> {
+pub fn share(source: &Source) -> There {
     let (addr, len) = (source.addr, source.length);
-    if !is_whole(addr, len) || !map::make_permanent(addr, len) || !is_whole(addr, len) {
-        return None;
+    if !is_whole(addr, len) || !holds(source) {
+        return There::Other;
     }
-    // SAFETY: mapped, readable, and sealed so.
-    let mapped = unsafe { core::slice::from_raw_parts(addr as *const u8, len) };
-    let mut buffer = vec![0; 64 << 10];
+    if !map::make_permanent(addr, len) {
+        return There::Same;
+    }
+    // What was sealed is what was compared, unless it changed in between.
+    match inspect_at(addr, len, addr) {
+        Ok(report) if is_whole(addr, len) && holds(source) => There::Shared(Box::new(report)),
+        _ => There::Other,
+    }
+}
+
+/// Whether the bytes at the address are those of the file. Another thread may
+/// unmap them meanwhile: so the kernel reads them.
+fn holds(source: &Source) -> bool {
+    let mut mapped = vec![0; 64 << 10];
+    let mut wanted = vec![0; 64 << 10];
     let mut at = 0;
     while at < source.used {
-        let n = buffer.len().min(source.used - at);
-        let have = map::read_at(source.fd, &mut buffer[..n], source.offset + at as i64).ok()?;
-        if have < n || buffer[..n] != mapped[at..at + n] {
-            return None;
+        let n = wanted.len().min(source.used - at);
+        let (mapped, wanted) = (&mut mapped[..n], &mut wanted[..n]);
+        let have = map::read_at(source.fd, wanted, source.offset + at as i64);
+        if have != Ok(n) || !map::read_memory(source.addr + at, mapped) || mapped != wanted {
+            return false;
         }
         at += n;
     }
-    inspect_at(addr, len, addr).ok()
+    true
 }
 
 /// Whether the range is one mapping, readable and not writable.

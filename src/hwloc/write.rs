@@ -91,6 +91,9 @@ pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize>
     }
 }
 
+/// Nothing is mapped below, though root might.
+const LOWEST: usize = 64 << 10;
+
 /// Checks what `write` and `adopt` document about their numbers.
 pub fn check_range(fileoffset: u64, addr: usize, length: usize) -> Result<i64> {
     let page = map::page_size();
@@ -99,7 +102,7 @@ pub fn check_range(fileoffset: u64, addr: usize, length: usize) -> Result<i64> {
     if !aligned || length == 0 || end.is_none_or(|e| i64::try_from(e).is_err()) {
         return Err(Error::Invalid);
     }
-    if addr == 0 || addr.checked_add(length).is_none() {
+    if addr < LOWEST || addr.checked_add(length).is_none() {
         return Err(Error::Busy);
     }
     Ok(fileoffset as i64)
