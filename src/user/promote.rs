@@ -55,6 +55,9 @@ impl From<Unstoppable> for Refusal {
 /// go on growing.
 const STACK_RESERVE: usize = 64 * PAGE;
 
+/// How much of a shared anonymous mapping is promoted at its first touch.
+const SHARED_AT_ONCE: usize = 64 << 20;
+
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 
@@ -91,6 +94,12 @@ impl Service {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
+                // All of it, as long as no fork has made it common: what is
+                // left out could be refused later on. Holes cost nothing.
+                let block = addr & !(SHARED_AT_ONCE - 1);
+                let lo = mapping.start.max(block).max(BOTTOM);
+                let hi = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
+                let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
                 self.promote(shared, &mapping, lo, hi, Origin::Shared)
             }
             (_, true) => Err(Refusal::SharedFile),
