@@ -211,8 +211,9 @@ impl Service {
                 answer
             }
             Err(Refusal::Gone) => m.answer(Status::Gone),
-            Err(Refusal::Later) if request.tries < TRIES => {
-                request.tries += 1;
+            Err(why @ (Refusal::Later | Refusal::Relatives)) if request.tries < TRIES => {
+                // A relative mostly ends or execs at once; to look for it takes long.
+                request.tries += if why == Refusal::Later { 1 } else { 10 };
                 if self.deferred.push(request) {
                     return;
                 }

@@ -58,6 +58,9 @@ const STACK_RESERVE: usize = 64 * PAGE;
 /// Most bytes that are copied while all threads stand.
 const STANDING_CHUNK: usize = 256 * 1024;
 
+/// How much of a shared anonymous mapping is promoted at its first touch.
+const SHARED_AT_ONCE: usize = 64 << 20;
+
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 
@@ -99,6 +102,16 @@ impl Service {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
+                if self.abilities.precopy && !self.may_precopy() {
+                    // So much is not copied while all threads stand.
+                    return Err(Refusal::Later);
+                }
+                // All of it, as long as no fork has made it common: what is
+                // left out could be refused later on. Holes cost nothing.
+                let block = addr & !(SHARED_AT_ONCE - 1);
+                let lo = mapping.start.max(block).max(BOTTOM);
+                let hi = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
+                let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
                 self.promote(shared, &mapping, lo, hi, Origin::Shared)
             }
             (_, true) => Err(Refusal::SharedFile),
