@@ -5,7 +5,7 @@ use super::ids::{Id, Kind};
 use super::service::{Service, CONNECTION_TOKEN};
 use super::shared::{Op, Shared};
 use super::sys::{mem, net, Sys, TOP};
-use super::wire::{Message, Status, Verb, Words};
+use super::wire::{Message, Status, Verb, Words, READ_ONLY};
 use crate::debug_log;
 use core::ffi::c_int;
 
@@ -232,7 +232,8 @@ impl Service {
             }
         } else if w.op == Op::Attach as u32 {
             if m.status == Status::Done {
-                self.publish(w.value as usize, m.lo as usize, m.hi as usize);
+                let read_only = m.flags & READ_ONLY != 0;
+                self.publish(w.value as usize, m.lo as usize, m.hi as usize, read_only);
             }
             Ok(w.value)
         } else {
