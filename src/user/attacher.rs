@@ -7,7 +7,7 @@ use super::service::Service;
 use super::shared::{Op, Shared};
 use super::sys::maps::Mapping;
 use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
-use super::wire::{Message, Status, Verb, WHOLE};
+use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use core::ffi::c_int;
@@ -155,8 +155,14 @@ const EAGER: usize = 256 * 1024;
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then
-/// a touch is reported whether the file has the page or not.
-pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
+/// a touch is reported whether the file has the page or not. And it is mapped
+/// write-protected where the owner may not write either, or the permit does not
+/// allow it: then a write is reported too.
+pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
+
+/// How often pages are tried to be mapped while the program changes its address
+/// space; who waits for them then faults again.
+const TRIES: u32 = 8;
 
 const WAIT: Option<Sys<u64>> = None;
 
@@ -465,7 +471,9 @@ impl Service {
         while let Ok(event) = uffd::read(self.faults) {
             match event.kind {
                 uffd::EVENT_PAGEFAULT => {
-                    self.on_fault(page_down(event.b as usize), event.c as u32 as i32);
+                    let protected = event.a & uffd::FAULT_WP != 0;
+                    let page = page_down(event.b as usize);
+                    self.on_fault(page, event.c as u32 as i32, protected);
                 }
                 uffd::EVENT_UNMAP => self.on_unmapped(event.a as usize, event.b as usize),
                 uffd::EVENT_REMAP => {
@@ -477,8 +485,10 @@ impl Service {
         }
     }
 
-    fn on_fault(&mut self, page: usize, tid: i32) {
-        let Some(cookie) = self.faulting.ask(page, tid) else {
+    /// A thread waits for a page: `protected` if it is there and the thread
+    /// wants to write to it.
+    fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
+        let Some(cookie) = self.faulting.ask(page, tid, protected) else {
             let _ = uffd::wake(self.faults, page, PAGE);
             return;
         };
@@ -516,34 +526,76 @@ impl Service {
         if m.status != Status::Done {
             return self.answer_sigbus(m.cookie);
         }
+        let read_only = m.flags & READ_ONLY != 0 || !self.may_write(page);
+        if read_only && self.faulting.is_refused_write(page) {
+            return self.answer_sigbus(m.cookie);
+        }
         count(&COUNTERS.faults_served);
-        self.publish(page, m.lo as usize, m.hi as usize);
+        self.publish(page, m.lo as usize, m.hi as usize, read_only);
         self.faulting.forget(page, page + PAGE);
         let _ = uffd::wake(self.faults, page, PAGE);
     }
 
+    /// Whether the permit of an attached page allows writing.
+    fn may_write(&self, page: usize) -> bool {
+        let piece = self.attachments.at(page);
+        piece.is_some_and(|piece| self.permits[piece.permit].writable)
+    }
+
     /// The owner has `[first, last)` ready: maps what of it is within the piece
     /// that holds `addr`, and lets those go on who wait for it.
-    pub fn publish(&mut self, addr: usize, first: usize, last: usize) {
-        let Some(p) = self.attachments.at(addr) else {
-            return;
-        };
-        if p.overlay {
-            return;
-        }
-        let memfd = self.connections[self.permits[p.permit].connection].memfd;
-        let end = page_down(last).min(p.source + (p.end - p.start));
-        let first = page_up(first.min(TOP)).max(p.source);
-        let mut at = first;
-        while let Some((lo, hi)) = mem::next_data(memfd, at, end) {
-            uffd::map_present(self.faults, p.start + (lo - p.source), hi - lo);
-            at = hi;
-        }
-        if first < end {
+    pub fn publish(&mut self, addr: usize, first: usize, last: usize, read_only: bool) {
+        let read_only = read_only || !self.may_write(addr);
+        for _ in 0..TRIES {
+            let Some(p) = self.attachments.at(addr) else {
+                return;
+            };
+            if p.overlay {
+                return;
+            }
+            let memfd = self.connections[self.permits[p.permit].connection].memfd;
+            let end = page_down(last).min(p.source + (p.end - p.start));
+            let first = page_up(first.min(TOP)).max(p.source);
+            if first >= end {
+                return;
+            }
             let here = p.start + (first - p.source);
+            let mut at = first;
+            let mut done = Ok(());
+            while let (Ok(()), Some((lo, hi))) = (done, mem::next_data(memfd, at, end)) {
+                done = self.map_present(p.start + (lo - p.source), hi - lo, read_only);
+                at = hi;
+            }
             self.faulting.forget(here, here + (end - first));
             let _ = uffd::wake(self.faults, here, end - first);
+            if done != Err(libc::EAGAIN) {
+                return;
+            }
+            // The program is unmapping or moving something, and waits for us to
+            // take note of it.
+            self.on_faults();
         }
+    }
+
+    /// Maps the pages of `[start, start + len)` that the file has.
+    fn map_present(&mut self, start: usize, len: usize, read_only: bool) -> Sys<()> {
+        if !read_only {
+            // What the owner could not write to before, it can now.
+            return match uffd::map_present(self.faults, start, len, false)? {
+                true => uffd::write_unprotect(self.faults, start, len),
+                false => Ok(()),
+            };
+        }
+        if self.abilities.map_protected {
+            return uffd::map_present(self.faults, start, len, true).map(drop);
+        }
+        let stopped = self.stop().is_ok();
+        let done = uffd::map_present(self.faults, start, len, false)
+            .and_then(|_| uffd::write_protect(self.faults, start, len));
+        if stopped {
+            self.resume();
+        }
+        done
     }
 
     /// An owner is gone: threads that wait for its pages fault again, and get

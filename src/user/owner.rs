@@ -8,7 +8,7 @@ use super::promote::Refusal;
 use super::service::Service;
 use super::shared::Shared;
 use super::sys::{mem, page_down, Sys, TOP};
-use super::wire::{Message, Status, Verb, WHOLE};
+use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 
@@ -199,6 +199,9 @@ impl Service {
                 count(&COUNTERS.faults_served);
                 let mut answer = m.answer(Status::Done);
                 (answer.lo, answer.hi) = (lo as u64, hi as u64);
+                if self.any_read_only(lo, hi) {
+                    answer.flags |= READ_ONLY;
+                }
                 answer
             }
             Ok(Shareable::Elsewhere(loan)) => {
@@ -246,6 +249,24 @@ impl Service {
     /// Whether a promotion may fill pages while the program runs.
     pub fn may_precopy(&self) -> bool {
         self.abilities.precopy && self.all_noted()
+    }
+
+    /// Whether the program may read and not write some of `[lo, hi)`. What
+    /// changes that makes the memory private again first, so that an answer
+    /// that is given now holds until its pages are revoked.
+    fn any_read_only(&self, lo: usize, hi: usize) -> bool {
+        let mut at = lo;
+        while at < hi {
+            match self.space.find(at) {
+                Ok(Some(m)) if m.start >= hi => break,
+                Ok(Some(m)) if m.read && !m.write => return true,
+                Ok(Some(m)) => at = m.end,
+                Ok(None) => break,
+                // Cannot be seen: the attacher may ask again.
+                Err(_) => return true,
+            }
+        }
+        false
     }
 
     /// Makes pages sharable; answers which.

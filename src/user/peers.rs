@@ -6,7 +6,7 @@ use super::ids::{Id, Kind};
 use super::service::{Service, CONNECTION_TOKEN};
 use super::shared::{Op, Shared};
 use super::sys::{mem, net, Sys, TOP};
-use super::wire::{Message, Status, Verb, Words};
+use super::wire::{Message, Status, Verb, Words, READ_ONLY};
 use crate::debug_log;
 use core::ffi::c_int;
 
@@ -217,7 +217,8 @@ impl Service {
 
     /// Tells the owner that its answer has been acted upon.
     fn note(&mut self, i: usize, m: &Message) {
-        if m.flags == Verb::Share as u64 && self.connections[i].side == Side::Attacher {
+        if m.flags & !READ_ONLY == Verb::Share as u64 && self.connections[i].side == Side::Attacher
+        {
             self.post(i, &Message::new(Verb::Noted), None);
         }
     }
@@ -261,7 +262,8 @@ impl Service {
             }
         } else if w.op == Op::Attach as u32 {
             if m.status == Status::Done {
-                self.publish(w.value as usize, m.lo as usize, m.hi as usize);
+                let read_only = m.flags & READ_ONLY != 0;
+                self.publish(w.value as usize, m.lo as usize, m.hi as usize, read_only);
             } else if m.status == Status::Elsewhere {
                 self.overlay(w.value as usize, m, fd);
             }

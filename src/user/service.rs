@@ -32,6 +32,9 @@ pub struct Abilities {
     pub precopy: bool,
     /// Touching a hole can be answered with SIGBUS by userfaultfd.
     pub poison: bool,
+    /// A page can be mapped write-protected at once. Without, the threads stand
+    /// while it is mapped first and protected then.
+    pub map_protected: bool,
 }
 
 /// A change of promoted memory that is put right while all threads stand.
@@ -210,12 +213,15 @@ impl Service {
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
         self.events = uffd::open(on_events | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
-        let on_faults = wanted | gated | uffd::FEATURE_THREAD_ID | poison;
+        let on_faults =
+            wanted | gated | uffd::FEATURE_THREAD_ID | uffd::FEATURE_WP_HUGETLBFS_SHMEM | poison;
         self.abilities.poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
         self.faults = uffd::open(on_faults)?;
+        let here = super::sys::arena::range::<Shared>().0;
+        self.abilities.map_protected = uffd::can_map_protected(self.faults, here);
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
         self.precopy = -1;
         if self.abilities.precopy {

@@ -25,6 +25,8 @@ use crate::debug_log;
 struct Faulting {
     page: usize,
     tid: i32,
+    /// The page is there, write-protected, and the thread wants to write.
+    protected: bool,
     /// Number of the question that was asked for it.
     question: u64,
 }
@@ -44,7 +46,7 @@ impl FaultingThreads {
     /// Takes note of a fault; answers the cookie of the question to ask, `None`
     /// where there is no room. A thread waits for one page at a time: what it
     /// waited for before is over.
-    pub fn ask(&mut self, page: usize, tid: i32) -> Option<u64> {
+    pub fn ask(&mut self, page: usize, tid: i32, protected: bool) -> Option<u64> {
         let len = self.len;
         let at = self.threads[..len].iter().position(|f| f.tid == tid);
         let at = at.or((len < FAULTING).then_some(len))?;
@@ -52,6 +54,7 @@ impl FaultingThreads {
         self.threads[at] = Faulting {
             page,
             tid,
+            protected,
             question: self.questions,
         };
         self.len = len.max(at + 1);
@@ -71,14 +74,25 @@ impl FaultingThreads {
         self.len = kept;
     }
 
-    /// The thread that asked last for the page of `answer`, if this is the
-    /// answer to its question.
-    fn last_asker(&self, answer: u64) -> Option<i32> {
-        let page = page_down(answer as usize);
+    /// The last question for a page.
+    fn last(&self, page: usize) -> Option<&Faulting> {
         self.threads[..self.len]
             .iter()
             .filter(|f| f.page == page)
             .max_by_key(|f| f.question)
+    }
+
+    /// Whether the last that asked for a page has it and wants to write to it.
+    /// Then an older answer that does not allow it is not used either.
+    pub fn is_refused_write(&self, page: usize) -> bool {
+        self.last(page).is_some_and(|f| f.protected)
+    }
+
+    /// The thread that asked last for the page of `answer`, if this is the
+    /// answer to its question.
+    fn last_asker(&self, answer: u64) -> Option<i32> {
+        let page = page_down(answer as usize);
+        self.last(page)
             .filter(|f| cookie(page, f.question) == answer)
             .map(|f| f.tid)
     }
@@ -133,9 +147,15 @@ impl Service {
             return;
         }
         let can = self.abilities.poison && self.poisoned.has_room();
-        if can && uffd::poison(self.faults, page, PAGE).is_ok() {
+        let poisoned = can.then(|| uffd::poison(self.faults, page, PAGE));
+        if let Some(Ok(())) = poisoned {
             self.poisoned.push(page);
         } else {
+            if let Some(Err(libc::EEXIST)) = poisoned {
+                // What is there cannot be taken away while the threads run: the
+                // signal comes without its address.
+                let _ = task::signal_task(self.tgid, tid, libc::SIGBUS);
+            }
             // The thread faults again, when there is room for its page.
             let _ = uffd::wake(self.faults, page, PAGE);
         }
@@ -152,6 +172,10 @@ impl Service {
             .position(|t| t.tid == tid);
         // One that is about to take another signal takes that, and faults again.
         if let Some(i) = known.filter(|&i| self.traced[i].signal == 0) {
+            // A page that may not be written to is there; one that was there
+            // leaves its write protection behind. Neither can be poisoned.
+            self.make_touchable(page);
+            let _ = uffd::write_unprotect(self.faults, page, PAGE);
             if uffd::poison(self.faults, page, PAGE).is_ok() {
                 let came = match trace::go_on(tid, 0) {
                     Ok(()) => wait_for_stop(tid),
@@ -241,17 +265,18 @@ mod tests {
             threads: [Faulting {
                 page: 0,
                 tid: 0,
+                protected: false,
                 question: 0,
             }; FAULTING],
         };
-        let first = t.ask(PAGE, 1).unwrap_or(0);
-        let other = t.ask(2 * PAGE, 2).unwrap_or(0);
+        let first = t.ask(PAGE, 1, false).unwrap_or(0);
+        let other = t.ask(2 * PAGE, 2, false).unwrap_or(0);
         assert_eq!(t.last_asker(first), Some(1));
-        let second = t.ask(PAGE, 3).unwrap_or(0);
+        let second = t.ask(PAGE, 3, false).unwrap_or(0);
         assert_eq!((t.last_asker(first), t.last_asker(second)), (None, Some(3)));
         assert_eq!(t.last_asker(other), Some(2));
         // A thread that asks for another page waits for the first no more.
-        let third = t.ask(2 * PAGE, 3).unwrap_or(0);
+        let third = t.ask(2 * PAGE, 3, false).unwrap_or(0);
         assert_eq!(
             (t.last_asker(first), t.last_asker(third)),
             (Some(1), Some(3))

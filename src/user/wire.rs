@@ -50,6 +50,10 @@ pub enum Status {
 /// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
 pub const WHOLE: u64 = 1;
 
+/// The answer to `Share`: the owner may not write to some of `[lo, hi)` itself.
+/// Above the verb that an answer repeats in its flags.
+pub const READ_ONLY: u64 = 1 << 32;
+
 /// One message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {

@@ -22,6 +22,9 @@ pub const MODE_MISSING: u64 = 1;
 pub const MODE_WP: u64 = 2;
 pub const MODE_MINOR: u64 = 4;
 
+/// Flag of a page fault: a write to a page that is write-protected.
+pub const FAULT_WP: u64 = 2;
+
 pub const EVENT_PAGEFAULT: u8 = 0x12;
 pub const EVENT_REMAP: u8 = 0x14;
 pub const EVENT_REMOVE: u8 = 0x15;
@@ -100,22 +103,47 @@ pub fn write_protect(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 1])
 }
 
-/// Maps those pages of a range that the file has and that are not mapped yet.
-pub fn map_present(fd: c_int, start: usize, len: usize) {
+/// Takes the write protection of a range away, also from pages that are not
+/// there, and wakes who waits for it.
+pub fn write_unprotect(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 0])
+}
+
+const CONTINUE: u64 = iowr(0x07, 32);
+const CONTINUE_WP: u64 = 2;
+
+/// Whether [`map_present`] can write-protect (Linux 6.4). `page` is mapped and
+/// not registered.
+pub fn can_map_protected(fd: c_int, page: usize) -> bool {
+    let mut arg = [page as u64, super::PAGE as u64, CONTINUE_WP, 0];
+    // The flags are looked at before the range.
+    ioctl(fd, CONTINUE, &mut arg) == Err(libc::ENOENT)
+}
+
+/// Maps those pages of a range that the file has and that are not mapped yet,
+/// write-protected if `protect`. Answers whether some were mapped before: they
+/// stay as they are. EAGAIN where a change of the address space waits for its
+/// event to be read: nothing can be mapped before.
+pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bool> {
     let (mut at, end) = (start, start + len);
+    let mut known = false;
     while at < end {
-        let mut arg = [at as u64, (end - at) as u64, 0, 0];
-        let done = ioctl(fd, iowr(0x07, 32), &mut arg);
+        let mode = if protect { CONTINUE_WP } else { 0 };
+        let mut arg = [at as u64, (end - at) as u64, mode, 0];
+        let done = ioctl(fd, CONTINUE, &mut arg);
         let mapped = (arg[3] as i64).max(0) as usize;
         at += match done {
-            Ok(()) => return,
+            Ok(()) => break,
             Err(libc::EAGAIN) if mapped > 0 => mapped,
             // There already, or not in the file: on with the next.
-            Err(libc::EEXIST | libc::EFAULT) => super::PAGE,
-            Err(libc::EAGAIN) => 0,
-            Err(_) => return,
+            Err(errno @ (libc::EEXIST | libc::EFAULT)) => {
+                known |= errno == libc::EEXIST;
+                super::PAGE
+            }
+            Err(errno) => return Err(errno),
         };
     }
+    Ok(known)
 }
 
 /// Makes the next touch of a range a SIGBUS, and wakes who waits for it.
