@@ -46,7 +46,7 @@ pub struct Piece {
 
 impl Piece {
     /// The part of the piece from `addr` on.
-    fn from(self, addr: usize) -> Self {
+    pub fn from(self, addr: usize) -> Self {
         let skip = addr - self.start;
         Self {
             start: addr,
@@ -553,19 +553,15 @@ impl Service {
             if p.overlay {
                 return;
             }
-            let memfd = self.connections[self.permits[p.permit].connection].memfd;
             let end = page_down(last).min(p.source + (p.end - p.start));
             let first = page_up(first.min(TOP)).max(p.source);
             if first >= end {
                 return;
             }
             let here = p.start + (first - p.source);
-            let mut at = first;
-            let mut done = Ok(());
-            while let (Ok(()), Some((lo, hi))) = (done, mem::next_data(memfd, at, end)) {
-                done = self.map_present(p.start + (lo - p.source), hi - lo, read_only);
-                at = hi;
-            }
+            // All of it: what the file has but nobody has written yet does not
+            // count as data there.
+            let done = self.map_present(here, end - first, read_only);
             self.faulting.forget(here, here + (end - first));
             let _ = uffd::wake(self.faults, here, end - first);
             if done != Err(libc::EAGAIN) {

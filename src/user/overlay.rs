@@ -26,10 +26,8 @@ impl Service {
             let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
             if lo < hi && (lo | hi | m.addr as usize) % PAGE == 0 && !p.overlay {
                 let part = Piece {
-                    start: p.start + (lo - p.source),
                     end: p.start + (hi - p.source),
-                    source: lo,
-                    ..p
+                    ..p.from(p.start + (lo - p.source))
                 };
                 let offset = m.addr as usize + (lo - m.lo as usize);
                 self.place(part, fd, offset, m.id == WRITABLE);

@@ -109,10 +109,11 @@ impl Service {
                 // All of it, as long as no fork has made it common: what is
                 // left out could be refused later on. Holes cost nothing.
                 let block = addr & !(SHARED_AT_ONCE - 1);
-                let lo = mapping.start.max(block).max(BOTTOM);
-                let hi = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
-                let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
-                self.promote(shared, &mapping, lo, hi, Origin::Shared)
+                let all = mapping.start.max(block).max(BOTTOM);
+                let end = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
+                let (all, end) = self.without_own_memory(addr, all, end)?;
+                self.promote(shared, &mapping, all, end, Origin::Shared)?;
+                Ok((lo, hi))
             }
             (_, true) => Err(Refusal::SharedFile),
             (_, false) if self.grows(&mapping) => {
