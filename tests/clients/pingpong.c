@@ -99,6 +99,7 @@ struct buffer {
 	size_t raw_size;
 	unsigned char *at;	/* where the message starts; GUARD bytes before and after are ours */
 	size_t size;
+	int fd;			/* of MMAP_MEMFD: by it the file can be found again */
 	pthread_t thread;
 	sem_t ready, done;
 };
@@ -331,14 +332,11 @@ static void make_buffer(struct buffer *b, enum kind kind, int slot, int kept, si
 	case MMAP_SHARED_ANON:
 		b->raw = map_at(base, need, MAP_SHARED | MAP_ANONYMOUS, -1);
 		break;
-	case MMAP_MEMFD: {
-		int fd = memfd_create("pingpong", MFD_CLOEXEC);
-
-		check(fd >= 0 && !ftruncate(fd, need), "memfd");
-		b->raw = map_at(base, need, MAP_SHARED, fd);
-		close(fd);
+	case MMAP_MEMFD:
+		b->fd = memfd_create("pingpong", MFD_CLOEXEC);
+		check(b->fd >= 0 && !ftruncate(b->fd, need), "memfd");
+		b->raw = map_at(base, need, MAP_SHARED, b->fd);
 		break;
-	}
 	case MMAP_FILE_PRIVATE:
 		b->raw = map_at(base, need, MAP_PRIVATE, file_fd);
 		break;
@@ -380,6 +378,9 @@ static void give_back(struct buffer *b)
 		if (sbrk(0) == b->raw + b->raw_size)
 			check(sbrk(-(intptr_t)b->raw_size) != (void *)-1, "sbrk");
 		break;
+	case MMAP_MEMFD:
+		close(b->fd);
+		/* fallthrough */
 	default:
 		check(!munmap(b->raw, b->raw_size), "munmap");
 	}

@@ -32,21 +32,23 @@ mkdir -p "$LOGS"
 
 . "$CLIENTS_DIR/mpi.sh"
 
+# Files that other processes may map too are no source of the user back end.
+PINGPONG=(-n "$steps" -s "$seed" -x mmap-memfd)
 RIGHT='every byte right'
 
 group_vader() {
     local ranks
     for ranks in 2 4; do
-        mpi $ranks xpmem "$OUT/pingpong" -n "$steps" -s "$seed"
+        mpi $ranks xpmem "$OUT/pingpong" "${PINGPONG[@]}"
         run_case "$1-vader-pingpong-$ranks" 120 used $ranks "$RIGHT" "${MPI[@]}"
     done
     # A process that forks, and whose other threads free and map all the time.
-    mpi 2 xpmem "$OUT/pingpong" -n "$steps" -s "$seed" -f 7
+    mpi 2 xpmem "$OUT/pingpong" "${PINGPONG[@]}" -f 7
     run_case "$1-vader-pingpong-fork-2" 120 used 2 "$RIGHT" "${MPI[@]}"
-    mpi 2 xpmem "$OUT/pingpong" -n "$steps" -s "$seed" -t 2
+    mpi 2 xpmem "$OUT/pingpong" "${PINGPONG[@]}" -t 2
     run_case "$1-vader-pingpong-threads-2" 120 used 2 "$RIGHT" "${MPI[@]}"
     # Preloaded, the library sees the program's own calls.
-    mpi 4 xpmem -x "LD_PRELOAD=$LIBDIR/libxpmem.so.0" "$OUT/pingpong" -n "$steps" -s "$seed" -f 11 -t 1
+    mpi 4 xpmem -x "LD_PRELOAD=$LIBDIR/libxpmem.so.0" "$OUT/pingpong" "${PINGPONG[@]}" -f 11 -t 1
     run_case "$1-vader-pingpong-preloaded-4" 180 used 4 "$RIGHT" "${MPI[@]}"
 }
 
@@ -105,10 +107,10 @@ group_ucx() {
     done
     local ranks
     for ranks in 2 4; do
-        ucx_mpi $ranks xpmem,self "$OUT/pingpong" -n "$steps" -s "$seed"
+        ucx_mpi $ranks xpmem,self "$OUT/pingpong" "${PINGPONG[@]}"
         run_case "$1-ucx-pingpong-$ranks" 180 used $ranks "$RIGHT" "${MPI[@]}"
     done
-    ucx_mpi 2 xpmem,self "$OUT/pingpong" -n "$steps" -s "$seed" -f 7 -t 1
+    ucx_mpi 2 xpmem,self "$OUT/pingpong" "${PINGPONG[@]}" -f 7 -t 1
     run_case "$1-ucx-pingpong-fork-threads-2" 180 used 2 "$RIGHT" "${MPI[@]}"
     ucx_mpi 2 xpmem,self NPopenmpi -l 4096 -u 4194304 -p 0
     run_case "$1-ucx-netpipe" 180 used 2 '4194304 bytes' "${MPI[@]}"
@@ -118,9 +120,9 @@ group_ucx() {
 group_off() {
     local XPMEM_BACKEND=off
     export XPMEM_BACKEND
-    mpi 2 xpmem "$OUT/pingpong" -n "$steps" -s "$seed"
+    mpi 2 xpmem "$OUT/pingpong" "${PINGPONG[@]}"
     run_case "$1-off-vader-pingpong-2" 120 unused 2 "$RIGHT" "${MPI[@]}"
-    mpi 4 xpmem "$OUT/pingpong" -n "$steps" -s "$seed" -f 9 -t 1
+    mpi 4 xpmem "$OUT/pingpong" "${PINGPONG[@]}" -f 9 -t 1
     run_case "$1-off-vader-pingpong-4" 120 unused 4 "$RIGHT" "${MPI[@]}"
     mpi 2 xpmem NPopenmpi -l 4096 -u 4194304 -p 0
     run_case "$1-off-vader-netpipe" 120 unused 2 '4194304 bytes' "${MPI[@]}"
@@ -128,7 +130,7 @@ group_off() {
         mpi 2 xpmem /usr/bin/python3 "$OUT/src/mpi4py/test/runtests.py" --no-builddir -i p2p_buf -i cco_buf
         run_case "$1-off-vader-mpi4py-2" 180 unused 2 '^OK' "${MPI[@]}"
     fi
-    ucx_mpi 2 xpmem,posix,sysv,cma,self "$OUT/pingpong" -n "$steps" -s "$seed"
+    ucx_mpi 2 xpmem,posix,sysv,cma,self "$OUT/pingpong" "${PINGPONG[@]}"
     run_case "$1-off-ucx-pingpong-2" 120 unused 2 "$RIGHT" "${MPI[@]}"
     # The plugin is there and finds no back end: no memory domain, no crash.
     run_case "$1-off-ucx-info" 60 unused 0 'Memory domain: posix' \
