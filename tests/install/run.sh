@@ -67,6 +67,8 @@ if command -v g++ >/dev/null; then
     run_case "C++, all static" 60 \
         bash -c 'g++ -x c++ -static -o $S/cxx-static $SRC/probe.c -x none $(pkg-config --static --cflags --libs xpmem)'
 fi
+run_case "a program that forks" 60 \
+    bash -c 'cc -o $S/counters $SRC/counters.c $(pkg-config --cflags --libs xpmem)'
 run_case "a plugin, and somebody else's libxpmem.so.0" 60 \
     bash -c 'cc -o $S/plugin $SRC/plugin.c -ldl && mkdir -p $S/other &&
         cc -shared -fPIC -I$P/include -Wl,-soname,libxpmem.so.0 -o $S/other/libxpmem.so.0 $SRC/other.c &&
@@ -79,10 +81,23 @@ relinked() {
     LD_LIBRARY_PATH=$P/lib "$S/relinked"
 }
 undisturbed() {
-    diff <(ls -la / 2>&1) <(LD_PRELOAD=$P/lib/libxpmem.so.0 ls -la / 2>&1) &&
+    diff <(ls -la /usr /etc 2>&1) <(LD_PRELOAD=$P/lib/libxpmem.so.0 ls -la /usr /etc 2>&1) &&
         LD_PRELOAD=$P/lib/libxpmem.so.0 bash -c 'for i in 1 2 3; do (exit $i) | cat; done; true'
 }
-export -f relinked undisturbed
+# A line for each process that called, with its own counts; the grandchild is
+# silent. All of it in the file, none on standard error.
+counters() {
+    local file
+    file=$(mktemp "${TMPDIR:-/tmp}/xpmem-counters.XXXXXX")
+    trap 'rm -f "$file"' RETURN
+    echo before >"$file"
+    [ -z "$(XPMEM_DEBUG=stats XPMEM_DEBUG_FILE=$file "$S/counters" 2>&1)" ] || return 1
+    cat "$file"
+    [ "$(head -n 1 "$file")" = before ] && [ "$(wc -l <"$file")" = 3 ] &&
+        grep -q ' makes=3 ' "$file" && grep -q ' makes=1 ' "$file" || return 1
+    XPMEM_DEBUG=1 XPMEM_DEBUG_FILE=$file "$S/counters" && grep -qE '^xpmem\[[0-9]+\]: back end: ' "$file"
+}
+export -f relinked undisturbed counters
 runs() { # WHO COMMAND-PREFIX...
     local who=$1 program
     shift
@@ -97,6 +112,7 @@ runs() { # WHO COMMAND-PREFIX...
         'XPMEM_BACKEND=off $S/c-shared; [ $? = 77 ]'
     run_case "$who: statistics on request" 60 "$@" bash -c \
         'XPMEM_DEBUG=stats $S/c-shared 2>&1 >/dev/null | grep -E "^xpmem: stats pid=[0-9]+ backend=(user|kernel) makes=1 gets=1 attaches=1 detaches=1 promotions=[0-9]+ bytes_promoted=[0-9]+ faults=[0-9]+ revocations=[0-9]+ late_revocations=[0-9]+ stops=[0-9]+ longest_stop_us=[0-9]+"'
+    run_case "$who: counters of a fork child start at zero" 60 "$@" bash -c counters
     run_case "$who: silence otherwise" 60 "$@" bash -c '[ -z "$($S/c-shared 2>&1)" ]'
 }
 runs root env
