@@ -36,7 +36,15 @@ static void xpmem_vma_open(struct vm_area_struct *vma)
 
 static void xpmem_vma_close(struct vm_area_struct *vma)
 {
+	xpmem_split_forget(vma->vm_private_data);
 	xpmem_attachment_put(vma->vm_private_data);
+}
+
+/* Called before the kernel takes the lock that a split needs. */
+static int xpmem_vma_may_split(struct vm_area_struct *vma, unsigned long addr)
+{
+	xpmem_split_begin(vma->vm_private_data, addr);
+	return 0;
 }
 
 /* mremap: called on the copy, at its new address. */
@@ -113,6 +121,7 @@ static int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr,
 static const struct vm_operations_struct xpmem_vm_ops = {
 	.open = xpmem_vma_open,
 	.close = xpmem_vma_close,
+	.may_split = xpmem_vma_may_split,
 	.mremap = xpmem_vma_mremap,
 	.fault = xpmem_fault,
 	.pfn_mkwrite = xpmem_pfn_mkwrite,

@@ -32,32 +32,71 @@ static struct file_system_type xpmem_fs_type = {
 };
 
 /*
- * Tasks inside xpmem_space_unmap(). Zapping an attacher's page tables starts
- * that process's own notifiers, and so ours again when it exports memory too.
- * The range is then part of an attachment, which is never a source
- * (hmm_range_fault() refuses VM_PFNMAP): there is nothing to revoke. Going on
- * would not end either, where two processes attach each other's attachments.
+ * Notifications that are none of ours, though they come to our callback. Each
+ * is about a part of an attachment, and an attachment is never a source
+ * (hmm_range_fault() refuses VM_PFNMAP), so there is nothing to revoke; but
+ * acting on them would not end well:
+ *
+ * - Zapping an attacher's page tables starts that process's own notifiers, and
+ *   so ours again when it exports memory too. Where two processes attach each
+ *   other's attachments that has no end.
+ * - Splitting an attachment's VMA starts them (__split_huge_pmd()) with the
+ *   i_mmap_rwsem of the space it maps held for writing. Where a process
+ *   attaches itself that is the very lock we would take; where two processes
+ *   attach each other, each would hold the lock that the other one waits for.
  */
-struct xpmem_unmapper {
-	struct hlist_node node;
-	struct task_struct *task;
-};
+static DEFINE_HASHTABLE(xpmem_exempt, 6);
+static DEFINE_SPINLOCK(xpmem_exempt_lock);
 
-#define XPMEM_UNMAPPER_BITS	6
-static DEFINE_HASHTABLE(xpmem_unmappers, XPMEM_UNMAPPER_BITS);
-static DEFINE_SPINLOCK(xpmem_unmappers_lock);
-
-static bool xpmem_is_unmapper(void)
+static void xpmem_exempt_add(struct xpmem_exemption *e)
 {
-	struct xpmem_unmapper *u;
+	spin_lock(&xpmem_exempt_lock);
+	if (!hlist_unhashed(&e->node))
+		hash_del(&e->node);
+	e->task = current;
+	hash_add(xpmem_exempt, &e->node, (unsigned long)current);
+	spin_unlock(&xpmem_exempt_lock);
+}
+
+static void xpmem_exempt_del(struct xpmem_exemption *e)
+{
+	spin_lock(&xpmem_exempt_lock);
+	if (!hlist_unhashed(&e->node))
+		hash_del(&e->node);
+	spin_unlock(&xpmem_exempt_lock);
+}
+
+static bool xpmem_is_exempt(const struct mmu_notifier_range *range)
+{
+	struct xpmem_exemption *e;
 	bool found = false;
 
-	spin_lock(&xpmem_unmappers_lock);
-	hash_for_each_possible(xpmem_unmappers, u, node, (unsigned long)current)
-		if (u->task == current)
+	spin_lock(&xpmem_exempt_lock);
+	hash_for_each_possible(xpmem_exempt, e, node, (unsigned long)current)
+		if (e->task == current &&
+		    (!e->mm || (e->mm == range->mm && e->start == range->start &&
+				e->start + PMD_SIZE == range->end)))
 			found = true;
-	spin_unlock(&xpmem_unmappers_lock);
+	spin_unlock(&xpmem_exempt_lock);
 	return found;
+}
+
+/*
+ * The current task is about to split a VMA of the attachment at @addr. There
+ * is no hook for when it has: the exemption stays, and stays true, as long as
+ * the range is the attachment's. Every way for it to cease to be closes a VMA.
+ */
+void xpmem_split_begin(struct xpmem_attachment *att, unsigned long addr)
+{
+	xpmem_exempt_del(&att->split);
+	att->split.mm = att->access->mm;
+	att->split.start = addr & PMD_MASK;
+	xpmem_exempt_add(&att->split);
+}
+
+void xpmem_split_forget(struct xpmem_attachment *att)
+{
+	xpmem_exempt_del(&att->split);
 }
 
 /* Takes [start, start + size) from every attacher; size 0: all from start. */
@@ -65,29 +104,22 @@ static void xpmem_space_unmap(struct xpmem_space *space, unsigned long start,
 			      unsigned long size)
 {
 	struct address_space *mapping = space->inode->i_mapping;
-	struct xpmem_unmapper self = { .task = current };
+	struct xpmem_exemption self = {};
 
 	if (!mapping_mapped(mapping))
 		return;
 	xpmem_event(XPMEM_EV_INVALIDATE_MAPPED);
 
-	spin_lock(&xpmem_unmappers_lock);
-	hash_add(xpmem_unmappers, &self.node, (unsigned long)current);
-	spin_unlock(&xpmem_unmappers_lock);
-
+	xpmem_exempt_add(&self);
 	/*
-	 * lockdep has one map for all processes' notifiers and would take the
-	 * nested start (see above, bounded to one level) for a recursion. Let
-	 * it check the one lock that matters, then look away.
+	 * lockdep has one map for all processes' notifiers, and one class for
+	 * all spaces' i_mmap_rwsem: it would take the nested start, which goes
+	 * no deeper, for a recursion, and the split of a VMA for an inversion.
 	 */
-	might_lock_read(&mapping->i_mmap_rwsem);
 	lockdep_off();
 	unmap_mapping_range(mapping, start, size, 1);
 	lockdep_on();
-
-	spin_lock(&xpmem_unmappers_lock);
-	hash_del(&self.node);
-	spin_unlock(&xpmem_unmappers_lock);
+	xpmem_exempt_del(&self);
 }
 
 static bool xpmem_invalidate(struct mmu_interval_notifier *notifier,
@@ -98,7 +130,7 @@ static bool xpmem_invalidate(struct mmu_interval_notifier *notifier,
 		container_of(notifier, struct xpmem_space, notifier);
 	unsigned long size = range->end - range->start;
 
-	if (xpmem_is_unmapper())
+	if (xpmem_is_exempt(range))
 		return true;
 	xpmem_event(XPMEM_EV_INVALIDATE);
 	if (mmu_notifier_range_blockable(range))

@@ -24,7 +24,9 @@
  *   i_mmap_rwsem of the space's inode	(never together with space->inval)
  *   page-table locks
  *
- * xpmem_owned_lock, access->lock and the tables' xa_locks are leaves.
+ * xpmem_owned_lock, xpmem_exempt_lock, access->lock and the tables' xa_locks
+ * are leaves. The kernel splits a VMA with i_mmap_rwsem held and notifies
+ * inside: space.c ignores that, or the order above would be turned round.
  * Nothing may allocate under space->inval: reclaim calls the notifier.
  */
 #ifndef _XPMEM_H
@@ -147,6 +149,17 @@ static inline bool xpmem_access_valid(const struct xpmem_access *access)
 	       !READ_ONCE(access->segment->removed);
 }
 
+/*
+ * space.c: a task whose notifications about an attachment are to be ignored:
+ * all of them while it revokes (@mm NULL), or those about one PMD of @mm.
+ */
+struct xpmem_exemption {
+	struct hlist_node node;		/* hashed by task */
+	struct task_struct *task;
+	struct mm_struct *mm;
+	unsigned long start;
+};
+
 /* attach.c: one attach call; its VMAs share it, however they were split. */
 struct xpmem_attachment {
 	refcount_t ref;			/* VMAs, and whoever looks at it */
@@ -158,7 +171,11 @@ struct xpmem_attachment {
 	/* Who was refused what by a page fault in the owner; a hint. */
 	struct task_struct *refused_task;
 	unsigned long refused_addr;
+	struct xpmem_exemption split;	/* the last split of a VMA of it */
 };
+
+void xpmem_split_begin(struct xpmem_attachment *att, unsigned long addr);
+void xpmem_split_forget(struct xpmem_attachment *att);
 
 int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg);
 int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg);

@@ -113,14 +113,17 @@ static void *attacher(void *arg)
 
 	while (!sh->stop) {
 		long at = sh->addr[!s->me];
-		char *p = (char *)x_attach(a, at + (next(s) % 64) * PAGE, SIZE - 64 * PAGE);
+		char *p = (char *)x_attach(a, at + (next(s) % 64) * PAGE, 2 * SIZE - 64 * PAGE);
 
 		if ((long)p > 0) {
 			rd(p + (next(s) % 400) * PAGE, NULL);
+			/* Split, with the space's lock held, in an exporter. */
+			mprotect(p + (next(s) % 400) * PAGE, 3 * PAGE, PROT_READ);
+			munmap(p + (next(s) % 400) * PAGE, PAGE);
 			if (next(s) & 1)
 				x_detach(p);
 			else
-				munmap(p, SIZE - 64 * PAGE);
+				munmap(p, 2 * SIZE - 64 * PAGE);
 		}
 	}
 	x_release(a);

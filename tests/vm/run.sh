@@ -62,7 +62,7 @@ touch "$work/console" "$work/token"
 qemu-system-x86_64 -machine q35 -cpu "${VM_CPU:-max,la57=off}" "${accel[@]}" -m "${VM_MEM:-2048}" \
 	-kernel "$kernel" -initrd "$work/initrd.cpio" \
 	-append "console=ttyS0 quiet loglevel=1 panic=-1 hung_task_panic=0 ${VM_APPEND:-}" \
-	-display none -monitor none -no-reboot -nodefaults \
+	-display none -monitor "${VM_MONITOR:-none}" -no-reboot -nodefaults \
 	-serial "file:$work/console" -serial "file:$work/token" &
 qemu=$!
 shown=0 end=$((SECONDS + ${VM_SECONDS:-900}))

@@ -182,6 +182,36 @@ static void exec_with_attachments(void)
 	CHECK(x_detach(p) == 0);
 }
 
+/*
+ * An attachment to oneself, split inside a huge page: the kernel notifies the
+ * owner, who is us, with the lock held that revoking takes. Found by fuzz.c.
+ */
+static void split_own(void)
+{
+	char *m = (char *)r_map(0, SIZE, 0), *p;
+	long s = x_make(m, SIZE, 0600), a = x_get(s, RW);
+
+	p = (char *)x_attach(a, 0, SIZE);
+	NEED((long)p > 0);
+	CHECK(wr(p, 1) == 0 && wr(p + HUGE, 2) == 0);
+	CHECK(mprotect(p + PAGE, PAGE, PROT_READ) == 0);
+	CHECK(munmap(p + HUGE + 5 * PAGE, PAGE) == 0);
+	CHECK(val(p) == 1 && val(p + HUGE) == 2 && wr(p + PAGE, 1) == SIGSEGV);
+	/* The exemption ends with the mapping: what comes there is a source. */
+	long s2 = x_make(p, SIZE, 0600), a2 = x_get(s2, RW), q;
+	CHECK(mmap(p, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+	madvise(p, SIZE, MADV_HUGEPAGE);
+	r_fill((long)p, PAGES, 50);
+	q = x_attach(a2, 0, SIZE);
+	CHECK(val((char *)q + PAGE) == 51);
+	CHECK(madvise(p, SIZE, MADV_DONTNEED) == 0 && val((char *)q + PAGE) == 0);
+	r_fill((long)p, PAGES, 60);
+	CHECK(munmap(p + PAGE, PAGE) == 0 && rd((char *)q + PAGE, NULL) == SIGBUS && val((char *)q) == 60);
+	CHECK(x_release(a) == 0 && x_release(a2) == 0 && x_remove(s) == 0 && x_remove(s2) == 0);
+	munmap(m, SIZE);
+	munmap(p, SIZE);
+}
+
 int main(void)
 {
 	long n;
@@ -206,6 +236,7 @@ int main(void)
 		RUN(advice);
 		RUN(map_files);
 		RUN(exec_with_attachments);
+		RUN(split_own);
 	}
 	if (!stat_settles("attachments", n))
 		t_failed++;

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Included by the Makefile at the top.
+#
+#   make module                build kernel/xpmem.ko for KDIR
+#   make install-module        module, udev rule, modules-load.d, DKMS source
+#   make check-vm              every test in guests of three Debian kernels
+#   make check-debug-kernel    the same on kernels with KASAN and lockdep
+#   make bench-vm              guest instructions of each operation
+
+KDIR    ?= /lib/modules/$(shell uname -r)/build
+KVER    ?= $(notdir $(patsubst %/,%,$(dir $(KDIR))))
+MODVER  := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' kernel/dkms.conf)
+
+.PHONY: module install-module install-dkms check-vm check-debug-kernel bench-vm
+
+module:
+	$(MAKE) -C kernel KDIR=$(KDIR)
+
+# With DKMS the module is built again for each new kernel; without it, once.
+install-module: install-dkms
+	$(INSTALL) -D -m 644 packaging/udev/90-xpmem.rules $(DESTDIR)/usr/lib/udev/rules.d/90-xpmem.rules
+	$(INSTALL) -D -m 644 packaging/modules-load/xpmem.conf $(DESTDIR)/usr/lib/modules-load.d/xpmem.conf
+	@if [ -z "$(DESTDIR)" ] && command -v dkms >/dev/null; then \
+		dkms install --force xpmem/$(MODVER); \
+	elif [ -z "$(DESTDIR)" ]; then \
+		$(MAKE) module && $(MAKE) -C kernel KDIR=$(KDIR) modules_install && depmod; \
+	fi
+
+install-dkms:
+	$(INSTALL) -d $(DESTDIR)/usr/src/xpmem-$(MODVER)
+	$(INSTALL) -m 644 kernel/Kbuild kernel/Makefile kernel/dkms.conf kernel/*.[ch] \
+		$(DESTDIR)/usr/src/xpmem-$(MODVER)/
+
+check-vm:
+	ci/steps/80-vm.sh
+
+check-debug-kernel:
+	tests/vm/check-debug.sh
+
+bench-vm:
+	tests/vm/bench.sh

@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The kernel module's whole check: check.sh [SUITE...]
+set -u
+. "$(dirname "$0")/../../ci/lib.sh"
+. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/tests.sh"
+
+suites=${*:-$vm_suites}
+if ! (vm_need) 2>"$SCRATCH/need"; then
+	skip "guests" "$(cat "$SCRATCH/need")"
+	finish
+fi
+
+vm_build_tests "$SCRATCH/tests"
+vm_add_library
+cat >"$SCRATCH/list" <<'E2'
+root /tests/abi
+user /tests/abi
+root /tests/coherence
+user /tests/coherence
+root /tests/surgery
+user /tests/surgery
+root /tests/life
+user /tests/life
+root /tests/churn 6
+user /tests/churn 3
+root /tests/fuzz 1 20000
+user /tests/fuzz 2 20000
+E2
+"$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 && {
+	cat "$SCRATCH/library.list" >>"$SCRATCH/list"
+	mapfile -t more <"$SCRATCH/library.files"
+	vm_files+=(${more[@]+"${more[@]}"})
+}
+cat "$SCRATCH/library.log"
+
+run_case "style (checkpatch, sparse)" 600 "$vm_top/tests/vm/style.sh"
+for suite in $suites; do
+	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
+	echo "--- $suite"
+	status=0
+	VM_MEM=1024 VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" \
+		"${vm_files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
+	cat "$SCRATCH/$suite.out"
+	while read -r line; do
+		# shellcheck disable=SC2086
+		set -- ${line//[!0-9]/ }
+		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
+	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
+	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest" "status $status"; fi
+done
+finish
