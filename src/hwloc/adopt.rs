@@ -18,7 +18,7 @@ use super::validate::{self, Levels, Report};
 use super::{relocate, share, write};
 use crate::error::{Error, Result};
 use core::ffi::{c_ulong, c_void};
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;
 use std::os::fd::RawFd;
 
@@ -27,6 +27,10 @@ use std::os::fd::RawFd;
 /// which is what sharing is for. Measured: copying costs less than the page
 /// faults of a mapping up to about here.
 pub const COPY_LIMIT: usize = 64 << 10;
+
+/// The first API version whose releases may check for addresses of no infos:
+/// 2.15 does, and says that its API is that of 2.12.
+const STRICT_INFOS: u32 = 0x2_0c00;
 
 /// A structure made by `hwloc_topology_init`, destroyed unless it is used.
 struct Fresh {
@@ -67,6 +71,8 @@ pub struct Source {
     pub length: usize,
     /// Bytes in use, as far as the writer says.
     pub used: usize,
+    /// Whether the running release wants no address where there are no infos.
+    pub strict_infos: bool,
 }
 
 /// Adopts a topology.
@@ -103,7 +109,8 @@ pub unsafe fn adopt(
             Err(map::last_error())
         };
     }
-    let source = open(fd, fileoffset, addr as usize, length)?;
+    let mut source = open(fd, fileoffset, addr as usize, length)?;
+    source.strict_infos = library.version() >= STRICT_INFOS;
     let held = match hold(&source, source.addr) {
         Err(Error::Busy) => occupied(&source)?,
         other => Occupied::Mine(other?),
@@ -162,20 +169,59 @@ fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source
         addr,
         length,
         used: if plausible { used } else { length },
+        strict_infos: false,
     })
 }
 
 /// Brings the file to its address, and checks it there.
 fn hold(source: &Source, addr: usize) -> Result<Held> {
     if source.used <= COPY_LIMIT || private_wanted() {
-        let mapping = copy(source, addr)?;
-        let report = inspect(&mapping, source.addr)?;
-        mapping.seal()?;
-        return Ok(Held { mapping, report });
+        return hold_copy(source, addr);
     }
     let mapping = map::map(addr, source.length, Place::File(source.fd, source.offset))?;
     let report = inspect(&mapping, source.addr)?;
+    if report.empty_infos && source.strict_infos {
+        drop(mapping);
+        return hold_copy(source, addr);
+    }
     Ok(Held { mapping, report })
+}
+
+fn hold_copy(source: &Source, addr: usize) -> Result<Held> {
+    let mut mapping = copy(source, addr)?;
+    let report = inspect_copy(&mut mapping, source)?;
+    mapping.seal()?;
+    Ok(Held { mapping, report })
+}
+
+/// Checks a private copy, still with the file's own addresses, and makes it
+/// what the running release wants.
+pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
+    let report = inspect(mapping, source.addr)?;
+    if !report.empty_infos || !source.strict_infos {
+        return Ok(report);
+    }
+    let work = image::work_for(source.length);
+    // SAFETY: the mapping outlives the image.
+    let image = unsafe {
+        let at = mapping.addr() as *const u8;
+        Image::new(source.addr as u64, at, source.length, &work)
+    };
+    let image = image.ok_or(Error::Invalid)?;
+    let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
+    let mut slots = Vec::new();
+    for addr in levels.iter().flat_map(|level| level.objs) {
+        let obj: Obj = image.get(*addr).ok_or(Error::Invalid)?;
+        if obj.infos_count == 0 && obj.infos != 0 {
+            slots.push((addr - image.base()) as usize + offset_of!(Obj, infos));
+        }
+    }
+    for slot in slots {
+        let room = mapping.bytes_mut().get_mut(slot..slot + 8);
+        room.ok_or(Error::Invalid)?.fill(0);
+    }
+    // Where parts overlap, this may have changed others.
+    inspect(mapping, source.addr)
 }
 
 /// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size.
@@ -307,6 +353,11 @@ fn build(
         to.copy_from_nonoverlapping(side.bytes.as_ptr(), n);
     }
 
+    // hwloc takes "keep important" for groups as "keep all", and then aborts
+    // when it checks the topology.
+    if t.type_filter[ty::GROUP as usize] == KEEP_ALL {
+        t.type_filter[ty::GROUP as usize] = KEEP_STRUCTURE;
+    }
     t.binding_hooks = native.hooks;
     t.userdata = 0;
     (t.userdata_export_cb, t.userdata_import_cb) = (0, 0);

@@ -52,6 +52,12 @@ pub const DEPTH_MULTIPLE: i32 = -2;
 /// Depth of the first special level; the others follow downwards.
 pub const DEPTH_NUMANODE: i32 = -3;
 
+/// Type filters.
+pub const KEEP_ALL: u32 = 0;
+pub const KEEP_NONE: u32 = 1;
+pub const KEEP_STRUCTURE: u32 = 2;
+/// A notion of I/O only.
+pub const KEEP_IMPORTANT: u32 = 3;
 /// Flag of a topology: objects that may not be used are kept.
 pub const FLAG_INCLUDE_DISALLOWED: u64 = 1;
 /// Distances: `objs` has been resolved.

@@ -10,15 +10,16 @@ use super::layout::*;
 use super::validate::Levels;
 use core::mem::size_of;
 
-/// Size of `struct hwloc_topology` in a release. For a release to come, more
-/// than it will need.
-fn topology_size(version: u32) -> usize {
+/// Size of `struct hwloc_topology` in the running release, which is told by
+/// its API version and, since that stands still from 2.12 on, by how much
+/// memory one takes. For a release to come, at least what it needs.
+fn topology_size(version: u32, usable: usize) -> usize {
     match version {
         0..0x2_0800 => 896,
         0x2_0800..0x2_0a00 => 904,
-        0x2_0a00..0x2_0d00 => 912,
-        0x2_0d00..0x2_1000 => 888,
-        _ => 1024,
+        0x2_0a00..=0x2_0c00 if usable < 912 => 888,
+        0x2_0a00..=0x2_0c00 => 912,
+        _ => usable.max(1024),
     }
 }
 
@@ -136,8 +137,8 @@ impl Sum<'_, '_> {
         Some(())
     }
 
-    fn whole(&mut self, t: &Topology, levels: &Levels<'_>, version: u32) -> Option<()> {
-        self.add(topology_size(version));
+    fn whole(&mut self, t: &Topology, levels: &Levels<'_>, structure: usize) -> Option<()> {
+        self.add(structure);
         for bytes in SUPPORT_BYTES {
             self.add(bytes);
         }
@@ -159,15 +160,24 @@ impl Sum<'_, '_> {
 }
 
 /// Bytes, header included, rounded up to whole pages.
-pub fn stock(image: &Image<'_>, t: &Topology, version: u32, page: usize) -> Checked<usize> {
+///
+/// `version` is the library's API version, `usable` the room that it allocates
+/// for a topology structure.
+pub fn stock(
+    image: &Image<'_>,
+    t: &Topology,
+    (version, usable): (u32, usize),
+    page: usize,
+) -> Checked<usize> {
     let levels = Levels::read(image, t)?;
     let mut sum = Sum {
         image,
         bytes: size_of::<Header>(),
     };
-    sum.whole(t, &levels, version).ok_or(Corrupt {
-        what: "topology: a pointer leads nowhere",
-        at: t.levels,
-    })?;
+    sum.whole(t, &levels, topology_size(version, usable))
+        .ok_or(Corrupt {
+            what: "topology: a pointer leads nowhere",
+            at: t.levels,
+        })?;
     Ok(sum.bytes.next_multiple_of(page))
 }

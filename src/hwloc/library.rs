@@ -13,7 +13,7 @@ use super::native::{self, Native};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::mem::zeroed;
 use core::ptr::{null_mut, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 /// `struct hwloc_topology`, opaque where the layout is not known.
@@ -44,6 +44,8 @@ pub struct Library {
     pub stock_write: Write,
     pub stock_adopt: Adopt,
     served: OnceLock<bool>,
+    /// Bytes allocated for a topology structure, once `served` is known.
+    usable: AtomicUsize,
     native: [OnceLock<Option<Native>>; 2],
 }
 
@@ -175,6 +177,7 @@ impl Library {
             stock_write: resolve!(c"hwloc_shmem_topology_write"),
             stock_adopt: resolve!(c"hwloc_shmem_topology_adopt"),
             served: OnceLock::new(),
+            usable: AtomicUsize::new(0),
             native: [OnceLock::new(), OnceLock::new()],
         });
         let raw = Box::into_raw(library);
@@ -227,10 +230,15 @@ impl Library {
         Library::of_process()
     }
 
-    /// Release, as `HWLOC_API_VERSION` writes it.
+    /// API version, as `HWLOC_API_VERSION` writes it.
     pub fn version(&self) -> u32 {
         // SAFETY: takes nothing and cannot fail.
         unsafe { (self.version)() }
+    }
+
+    /// API version, and bytes allocated for a topology structure.
+    pub fn structure(&self) -> (u32, usize) {
+        (self.version(), self.usable.load(Ordering::Relaxed))
     }
 
     /// Bytes of each support array in this release.
@@ -271,6 +279,9 @@ impl Library {
         if unsafe { fresh.cast::<u32>().read() } != layout::ABI {
             return false;
         }
+        // SAFETY: from hwloc's malloc, which is this process's.
+        let usable = unsafe { libc::malloc_usable_size(fresh) };
+        self.usable.store(usable, Ordering::Relaxed);
         let mark = 0x5eed_usize as *mut c_void;
         // SAFETY: `fresh` is live and of this library.
         unsafe { (self.set_userdata)(fresh, mark) };

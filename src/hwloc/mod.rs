@@ -24,11 +24,13 @@
 
 pub mod adopt;
 pub mod encode;
+pub mod file;
 pub mod hole;
 pub mod image;
 pub mod layout;
 pub mod length;
 pub mod library;
+pub mod machine;
 pub mod map;
 pub mod native;
 pub mod relocate;

@@ -2,7 +2,7 @@
 //! A topology at another address than it was written for: a private copy
 //! with every pointer moved.
 
-use super::adopt::{copy, inspect, Held, Source};
+use super::adopt::{copy, inspect, inspect_copy, Held, Source};
 use super::image::{work_for, Image};
 use super::layout::*;
 use super::validate::Levels;
@@ -17,7 +17,7 @@ pub fn relocate(source: &Source) -> Result<Held> {
     let mut mapping = copy(source, 0)?;
     // Checked twice: a pointer is followed only after the first check, and
     // a file whose parts overlap could become another one by the moving.
-    let report = inspect(&mapping, source.addr)?;
+    let report = inspect_copy(&mut mapping, source)?;
     let base = source.addr as u64;
     let target = mapping.addr() as u64;
     let mut words = vec![0u64; source.used.div_ceil(8)];

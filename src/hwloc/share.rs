@@ -57,8 +57,17 @@ pub enum There {
 /// there and holds what the file holds now.
 pub fn share(source: &Source) -> There {
     let (addr, len) = (source.addr, source.length);
-    if !is_whole(addr, len) || !holds(source) {
+    if !is_whole(addr, len) {
         return There::Other;
+    }
+    if !holds(source) {
+        // An adopted copy may have been changed to the release's liking: then
+        // it cannot be told from another file's, and a copy is always right.
+        return if source.strict_infos && is_changed_on_adoption(source) {
+            There::Same
+        } else {
+            There::Other
+        };
     }
     if !map::make_permanent(addr, len) {
         return There::Same;
@@ -68,6 +77,13 @@ pub fn share(source: &Source) -> There {
         Ok(report) if is_whole(addr, len) && holds(source) => There::Shared(Box::new(report)),
         _ => There::Other,
     }
+}
+
+/// Whether the file is of those that are changed when adopted.
+fn is_changed_on_adoption(source: &Source) -> bool {
+    super::adopt::copy(source, 0)
+        .and_then(|copy| super::adopt::inspect(&copy, source.addr))
+        .is_ok_and(|report| report.empty_infos)
 }
 
 /// Whether the bytes at the address are those of the file. Another thread may

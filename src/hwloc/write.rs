@@ -79,7 +79,7 @@ pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize>
             let t = unsafe { loaded(topology) }?;
             // SAFETY: only the topology's own pointers are followed.
             let image = unsafe { Image::process() };
-            length::stock(&image, &t, library.version(), map::page_size())
+            length::stock(&image, &t, library.structure(), map::page_size())
                 .map_err(|_| Error::Invalid)
         }
         Route::Stock(library) => {

@@ -10,6 +10,7 @@ mod info;
 mod probe;
 mod run;
 mod sys;
+mod topology;
 
 /// Load and store directly in another process's memory.
 #[derive(Parser)]
@@ -48,6 +49,9 @@ enum Command {
     /// when it cannot be run.
     Run(run::Options),
 
+    /// hwloc topologies in shared memory: write, show, check, find an address
+    Topology(topology::Options),
+
     /// The second process of `demo`
     #[command(hide = true)]
     DemoPeer,
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Command::Info(options) => info::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Run(options) => run::run(&options),
+        Command::Topology(options) => topology::run(&options),
         Command::DemoPeer => demo::peer(),
     };
     outcome.unwrap_or_else(|message| {

@@ -36,6 +36,9 @@ pub struct Report {
     /// Whether every cached object pointer of distances and memory
     /// attributes has been resolved by the writer.
     pub resolved: bool,
+    /// Whether an object without infos has an address for them. Stock writes
+    /// that, and later releases abort on it when they check a topology.
+    pub empty_infos: bool,
 }
 
 /// Reads and checks the 24 bytes at the start.
@@ -77,12 +80,13 @@ pub fn image(image: &Image<'_>) -> Checked<Report> {
     })?;
     fields(image, &topology, at)?;
     let levels = Levels::read(image, &topology)?;
-    tree::check(image, &topology, &levels)?;
+    let empty_infos = tree::check(image, &topology, &levels)?;
     let resolved = attributes::check(image, &topology, &levels)?;
     Ok(Report {
         topology,
         objects: levels.total(),
         resolved,
+        empty_infos,
     })
 }
 
@@ -111,8 +115,6 @@ fn fields(image: &Image<'_>, t: &Topology, at: Addr) -> Checked<()> {
         let found = image.slice::<u8>(addr, bytes).is_some() && addr % 8 == 0;
         ensure(found, "topology: support array outside", addr)?;
     }
-    const KEEP_ALL: u32 = 0;
-    const KEEP_IMPORTANT: u32 = 3;
     for (kind, filter) in t.type_filter.iter().enumerate() {
         let kind = kind as u32;
         // "Important" is a notion of I/O only.
@@ -123,9 +125,5 @@ fn fields(image: &Image<'_>, t: &Topology, at: Addr) -> Checked<()> {
         };
         ensure(*filter <= limit, "topology: bad type filter", at)?;
     }
-    ensure(
-        t.type_filter[ty::GROUP as usize] != KEEP_ALL,
-        "topology: bad group filter",
-        at,
-    )
+    Ok(())
 }

@@ -74,6 +74,7 @@ struct Walk<'a, 'w> {
     allowed_nodeset: Bits<'a>,
     seen: Seen,
     visited: usize,
+    empty_infos: bool,
     /// Memory nodes attached to an ancestor, one set for each that has any.
     inherited: Vec<Union>,
     /// Buffers given back.
@@ -81,7 +82,9 @@ struct Walk<'a, 'w> {
 }
 
 /// Walks from the root and checks each object once.
-pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checked<()> {
+///
+/// Answers whether some object has an address for infos and no infos.
+pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checked<bool> {
     let set = |addr| {
         image.bitmap(addr).ok_or(Corrupt {
             what: "topology: bad allowed set",
@@ -96,6 +99,7 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         allowed_nodeset: set(t.allowed_nodeset)?,
         seen: Seen::new(levels.total()),
         visited: 0,
+        empty_infos: false,
         inherited: vec![Union::default()],
         spare: Vec::new(),
     };
@@ -117,7 +121,9 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         "level: holds objects that are not in the tree",
         root.addr,
     )?;
-    ensure(walk.seen.distinct(), "object: index used twice", root.addr)
+    let empty_infos = walk.empty_infos;
+    ensure(walk.seen.distinct(), "object: index used twice", root.addr)?;
+    Ok(empty_infos)
 }
 
 impl<'a> Walk<'a, '_> {
@@ -487,13 +493,12 @@ impl<'a> Walk<'a, '_> {
         if obj.infos_count != 0 {
             attributes::infos(self.image, obj.infos, obj.infos_count, at)?;
         }
+        self.empty_infos |= obj.infos_count == 0 && obj.infos != 0;
         Ok(())
     }
 
     /// Types that the writer's filters exclude do not occur.
     fn filter(&self, node: &Node<'a>) -> Checked<()> {
-        const KEEP_NONE: u32 = 1;
-        const KEEP_IMPORTANT: u32 = 3;
         let kept = match self.topology.type_filter[node.obj.kind as usize] {
             KEEP_NONE => false,
             KEEP_IMPORTANT => match node.obj.kind {

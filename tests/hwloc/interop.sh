@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# tests/hwloc/interop.sh EXCHANGE LIBXPMEM: writers and adopters, stock and
+# ours, each with each release of libhwloc that there is, on several machines.
+# tests/hwloc/versions.sh fetches releases and machines; without it this
+# system's release and synthetic machines are what there is.
+set -u
+exchange=$1 ours=$2
+cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
+passed=0 failed=0
+
+releases=(here)
+for suite in trixie sid; do
+    [ -e "$cache/$suite/done" ] && releases+=("$suite")
+done
+
+# run RELEASE stock|ours ARGUMENTS...: exchange over that release.
+run() {
+    local release=$1 preload=
+    [ "$2" = ours ] && preload=$ours
+    shift 2
+    if [ "$release" = here ]; then
+        LD_PRELOAD=$preload "$exchange" "$@"
+    else
+        local libs
+        libs=$(dirname "$(find "$cache/$release" -name 'libhwloc.so.15' | head -n 1)")
+        local libc
+        libc=$(dirname "$(find "$cache/$release" -name 'libc.so.6' | head -n 1)")
+        "$libc"/ld-linux-*.so.2 ${preload:+--preload "$preload"} \
+            --library-path "$libs:$libc" "$exchange" "$@"
+    fi
+}
+
+# matrix NAME RELEASES...: all pairs on the machine that the environment names.
+matrix() {
+    local name=$1 writer adopter w a log cross
+    shift
+    for writer in "$@"; do
+        for w in stock ours; do
+            if ! run "$writer" $w write "$work/t" 300000000000 x >"$work/log" 2>&1; then
+                failed=$((failed + 1))
+                echo "FAIL $name: $w/$writer does not write: $(tail -n 3 "$work/log")"
+                continue
+            fi
+            for adopter in "$@"; do
+                for a in stock ours; do
+                    # Stock 2.15's own check aborts on what earlier stock
+                    # releases write: nothing to compare with.
+                    [ $w-$a = stock-stock ] && [ "$adopter" = sid ] && [ "$writer" != sid ] &&
+                        continue
+                    cross=
+                    [ "$writer" = "$adopter" ] || cross=1
+                    if EXCHANGE_CROSS=$cross run "$adopter" $a adopt "$work/t" 300000000000 $w-$a >"$work/log" 2>&1; then
+                        passed=$((passed + 1))
+                    else
+                        failed=$((failed + 1))
+                        log=$(tail -n 5 "$work/log")
+                        echo "FAIL $name: $w/$writer to $a/$adopter: $log"
+                    fi
+                done
+            done
+            rm -f "$work"/t*
+        done
+    done
+}
+
+with() { # with VARIABLE VALUE NAME RELEASES...
+    local variable=$1 value=$2
+    shift 2
+    export "$variable=$value"
+    matrix "$@"
+    unset "$variable"
+}
+
+echo "releases: ${releases[*]}"
+matrix "this machine" "${releases[@]}"
+with EXCHANGE_SYNTHETIC "pack:2 [numa(memory=68719476736)] l3:8 l2:8 l1d:1 l1i:1 core:1 pu:2" \
+    "256 PUs" "${releases[@]}"
+with EXCHANGE_SYNTHETIC "die:2 [numa][numa] group:2 l3:2 core:3 pu:1" "groups" "${releases[@]}"
+for name in 64intel64-fakeKNL-SNC4-hybrid 192em64t-12gr2n8c2t power8gpudistances \
+    8intel64-4n2t-memattrs fakecpukinds fakeheterodistances 96em64t-4n4d3ca2co-pci \
+    16intel64-manyVFs; do
+    [ -e "$cache/xml/$name.xml" ] || continue
+    with EXCHANGE_XML "$cache/xml/$name.xml" "$name" "${releases[@]}"
+done
+# The rest of the machines between here's stock and ours.
+for xml in "$cache"/xml/*.xml; do
+    case $xml in
+    *'*.xml' | *v1.xml | *fakeKNL-SNC4-hybrid.xml | *192em64t-12* | *power8* | *memattrs* | \
+        *fakecpukinds* | *fakeheterod* | *96em64t* | *manyVFs*) continue ;;
+    # Stock itself aborts on exporting these as synthetic.
+    *rootattachednumas.xml) export EXCHANGE_NO_SYNTHETIC=1 ;;
+    esac
+    with EXCHANGE_XML "$xml" "$(basename "$xml")" here
+    unset EXCHANGE_NO_SYNTHETIC
+done
+with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" here
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
