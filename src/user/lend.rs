@@ -34,26 +34,28 @@ pub struct Lent {
 
 /// What goes to an attacher.
 pub struct Loan {
-    /// The file; the caller's to close.
+    /// The file; the caller's to close. -1 for a System V segment.
     pub fd: c_int,
     pub lo: usize,
     pub hi: usize,
     /// Offset of `lo` in the file.
     pub offset: usize,
     pub writable: bool,
+    /// The id of the System V segment that it is, where there is no file.
+    pub sysv: Option<i32>,
 }
 
 /// `id` of an answer with a file: stores are allowed.
 pub const WRITABLE: i64 = 1;
+/// `id` of an answer without a file: a System V segment, with its own id above.
+pub const SYSV: i64 = 2;
+pub const SYSV_SHIFT: u32 = 8;
 
 impl Loan {
     /// What the answer says of it.
     pub fn kind(&self) -> i64 {
-        if self.writable {
-            WRITABLE
-        } else {
-            0
-        }
+        let segment = self.sysv.map_or(0, |id| SYSV | i64::from(id) << SYSV_SHIFT);
+        segment | if self.writable { WRITABLE } else { 0 }
     }
 }
 
@@ -85,7 +87,10 @@ impl Service {
         if m.name == Name::Device || self.is_attachment(&m) {
             return Err(Refusal::Special);
         }
-        let Some(fd) = self.file_of(&m) else {
+        let file = self.file_of(&m);
+        // The inode of such a segment is its id.
+        let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);
+        let Some(fd) = file.or(sysv.map(|_| -1)) else {
             return Err(if anonymous {
                 Refusal::Relatives
             } else {
@@ -93,7 +98,9 @@ impl Service {
             });
         };
         if let Err(why) = self.note_lent(shared, &m) {
-            crate::rawsys::close(fd);
+            if fd >= 0 {
+                crate::rawsys::close(fd);
+            }
             return Err(why);
         }
         let lo = lo.max(m.start);
@@ -103,6 +110,7 @@ impl Service {
             hi: hi.min(m.end),
             offset: m.offset + (lo - m.start),
             writable: m.write,
+            sysv,
         }))
     }
 

@@ -2,9 +2,10 @@
 //! Overlays: an owner's shared file in the middle of an attachment.
 
 use super::attacher::Piece;
-use super::lend::WRITABLE;
+use super::lend::{SYSV, SYSV_SHIFT, WRITABLE};
 use super::peers::Side;
 use super::service::Service;
+use super::stop::Unstoppable;
 use super::sys::{mem, uffd, PAGE};
 use super::wire::Message;
 use crate::debug_log;
@@ -16,10 +17,13 @@ impl Service {
     /// The owner's memory around `addr` is the file `fd`: it takes the place of
     /// that part of the attachment, with all threads standing.
     pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) {
-        if fd < 0 || self.stop().is_err() {
+        let stopped = match self.stop() {
+            Ok(()) => true,
             // The touch is made again, and asked again.
-            return;
-        }
+            Err(Unstoppable::Busy) => return,
+            // A debugger has the threads: then they change nothing just now.
+            Err(Unstoppable::Forbidden) => false,
+        };
         self.on_faults();
         if let Some(p) = self.attachments.at(addr) {
             let last = p.source + (p.end - p.start);
@@ -30,23 +34,30 @@ impl Service {
                     ..p.from(p.start + (lo - p.source))
                 };
                 let offset = m.addr as usize + (lo - m.lo as usize);
-                self.place(part, fd, offset, m.id == WRITABLE);
+                self.place(part, fd, offset, m.id);
             }
         }
-        self.resume();
+        if stopped {
+            self.resume();
+        }
     }
 
-    fn place(&mut self, part: Piece, fd: c_int, offset: usize, writable: bool) {
+    fn place(&mut self, part: Piece, fd: c_int, offset: usize, kind: i64) {
         let mut whole = 0;
         self.for_mapped_parts(part, |_, _, len| whole += len);
         if whole != part.end - part.start {
             return;
         }
-        let write = writable && self.permits[part.permit].writable;
+        let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
         let _ = uffd::unregister(self.faults, start, len);
-        if let Err(errno) = mem::map(start, len, prot, FIXED, fd, offset) {
+        let placed = if kind & SYSV != 0 {
+            mem::map_sysv((kind >> SYSV_SHIFT) as i32, offset, start, len, write)
+        } else {
+            mem::map(start, len, prot, FIXED, fd, offset).map(drop)
+        };
+        if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");
             let _ = uffd::register(self.faults, start, len, super::attacher::GATED);
             return;

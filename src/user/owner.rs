@@ -206,7 +206,7 @@ impl Service {
             }
             Ok(Shareable::Elsewhere(loan)) => {
                 count(&COUNTERS.faults_served);
-                file = Some(loan.fd);
+                file = (loan.fd >= 0).then_some(loan.fd);
                 let mut answer = m.answer(Status::Elsewhere);
                 (answer.lo, answer.hi) = (loan.lo as u64, loan.hi as u64);
                 answer.addr = loan.offset as u64;

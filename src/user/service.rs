@@ -160,6 +160,7 @@ impl Service {
         task::signal_on_parent_death(task::PARENT_GONE)?;
         task::set_name(c"xpmem-service");
         task::own_session();
+        task::lift_descriptor_limit();
         task::announce_child_stops();
         core::mem::swap(&mut self.hooks, shared.hooks.take());
         self.uid = task::geteuid();

@@ -226,3 +226,27 @@ pub fn peek_process(pid: i32, addr: usize, into: &mut [u8]) -> Sys<()> {
 pub fn program_break() -> usize {
     sys!(libc::SYS_brk, 0).unwrap_or(0)
 }
+
+/// Maps `len` bytes at `offset` of a System V segment to `to`, over whatever is
+/// there. EACCES, EINVAL and others of shmat(2).
+pub fn map_sysv(id: i32, offset: usize, to: usize, len: usize, write: bool) -> Sys<()> {
+    let flags = if write { 0 } else { libc::SHM_RDONLY };
+    let mut about = core::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
+    sys!(libc::SYS_shmctl, id, libc::IPC_STAT, about.as_mut_ptr())?;
+    // SAFETY: all-zero is a valid description and the kernel has filled it.
+    let size = super::page_up(unsafe { about.assume_init() }.shm_segsz);
+    if offset.checked_add(len).is_none_or(|end| end > size) {
+        return Err(libc::EINVAL);
+    }
+    let at = sys!(libc::SYS_shmat, id, 0, flags)?;
+    let moved = move_over(at + offset, len, to);
+    // What is left of the whole attachment, before and behind.
+    if offset > 0 {
+        let _ = unmap(at, offset);
+    }
+    let rest = if moved.is_ok() { offset + len } else { offset };
+    if rest < size {
+        let _ = unmap(at + rest, size - rest);
+    }
+    moved
+}
