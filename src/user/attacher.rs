@@ -518,7 +518,9 @@ impl Service {
         let page = page_down(m.cookie as usize);
         if m.status == Status::Elsewhere {
             count(&COUNTERS.faults_served);
-            self.overlay(page, m, fd);
+            if !self.overlay(page, m, fd) {
+                return self.answer_sigbus(m.cookie);
+            }
             self.faulting.forget(page, page + PAGE);
             let _ = uffd::wake(self.faults, page, PAGE);
             return;

@@ -2,7 +2,7 @@
 //! Overlays: an owner's shared file in the middle of an attachment.
 
 use super::attacher::Piece;
-use super::lend::{SYSV, SYSV_SHIFT, WRITABLE};
+use super::lend::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use super::peers::Side;
 use super::service::Service;
 use super::stop::Unstoppable;
@@ -16,15 +16,18 @@ const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
 impl Service {
     /// The owner's memory around `addr` is the file `fd`: it takes the place of
     /// that part of the attachment, with all threads standing.
-    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) {
+    ///
+    /// Answers whether the touch has an end: that it is served, or made again.
+    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
         let stopped = match self.stop() {
             Ok(()) => true,
             // The touch is made again, and asked again.
-            Err(Unstoppable::Busy) => return,
+            Err(Unstoppable::Busy) => return true,
             // A debugger has the threads: then they change nothing just now.
             Err(Unstoppable::Forbidden) => false,
         };
         self.on_faults();
+        let mut served = true;
         if let Some(p) = self.attachments.at(addr) {
             let last = p.source + (p.end - p.start);
             let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
@@ -34,25 +37,30 @@ impl Service {
                     ..p.from(p.start + (lo - p.source))
                 };
                 let offset = m.addr as usize + (lo - m.lo as usize);
-                self.place(part, fd, offset, m.id);
+                served = self.place(part, fd, offset, m.id);
             }
         }
         if stopped {
             self.resume();
         }
+        served
     }
 
-    fn place(&mut self, part: Piece, fd: c_int, offset: usize, kind: i64) {
+    fn place(&mut self, part: Piece, fd: c_int, offset: usize, kind: i64) -> bool {
         let mut whole = 0;
         self.for_mapped_parts(part, |_, _, len| whole += len);
         if whole != part.end - part.start {
-            return;
+            // The program has changed it meanwhile.
+            return true;
         }
         let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
         let _ = uffd::unregister(self.faults, start, len);
-        let placed = if kind & SYSV != 0 {
+        let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
+            // The same number would name another segment here.
+            Err(libc::EXDEV)
+        } else if kind & SYSV != 0 {
             mem::map_sysv((kind >> SYSV_SHIFT) as i32, offset, start, len, write)
         } else {
             mem::map(start, len, prot, FIXED, fd, offset).map(drop)
@@ -60,13 +68,13 @@ impl Service {
         if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");
             let _ = uffd::register(self.faults, start, len, super::attacher::GATED);
-            return;
+            return false;
         }
         let _ = mem::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
         let _ = uffd::register(self.faults, start, len, uffd::MODE_WP);
         let Ok(Some(now)) = self.space.at(start) else {
-            return;
+            return true;
         };
         self.attachments.insert(Piece {
             overlay: true,
@@ -75,6 +83,7 @@ impl Service {
             ..part
         });
         self.faulting.forget(start, part.end);
+        true
     }
 
     /// The owner takes files in `[lo, hi)` back: the attachments show its memfd

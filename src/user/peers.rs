@@ -265,7 +265,8 @@ impl Service {
                 let read_only = m.flags & READ_ONLY != 0;
                 self.publish(w.value as usize, m.lo as usize, m.hi as usize, read_only);
             } else if m.status == Status::Elsewhere {
-                self.overlay(w.value as usize, m, fd);
+                // If it cannot be had, the first touch will tell.
+                let _ = self.overlay(w.value as usize, m, fd);
             }
             Ok(w.value)
         } else {
