@@ -416,6 +416,7 @@ impl Service {
             self.copy_populated(mapping, lo, hi).map_err(Refusal::Os)?;
         }
         self.write_hooks();
+        let locked = mem::is_locked(lo);
         // The old pages step aside, to be freed when the program runs again.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let aside = mem::map(0, len, libc::PROT_NONE, flags, -1, 0).map_err(Refusal::Os)?;
@@ -440,7 +441,27 @@ impl Service {
             end: hi,
             origin,
         });
+        if locked {
+            // What may be locked is limited: not both at a time.
+            let _ = mem::unlock(aside, len);
+            self.lock_promoted(lo, hi);
+        }
         Ok(())
+    }
+
+    /// Locks the memory that has taken the place of locked memory. Every page
+    /// that was there is in the file by now, and is mapped so that the lock holds
+    /// it; one that was not (`MLOCK_ONFAULT`) is locked when it comes.
+    fn lock_promoted(&self, lo: usize, hi: usize) {
+        const MADV_POPULATE_READ: i32 = 22;
+        if let Err(errno) = mem::lock(lo, hi - lo) {
+            debug_log!("{lo:#x}..{hi:#x} is not locked any more: errno {errno}");
+        }
+        let mut at = lo;
+        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
+            let _ = mem::advise(start, end - start, MADV_POPULATE_READ);
+            at = end;
+        }
     }
 
     /// Copies what was written since the first copy, and drops what is no

@@ -302,9 +302,12 @@ impl Service {
             uffd::unregister(self.events, lo, len)?;
             mem::move_over(copy, len, lo)
         };
+        let locked = mem::is_locked(lo);
         fill().inspect_err(|_| {
             let _ = mem::unmap(copy, len);
-        })
+        })?;
+        lock_if(locked, lo, len);
+        Ok(())
     }
 
     /// The calling thread of the program is about to unmap `[start, end)`, or
@@ -369,6 +372,10 @@ impl Service {
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.start > at {
                 mem::advise(at, r.start - at, advice)?;
+            }
+            if mem::is_locked(r.start) {
+                // As for any locked memory.
+                return Err(libc::EINVAL);
             }
             if r.origin == Origin::Private {
                 self.cut_off(r.start, r.end);
@@ -440,7 +447,19 @@ impl Service {
             mem::protect(copy, len, prot)?;
         }
         uffd::unregister(self.events, lo, len)?;
-        mem::move_over(copy, len, lo)
+        let locked = mem::is_locked(lo);
+        mem::move_over(copy, len, lo)?;
+        lock_if(locked, lo, len);
+        Ok(())
+    }
+}
+
+/// What was locked stays locked: the pages are there.
+fn lock_if(locked: bool, start: usize, len: usize) {
+    if locked {
+        if let Err(errno) = mem::lock(start, len) {
+            debug_log!("{start:#x} is not locked any more: errno {errno}");
+        }
     }
 }
 

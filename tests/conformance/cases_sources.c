@@ -334,3 +334,41 @@ CASE(source_mlocked, "locked memory can be shared and stays locked")
 	EXPECT(before >= 32);
 	EXPECT(after >= before);
 }
+
+static long locked_kib(void)
+{
+	char line[256];
+	long kib = -1;
+	FILE *status = fopen("/proc/self/status", "r");
+
+	if (!status)
+		return -1;
+	while (fgets(line, sizeof line, status))
+		sscanf(line, "VmLck: %ld", &kib);
+	fclose(status);
+	return kib;
+}
+
+CASE(source_mlocked_changes, "shared locked memory is locked after mprotect, and MADV_DONTNEED is refused")
+{
+	struct peer p = spawn();
+	char *source = anonymous(8 * PAGE);
+	long before, addr;
+
+	if (mlock(source, 8 * PAGE))
+		skip_case("may not lock memory");
+	before = locked_kib();
+	EXPECT(before >= 32);
+	fill(source, 8 * PAGE, 1);
+	addr = share(&p, source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT(madvise(source, 8 * PAGE, MADV_DONTNEED) == -1 && errno == EINVAL);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT_EQ(mprotect(source, 4 * PAGE, PROT_READ), 0);
+	EXPECT_EQ(locked_kib(), before);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT_EQ(locked_kib(), before);
+	EXPECT_EQ(munlock(source, 8 * PAGE), 0);
+	EXPECT_EQ(locked_kib(), before - 32);
+	quit(&p);
+}

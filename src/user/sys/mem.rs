@@ -37,6 +37,26 @@ pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
     sys!(libc::SYS_madvise, addr, len, advice).map(drop)
 }
 
+/// Whether the memory around `addr` is locked. It is not looked for in smaps,
+/// which walks every page of the process: the kernel refuses an advice about
+/// locked memory that does little harm to the one page elsewhere (and about
+/// devices and huge pages, which never come here).
+pub fn is_locked(addr: usize) -> bool {
+    const MADV_COLD: c_int = 20;
+    advise(super::page_down(addr), super::PAGE, MADV_COLD) == Err(libc::EINVAL)
+}
+
+/// Locks the pages that a range has, and others when they come.
+pub fn lock(addr: usize, len: usize) -> Sys<()> {
+    const MLOCK_ONFAULT: c_int = 1;
+    sys!(libc::SYS_mlock2, addr, len, MLOCK_ONFAULT).map(drop)
+}
+
+/// munlock(2).
+pub fn unlock(addr: usize, len: usize) -> Sys<()> {
+    sys!(libc::SYS_munlock, addr, len).map(drop)
+}
+
 /// memfd_create(2), closed on exec, open for sealing.
 pub fn memfd(name: &CStr) -> Sys<c_int> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
