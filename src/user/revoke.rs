@@ -238,13 +238,15 @@ impl Service {
     }
 
     /// The lowest part of `[lo, hi)` of the file that is mapped at addresses
-    /// other than its own.
+    /// other than its own, not counting attachments of this process's own
+    /// segments: they are to be cut off like anybody's.
     fn first_mapped_elsewhere(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
         let mut lowest: Option<(usize, usize)> = None;
         let mut at = 0;
         while let Ok(Some(m)) = self.space.find(at) {
             at = m.end;
-            if !self.is_own(&m) || m.offset == m.start {
+            let moved = self.is_own(&m) && m.offset != m.start;
+            if !moved || self.attachments.at(m.start).is_some() {
                 continue;
             }
             let first = m.offset.max(lo);
