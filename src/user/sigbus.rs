@@ -16,6 +16,7 @@
 //! touchable a little later.
 
 use super::service::Service;
+use super::stop::Unstoppable;
 use super::sys::trace::{self, Waited};
 use super::sys::{mem, page_down, task, uffd, PAGE};
 use crate::debug_log;
@@ -35,9 +36,15 @@ struct Faulting {
 /// faults again and again until there is.
 const FAULTING: usize = 1024;
 
+/// After so many stops in a row that came to nothing, a thread takes its SIGBUS
+/// untraced.
+const BUSY: u32 = 50;
+
 /// The threads whose pages have been asked for.
 pub struct FaultingThreads {
     len: usize,
+    /// How often in a row the threads could not be stopped for a SIGBUS.
+    busy: u32,
     questions: u64,
     threads: [Faulting; FAULTING],
 }
@@ -143,8 +150,21 @@ impl Service {
             return;
         };
         self.faulting.forget(page, page + PAGE);
-        if self.abilities.poison && self.deliver(page, tid) {
-            return;
+        if self.abilities.poison {
+            match self.deliver(page, tid) {
+                Ok(()) => {
+                    self.faulting.busy = 0;
+                    return;
+                }
+                // The thread faults again, and asks again. But one that is in a
+                // system call can not be stopped before it has its answer.
+                Err(Unstoppable::Busy) if self.faulting.busy < BUSY => {
+                    self.faulting.busy += 1;
+                    let _ = uffd::wake(self.faults, page, PAGE);
+                    return;
+                }
+                Err(_) => self.faulting.busy = 0,
+            }
         }
         let can = self.abilities.poison && self.poisoned.has_room();
         let poisoned = can.then(|| uffd::poison(self.faults, page, PAGE));
@@ -161,12 +181,13 @@ impl Service {
         }
     }
 
-    /// Has thread `tid` take its SIGBUS; false if the threads cannot be stopped.
-    /// Others that wait for the page fault again.
-    fn deliver(&mut self, page: usize, tid: i32) -> bool {
-        if tid == self.fork_tid || self.stop().is_err() {
-            return false;
+    /// Has thread `tid` take its SIGBUS, if the threads can be stopped. Others
+    /// that wait for the page fault again.
+    fn deliver(&mut self, page: usize, tid: i32) -> Result<(), Unstoppable> {
+        if tid == self.fork_tid {
+            return Err(Unstoppable::Forbidden);
         }
+        self.stop()?;
         let known = self.traced[..self.traced_count]
             .iter()
             .position(|t| t.tid == tid);
@@ -197,7 +218,7 @@ impl Service {
             }
         }
         self.resume();
-        true
+        Ok(())
     }
 
     /// Removes the poison of a page, if it is still of an attachment.
@@ -261,6 +282,7 @@ mod tests {
     fn only_the_answer_to_the_last_question_counts() {
         let mut t = FaultingThreads {
             len: 0,
+            busy: 0,
             questions: 0,
             threads: [Faulting {
                 page: 0,

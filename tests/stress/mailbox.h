@@ -128,6 +128,7 @@ struct stats {
 	_Atomic uint64_t unchecked; // the same with no attacher alive to check
 	_Atomic uint64_t per_klass[NKLASS];
 	_Atomic uint64_t checks, bytes, answers, holes, strays, attaches, warm_attaches;
+	_Atomic uint64_t raw_mremap_refused; // EFAULT: a part of the mapping was promoted
 	_Atomic uint64_t unreached; // checks given up for want of a window
 	_Atomic uint64_t counts, posts, joins, forks, spawns, io_bytes, rt_signals;
 	_Atomic uint64_t eintr; // seen by the owner's program; informative

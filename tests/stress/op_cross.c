@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct handover {
 	struct worker *w;
@@ -122,8 +123,10 @@ void op_cross(struct worker *w)
 		anywhere(w);
 		return;
 	}
-	if (pthread_mutex_trylock(&slice_lock[slice]))
+	if (pthread_mutex_trylock(&slice_lock[slice])) {
+		usleep(100); // not to take the processor from whom we would wait for
 		return;
+	}
 	hand_over(w, slice, slice & 1); // a slice has one kind of call for ever
 	pthread_mutex_unlock(&slice_lock[slice]);
 }

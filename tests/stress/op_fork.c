@@ -99,8 +99,10 @@ void op_fork(struct worker *w)
 	bool heap = rng_one_in(&w->rng, 2);
 	pid_t pid;
 
-	if (pthread_mutex_trylock(&fork_lock))
+	if (pthread_mutex_trylock(&fork_lock)) {
+		usleep(100); // not to take the processor from whom we would wait for
 		return;
+	}
 	f.shown = heap ? malloc(f.shown_len) : vm_libc.map(at, f.shown_len, false) ? (void *)at : NULL;
 	f.hidden = malloc(f.hidden_len);
 	if (!f.shown || !f.hidden || pipe2(f.ready, 02000000) || pipe2(f.go, 02000000))
@@ -135,8 +137,10 @@ void op_spawn(struct worker *w)
 	int status = -1, r;
 	pid_t pid;
 
-	if (pthread_mutex_trylock(&fork_lock))
+	if (pthread_mutex_trylock(&fork_lock)) {
+		usleep(100); // not to take the processor from whom we would wait for
 		return;
+	}
 	r = posix_spawn(&pid, "/bin/true", NULL, NULL, argv, environ);
 	while (!r && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;

@@ -81,8 +81,10 @@ void op_brk(struct worker *w)
 	char *old, *at;
 	bool raw = rng_one_in(&w->rng, 2);
 
-	if (pthread_mutex_trylock(&brk_lock))
+	if (pthread_mutex_trylock(&brk_lock)) {
+		usleep(100); // not to take the processor from whom we would wait for
 		return;
+	}
 	old = sbrk(len + PAGE);
 	if (old == (void *)-1)
 		goto out;

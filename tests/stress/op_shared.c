@@ -21,8 +21,10 @@ void op_shared(struct worker *w)
 
 	// A child may go on mapping what is shared with it: then the library refuses
 	// it, rightly. No fork while this mapping is there.
-	if (pthread_mutex_trylock(&fork_lock))
+	if (pthread_mutex_trylock(&fork_lock)) {
+		usleep(100); // not to take the processor from whom we would wait for
 		return;
+	}
 	if (file) {
 		fd = memfd_create("stress-source", MFD_CLOEXEC);
 		if (fd >= 0 && ftruncate(fd, len))

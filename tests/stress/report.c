@@ -29,6 +29,8 @@ static void figures(struct mailbox *mb, const struct options *o, const struct de
 	       s->counts, s->posts, s->joins, s->forks, s->spawns, s->rt_signals, s->io_bytes / 1048576.0);
 	printf("driver: %u owners, %u of them killed, %u attachers killed, %u stops; EINTR seen %lu times\n",
 	       d->owners, d->owner_kills, d->attacher_kills, d->stops, s->eintr);
+	if (s->raw_mremap_refused)
+		printf("inline mremap refused over partly promoted memory: %lu times\n", s->raw_mremap_refused);
 	printf("late: longest %lu us; the library counted %lu late revocations\n", s->late_max_us,
 	       d->late_revocations);
 }

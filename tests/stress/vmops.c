@@ -5,6 +5,7 @@
 #include "layout.h"
 #include "rawsys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,26 +41,36 @@ static bool libc_remap(uint64_t addr, uint64_t len, uint64_t newlen, uint64_t to
 
 const struct vmops vm_libc = { libc_map, libc_unmap, libc_discard, libc_remap, true };
 
+// As libc does it: failures by errno.
+static long told(long answer)
+{
+	if (answer < 0 && answer > -4096) {
+		errno = -answer;
+		return -1;
+	}
+	return answer;
+}
+
 static bool raw_map(uint64_t addr, uint64_t len, bool replace)
 {
-	return raw6(SYS_mmap, addr, len, RW, ANON | AT(replace), -1, 0) == (long)addr;
+	return told(raw6(SYS_mmap, addr, len, RW, ANON | AT(replace), -1, 0)) == (long)addr;
 }
 
 static bool raw_unmap(uint64_t addr, uint64_t len)
 {
-	return raw6(SYS_munmap, addr, len, 0, 0, 0, 0) == 0;
+	return told(raw6(SYS_munmap, addr, len, 0, 0, 0, 0)) == 0;
 }
 
 static bool raw_discard(uint64_t addr, uint64_t len)
 {
-	return raw6(SYS_madvise, addr, len, MADV_DONTNEED, 0, 0, 0) == 0;
+	return told(raw6(SYS_madvise, addr, len, MADV_DONTNEED, 0, 0, 0)) == 0;
 }
 
 static bool raw_remap(uint64_t addr, uint64_t len, uint64_t newlen, uint64_t to)
 {
 	int flags = to ? MREMAP_MAYMOVE | MREMAP_FIXED : 0;
 
-	return raw6(SYS_mremap, addr, len, newlen, flags, to, 0) == (long)(to ? to : addr);
+	return told(raw6(SYS_mremap, addr, len, newlen, flags, to, 0)) == (long)(to ? to : addr);
 }
 
 const struct vmops vm_raw = { raw_map, raw_unmap, raw_discard, raw_remap, true };
