@@ -155,7 +155,7 @@ static int xpmem_no_fill(pte_t *pte, unsigned long addr, void *data)
 }
 
 /* Calls @fn once for each page table of the window. */
-static int xpmem_for_each_table(struct xpmem_window *w, pte_fn_t fn)
+static int xpmem_walk_tables(struct xpmem_window *w, pte_fn_t fn)
 {
 	unsigned long end = w->addr + (w->pages << PAGE_SHIFT);
 	unsigned long addr = w->addr;
@@ -240,7 +240,7 @@ static int xpmem_window_insert(struct xpmem_window *w)
 	if (pmd_leaf(pmd))
 		err = -EBUSY;
 	else
-		err = xpmem_for_each_table(w, xpmem_no_fill);
+		err = xpmem_walk_tables(w, xpmem_no_fill);
 	mutex_unlock(&w->att->tables);
 	if (err)
 		return err;
@@ -250,7 +250,7 @@ static int xpmem_window_insert(struct xpmem_window *w)
 	if (xpmem_window_stale(w))
 		err = -EBUSY;
 	else
-		err = xpmem_for_each_table(w, xpmem_fill_table);
+		err = xpmem_walk_tables(w, xpmem_fill_table);
 	up_read(&space->inval);
 	xpmem_event_add(XPMEM_EV_MAPPED_SMALL, w->mapped);
 	return err;

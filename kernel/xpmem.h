@@ -131,7 +131,7 @@ struct xpmem_access {
 	struct xpmem_segment *segment;
 	struct mm_struct *mm;		/* granted to; mmgrab */
 	bool write;
-	spinlock_t lock;
+	spinlock_t lock;		/* guards what says so, here and below */
 	bool revoked;			/* as segment->removed; set under lock */
 	struct file *file;		/* lock; made at the first attach */
 	struct list_head attachments;	/* lock */

@@ -13,7 +13,7 @@ if ! (vm_need) 2>"$SCRATCH/need"; then
 fi
 
 vm_build_tests "$SCRATCH/tests"
-vm_add_library
+
 cat >"$SCRATCH/list" <<'E2'
 root /tests/abi
 user /tests/abi

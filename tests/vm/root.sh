@@ -12,7 +12,7 @@ root=$vm_cache/root-$suite${extra:+-with-${extra//,/-}}
 mkdir -p "$vm_cache"
 exec 9>"$root.lock"
 flock 9
-if [ -e "$root/.complete" ] && [ -n "$(find "$root/.complete" -mtime -"$vm_days")" ]; then
+if [ -e "$root/.complete" ] && { [ -n "$extra" ] || [ -e "$root/usr/bin/sparse" ]; } && [ -n "$(find "$root/.complete" -mtime -"$vm_days")" ]; then
 	echo "$root"
 	exit
 fi
@@ -21,7 +21,7 @@ if [ -n "$extra" ]; then
 	include=$extra
 else
 	include=linux-image-cloud-amd64,linux-headers-cloud-amd64,make,libc6-dev
-	include=$include,bash,dash,coreutils,findutils,grep,sed,gawk,diffutils,tar,gzip,perl,python3,kmod
+	include=$include,bash,dash,coreutils,findutils,grep,sed,gawk,diffutils,tar,gzip,perl,python3,kmod,sparse
 fi
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare

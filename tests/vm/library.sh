@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# library.sh FOLDER: what the guests run of the library: the conformance suite
+# over the module, linked statically and dynamically, from C and from Rust.
+# Writes FOLDER/library.list and FOLDER/library.files; exit 77 when not built.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+out=$1 tests=$vm_top/build/tests
+: >"$out/library.list"
+: >"$out/library.files"
+[ -x "$tests/conformance-static" ] || make -C "$vm_top" conformance >/dev/null 2>&1 || {
+	echo "no conformance suite here"
+	exit 77
+}
+echo "$tests/conformance-static:/tests/conformance-static" >>"$out/library.files"
+for user in root user; do
+	echo "$user XPMEM_BACKEND=kernel /tests/conformance-static" >>"$out/library.list"
+done
+# The dynamic ones bring their libraries and loader to where they are here.
+if [ -x "$tests/conformance-rust" ]; then
+	echo "$tests/conformance-rust:/tests/conformance-rust" >>"$out/library.files"
+	echo "$tests/libconformance-cases.so:/tests/libconformance-cases.so" >>"$out/library.files"
+	{
+		ldd "$tests/conformance-rust"
+		ldd "$tests/libconformance-cases.so"
+	} | grep -oE '/[^ ]+' | grep -v "^$vm_top" | sort -u | sed 's/.*/&:&/' >>"$out/library.files"
+	for user in root user; do
+		echo "$user XPMEM_BACKEND=kernel /tests/conformance-rust" >>"$out/library.list"
+	done
+fi
