@@ -107,7 +107,12 @@ fn grid(mut shapes: Vec<Shape>) -> Block {
     let widest = shapes.iter().map(|s| s.width).fold(1.0, f64::max) + GAP;
     let highest = shapes.iter().map(|s| s.height).fold(1.0, f64::max) + GAP;
     let ideal = (shapes.len() as f64 * highest / widest * 1.5).sqrt().ceil();
-    let columns = (ideal.max(1.0) as usize).min(shapes.len()).max(1);
+    let columns = (ideal.max(1.0) as usize).clamp(1, shapes.len().max(1));
+    // As many rows, but evenly filled.
+    let columns = shapes
+        .len()
+        .div_ceil(shapes.len().div_ceil(columns).max(1))
+        .max(1);
     let (mut x, mut y, mut row) = (0.0f64, 0.0f64, 0.0f64);
     let mut width = 0.0f64;
     for (i, shape) in shapes.iter_mut().enumerate() {

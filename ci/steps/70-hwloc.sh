@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# hwloc topologies in shared memory: the calls, exchange with stock releases,
+# damaged files, the tool.
+set -u
+. "$(dirname "$0")/../lib.sh"
+cd "$TOP" || exit 1
+if ! echo '#include <hwloc.h>' | cc -x c -fsyntax-only - 2>/dev/null; then
+    skip hwloc "no hwloc.h: ci/setup.sh installs libhwloc-dev"
+    finish
+fi
+lib=$TOP/build/lib/libxpmem.so.0
+export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
+export XPMEM_CACHE=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}
+
+cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwloc/dump.c \
+    -L"$TOP/build/lib" -lhwloc -lxpmem &&
+    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/exchange" tests/hwloc/exchange.c \
+        tests/hwloc/dump.c -lhwloc &&
+    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/mutate" tests/hwloc/mutate.c \
+        tests/hwloc/dump.c -lhwloc &&
+    cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
+    { not_ok "build of tests/hwloc"; finish; }
+
+run_case "the header alone and beside hwloc's" 60 tests/hwloc/headers.sh
+if readelf -d "$lib" | grep -q 'NEEDED.*hwloc'; then
+    not_ok "not linked with libhwloc"
+else
+    ok "not linked with libhwloc"
+fi
+run_suite "the calls" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+run_suite "the calls, a small machine" 120 env API_SYNTHETIC='numa core:2 pu:2' \
+    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env \
+    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
+run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
+
+tests/hwloc/versions.sh
+run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
+
+# Memory errors and leaks, with hwloc's own check on.
+if command -v valgrind >/dev/null; then
+    export EXCHANGE_SYNTHETIC='pack:2 [numa][numa] l3:2 core:3 pu:1'
+    "$SCRATCH/exchange" write "$SCRATCH/stock" 300000000000 x
+    LD_PRELOAD=$lib "$SCRATCH/exchange" write "$SCRATCH/ours" 300000000000 x
+    grind=(env HWLOC_DEBUG_CHECK=1 "LD_PRELOAD=$lib" valgrind -q --leak-check=full
+        --errors-for-leak-kinds=definite,indirect --error-exitcode=9 "$SCRATCH/exchange")
+    run_case "valgrind: write" 120 "${grind[@]}" write "$SCRATCH/v" 300000000000 x
+    run_case "valgrind: adopt ours" 120 "${grind[@]}" adopt "$SCRATCH/ours" 300000000000 ours-ours
+    run_case "valgrind: adopt stock's" 120 "${grind[@]}" adopt "$SCRATCH/stock" 300000000000 stock-ours
+    unset EXCHANGE_SYNTHETIC
+else
+    skip valgrind "not installed"
+fi
+
+# Damaged files: eight, half of them written by stock.
+files=()
+damage() { # damage NAME stock|ours VARIABLE=VALUE
+    local preload=$lib
+    [ "$2" = stock ] && preload=
+    if env "$3" LD_PRELOAD=$preload "$SCRATCH/exchange" write "$SCRATCH/d-$1" 300000000000 x; then
+        files+=("$SCRATCH/d-$1")
+    fi
+}
+damage 256 ours 'EXCHANGE_SYNTHETIC=pack:2 [numa(memory=68719476736)] l3:8 l2:8 l1d:1 l1i:1 core:1 pu:2'
+damage groups stock 'EXCHANGE_SYNTHETIC=die:2 [numa][numa] group:2 l3:2 core:3 pu:1'
+damage native ours X=1
+damage native-stock stock X=1
+xml=$XPMEM_CACHE/hwloc/xml
+if [ -e "$xml/done" ]; then
+    damage memattrs stock "EXCHANGE_XML=$xml/8intel64-4n2t-memattrs.xml"
+    damage kinds ours "EXCHANGE_XML=$xml/fakecpukinds.xml"
+    damage pci ours "EXCHANGE_XML=$xml/96em64t-4n4d3ca2co-pci.xml"
+    damage knl stock "EXCHANGE_XML=$xml/64intel64-fakeKNL-SNC4-hybrid.xml"
+else
+    damage deep ours 'EXCHANGE_SYNTHETIC=pack:2 [numa] group:2 group:2 l3:2 l2:2 core:2 pu:2'
+    damage deep-stock stock 'EXCHANGE_SYNTHETIC=pack:2 [numa] group:2 group:2 l3:2 l2:2 core:2 pu:2'
+    damage flat ours 'EXCHANGE_SYNTHETIC=pu:100'
+    damage flat-stock stock 'EXCHANGE_SYNTHETIC=pu:100'
+fi
+run_suite "damaged files" 600 env LD_PRELOAD="$lib" "$SCRATCH/mutate" 12500 7 "${files[@]}"
+finish

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * local LIBXPMEM: first without any libhwloc in the process, where each call
+ * is ENOSYS; then with one that was loaded RTLD_LOCAL, as under a language's
+ * loader of modules, where RTLD_NEXT finds nothing.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+static unsigned passed, failed;
+
+static void check(const char *what, int good)
+{
+	if (good) {
+		passed++;
+	} else {
+		failed++;
+		printf("FAIL %s (errno %d)\n", what, errno);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	void *ours = dlopen(argc > 1 ? argv[1] : "libxpmem.so.0", RTLD_NOW | RTLD_LOCAL);
+	void *hwloc, *t = NULL, *adopted = NULL, *addr = (void *)0x330000000000;
+	int (*get_length)(void *, size_t *, unsigned long);
+	int (*write_it)(void *, int, uint64_t, void *, size_t, unsigned long);
+	int (*adopt)(void **, int, uint64_t, void *, size_t, unsigned long);
+	int (*init)(void **), (*load)(void *), (*synthetic)(void *, const char *);
+	void (*destroy)(void *), (*topology_check)(void *);
+	char fake[1024] = "";
+	size_t length = 0;
+	int fd = memfd_create("local", 0);
+
+	if (!ours) {
+		printf("%s\n", dlerror());
+		return 1;
+	}
+	get_length = dlsym(ours, "hwloc_shmem_topology_get_length");
+	write_it = dlsym(ours, "hwloc_shmem_topology_write");
+	adopt = dlsym(ours, "hwloc_shmem_topology_adopt");
+	check("no libhwloc yet", !dlopen("libhwloc.so.15", RTLD_NOW | RTLD_NOLOAD));
+	errno = 0;
+	check("get_length", get_length(fake, &length, 0) == -1 && errno == ENOSYS);
+	errno = 0;
+	check("write", write_it(fake, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+	errno = 0;
+	check("adopt", adopt(&adopted, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+
+	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
+	if (!hwloc) {
+		printf("%s\n", dlerror());
+		return 77;
+	}
+	init = dlsym(hwloc, "hwloc_topology_init");
+	load = dlsym(hwloc, "hwloc_topology_load");
+	synthetic = dlsym(hwloc, "hwloc_topology_set_synthetic");
+	destroy = dlsym(hwloc, "hwloc_topology_destroy");
+	topology_check = dlsym(hwloc, "hwloc_topology_check");
+	check("not global", !dlsym(RTLD_DEFAULT, "hwloc_topology_init"));
+	check("load", !init(&t) && !synthetic(t, "numa core:4 pu:2") && !load(t));
+	check("get_length", !get_length(t, &length, 0) && length);
+	check("write", !write_it(t, fd, 0, addr, length, 0));
+	check("adopt", !adopt(&adopted, fd, 0, addr, length, 0));
+	if (adopted) {
+		topology_check(adopted);
+		destroy(adopted);
+	}
+	destroy(t);
+	/* Pinned: what was learned of it stays good. */
+	dlclose(hwloc);
+	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
+	check("again", hwloc && !init(&t) && !synthetic(t, "pu:2") && !load(t)
+	      && !get_length(t, &length, 0));
+	printf("%u passed, %u failed\n", passed, failed);
+	return failed != 0;
+}
