@@ -13,6 +13,7 @@
 //! | [`service`]     | the loop: owner and attacher for its process                 |
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
+//! | [`pins`]        | but not where a device writes to it                           |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
 //! | [`lend`]        | shared files of the owner are handed out, and recalled         |
 //! | [`overlay`]     | and mapped into attachments                                   |
@@ -37,6 +38,7 @@ pub mod lend;
 pub mod overlay;
 pub mod owner;
 pub mod peers;
+pub mod pins;
 pub mod promote;
 pub mod ranges;
 pub mod remap;

@@ -7,7 +7,7 @@ use super::peers::{Side, CONNECTIONS};
 use super::promote::Refusal;
 use super::service::Service;
 use super::shared::Shared;
-use super::sys::{mem, page_down, Sys, TOP};
+use super::sys::{mem, page_down, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -297,7 +297,11 @@ impl Service {
             CHUNK_MIN
         };
         let block = c.chunk;
-        let done = self.share_chunk(shared, addr, lo, hi, block)?;
+        let done = match self.share_chunk(shared, addr, lo, hi, block) {
+            // One pinned page need not keep its neighbours back.
+            Err(Refusal::Pinned) => self.share_chunk(shared, addr, lo, hi, PAGE)?,
+            done => done?,
+        };
         self.connections[i].next_expected = done.1;
         Ok(Shareable::Here(done.0, done.1))
     }
@@ -321,9 +325,14 @@ impl Service {
                             if let Err(errno) = mem::populate(self.memfd, from, end - from) {
                                 return Err(Refusal::Os(errno));
                             }
-                            at = end.max(at + super::sys::PAGE);
+                            at = end.max(at + PAGE);
                         }
                         Err(Refusal::Later) => return Err(Refusal::Later),
+                        // One pinned page need not keep its neighbours back.
+                        Err(Refusal::Pinned) => match self.share_chunk(shared, at, lo, hi, PAGE) {
+                            Err(Refusal::Later) => return Err(Refusal::Later),
+                            _ => at += PAGE,
+                        },
                         Err(_) => at = mapping.end,
                     }
                 }

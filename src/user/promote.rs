@@ -38,6 +38,8 @@ pub enum Refusal {
     StackBottom,
     /// Somebody else traces the program.
     Traced,
+    /// A device writes to a page of it.
+    Pinned,
     /// The kernel said no.
     Os(i32),
 }
@@ -419,10 +421,16 @@ impl Service {
         let locked = mem::is_locked(lo);
         // The old pages step aside, to be freed when the program runs again.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let aside = mem::map(0, len, libc::PROT_NONE, flags, -1, 0).map_err(Refusal::Os)?;
-        if let Err(errno) = mem::move_over(lo, len, aside) {
+        let aside = mem::map(0, len, mapping.prot(), flags, -1, 0).map_err(Refusal::Os)?;
+        let moved = if self.can_tell_pins(mapping) && !locked {
+            self.move_aside(mapping, lo, len, aside)
+        } else {
+            mem::move_over(lo, len, aside).map_err(Refusal::Os)
+        };
+        if let Err(why) = moved {
             let _ = mem::unmap(aside, len);
-            return Err(Refusal::Os(errno));
+            let _ = uffd::unregister(self.precopy, lo, len);
+            return Err(why);
         }
         let placed = mem::move_over(*stage, len, lo);
         if placed.is_ok() {

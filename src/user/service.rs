@@ -30,6 +30,8 @@ use core::sync::atomic::Ordering;
 pub struct Abilities {
     /// Writes to a range can be told afterwards: copy first, stop then.
     pub precopy: bool,
+    /// Pinned pages can be told.
+    pub move_pages: bool,
     /// Touching a hole can be answered with SIGBUS by userfaultfd.
     pub poison: bool,
     /// A page can be mapped write-protected at once. Without, the threads stand
@@ -225,10 +227,15 @@ impl Service {
         self.abilities.map_protected = uffd::can_map_protected(self.faults, here);
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
         self.precopy = -1;
+        self.abilities.move_pages = false;
         if self.abilities.precopy {
-            let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+            let moves = has & uffd::FEATURE_MOVE;
+            let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM | moves;
             match uffd::open(on_precopy) {
-                Ok(fd) => self.precopy = fd,
+                Ok(fd) => {
+                    self.precopy = fd;
+                    self.abilities.move_pages = moves != 0;
+                }
                 Err(_) => self.abilities.precopy = false,
             }
         }

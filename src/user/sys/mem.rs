@@ -270,3 +270,29 @@ pub fn map_sysv(id: i32, offset: usize, to: usize, len: usize, write: bool) -> S
     }
     moved
 }
+
+/// Writes to a page what it holds: it becomes the program's own, if a fork
+/// child had it too. The caller knows that it is mapped writable, and that no
+/// thread of the program runs.
+pub fn unshare(addr: usize) {
+    // SAFETY: mapped writable by the caller's word; an atomic that changes
+    // nothing, and nobody is there to see it.
+    unsafe {
+        let word = core::ptr::with_exposed_provenance_mut::<u32>(addr);
+        core::sync::atomic::AtomicU32::from_ptr(word)
+            .fetch_or(0, core::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Copies one page between two places that the caller knows to be mapped, the
+/// second writable, while no thread of the program runs.
+pub fn copy_page(from: usize, to: usize) {
+    // SAFETY: the caller's word; the two do not overlap.
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            core::ptr::with_exposed_provenance::<u8>(from),
+            core::ptr::with_exposed_provenance_mut::<u8>(to),
+            super::PAGE,
+        );
+    }
+}

@@ -146,6 +146,20 @@ pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bo
     Ok(known)
 }
 
+/// Moves private anonymous pages from one range to another, which has none and
+/// is registered here. Answers how many bytes were moved, holes included. EBUSY:
+/// the first page is pinned, or not this process's alone. EAGAIN: not just now.
+pub fn move_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<usize> {
+    const ALLOW_HOLES: u64 = 2;
+    let mut arg = [to as u64, from as u64, len as u64, ALLOW_HOLES, 0];
+    let done = ioctl(fd, iowr(0x05, 40), &mut arg);
+    match (done, arg[4] as i64) {
+        (Ok(()), _) => Ok(len),
+        (Err(_), moved) if moved > 0 => Ok(moved as usize),
+        (Err(errno), _) => Err(errno),
+    }
+}
+
 /// Makes the next touch of a range a SIGBUS, and wakes who waits for it.
 pub fn poison(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x08, 32), &mut [start as u64, len as u64, 0, 0])

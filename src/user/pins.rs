@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pinned pages are not promoted.
+//!
+//! A device that has pinned a page (RDMA, io_uring buffers, asynchronous direct
+//! I/O, a GPU) goes on writing to that very page: after a copy, what it writes
+//! would be lost without an error. The kernel tells of pins to nobody, but
+//! UFFDIO_MOVE refuses to move a pinned page. So the old pages are moved aside
+//! with it, all threads standing, and where one is refused all go back.
+//!
+//! It also refuses pages that a fork child still shares. Those cannot be pinned
+//! for writing; a write that changes nothing gives the program its own copy.
+
+use super::promote::Refusal;
+use super::service::Service;
+use super::sys::maps::Mapping;
+use super::sys::{mem, uffd, PAGE};
+use crate::debug_log;
+
+/// Tries for a page that the kernel is working on, or has just unshared.
+const TRIES: u32 = 64;
+
+impl Service {
+    /// Whether the pages of a mapping can be asked for pins.
+    pub fn can_tell_pins(&self, mapping: &Mapping) -> bool {
+        self.abilities.move_pages && mapping.inode == 0 && !mapping.shared
+    }
+
+    /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, which has
+    /// the same protection. None is moved where one is pinned.
+    pub fn move_aside(
+        &mut self,
+        mapping: &Mapping,
+        lo: usize,
+        len: usize,
+        aside: usize,
+    ) -> Result<(), Refusal> {
+        let ready = uffd::register(self.precopy, aside, len, uffd::MODE_MISSING).and_then(|()| {
+            uffd::register(self.precopy, lo, len, uffd::MODE_WP | uffd::MODE_MISSING)
+        });
+        ready.map_err(Refusal::Os)?;
+        let mut done = 0;
+        let mut tries = 0;
+        while done < len {
+            match uffd::move_pages(self.precopy, aside + done, lo + done, len - done) {
+                Ok(moved) => {
+                    done += moved;
+                    tries = 0;
+                }
+                Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
+                    tries += 1;
+                    if errno == libc::EBUSY && tries % 8 == 1 && mapping.write {
+                        mem::unshare(lo + done);
+                    }
+                }
+                Err(errno) => {
+                    self.move_back(lo, done, aside);
+                    return Err(match errno {
+                        libc::EBUSY | libc::EAGAIN => Refusal::Pinned,
+                        errno => Refusal::Os(errno),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes the first `done` bytes of [`Self::move_aside`].
+    fn move_back(&mut self, lo: usize, done: usize, aside: usize) {
+        let mut back = 0;
+        let mut tries = 0;
+        while back < done {
+            match uffd::move_pages(self.precopy, lo + back, aside + back, done - back) {
+                Ok(moved) => back += moved,
+                Err(libc::EBUSY | libc::EAGAIN) if tries < TRIES * 1000 => tries += 1,
+                Err(errno) => {
+                    // They have just come from there, and nobody runs. Should it
+                    // be refused all the same, the content is what counts.
+                    debug_log!("page {:#x} goes back as a copy: errno {errno}", lo + back);
+                    mem::copy_page(aside + back, lo + back);
+                    back += PAGE;
+                }
+            }
+        }
+    }
+}
