@@ -587,9 +587,10 @@ impl Service {
         if self.abilities.map_protected {
             return uffd::map_present(self.faults, start, len, true).map(drop);
         }
+        // If they cannot be stopped the pages can be written to for a moment.
         let stopped = self.stop().is_ok();
-        let done = uffd::map_present(self.faults, start, len, false)
-            .and_then(|_| uffd::write_protect(self.faults, start, len));
+        let mapped = uffd::map_present(self.faults, start, len, false);
+        let done = uffd::write_protect(self.faults, start, len).and(mapped.map(drop));
         if stopped {
             self.resume();
         }

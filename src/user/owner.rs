@@ -322,7 +322,7 @@ impl Service {
                     match self.share_chunk(shared, at, lo, hi, CHUNK_MAX) {
                         Ok((from, end)) => {
                             // Pages that the owner never touched are wanted too.
-                            if let Err(errno) = mem::populate(self.memfd, from, end - from) {
+                            if let Err(errno) = mem::populate(from, end - from) {
                                 return Err(Refusal::Os(errno));
                             }
                             at = end.max(at + PAGE);

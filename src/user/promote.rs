@@ -154,7 +154,7 @@ impl Service {
         if shared.promoted.first_in(hi - PAGE, hi).is_none() {
             self.note_growth();
         }
-        mem::populate(self.memfd, lo, hi - lo).map_err(Refusal::Os)?;
+        mem::populate(lo, hi - lo).map_err(Refusal::Os)?;
         Ok((lo, hi))
     }
 
@@ -461,13 +461,12 @@ impl Service {
     /// that was there is in the file by now, and is mapped so that the lock holds
     /// it; one that was not (`MLOCK_ONFAULT`) is locked when it comes.
     fn lock_promoted(&self, lo: usize, hi: usize) {
-        const MADV_POPULATE_READ: i32 = 22;
         if let Err(errno) = mem::lock(lo, hi - lo) {
             debug_log!("{lo:#x}..{hi:#x} is not locked any more: errno {errno}");
         }
         let mut at = lo;
         while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
-            let _ = mem::advise(start, end - start, MADV_POPULATE_READ);
+            let _ = mem::populate(start, end - start);
             at = end;
         }
     }

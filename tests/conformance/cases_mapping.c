@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The attacher does to an attachment what one may do to any mapping. */
 #include "harness.h"
+#include <pthread.h>
 
 static long f_munmap(long addr, long size, long c, long d)
 {
@@ -222,4 +223,37 @@ CASE(hostile_remove_rdonly, "a read-only attacher can remove nothing")
 	EXPECT_EQ(verify((long)source, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
 	quit(&p);
+}
+
+static void *unmapper(void *argument)
+{
+	long *shared = argument;
+
+	while (!__atomic_load_n(&shared[0], __ATOMIC_RELAXED)) {
+		long at = attach(shared[1], 0, PAGE, 0);
+
+		if (at == -1 || munmap((void *)at, PAGE))
+			return (void *)1;
+	}
+	return NULL;
+}
+
+CASE(unmap_while_pages_come, "munmap of one attachment while another's pages are being mapped")
+{
+	char *source = anonymous(512 * PAGE);
+	long shared[2] = { 0, 0 }, base;
+	pthread_t thread;
+	void *failed;
+
+	fill(source, 512 * PAGE, 1);
+	shared[1] = get_rw(make_range(source, 512 * PAGE));
+	EXPECT(pthread_create(&thread, NULL, unmapper, shared) == 0);
+	for (int i = 0; i < 100; i++) {
+		base = attach(shared[1], 0, 512 * PAGE, 0);
+		EXPECT(base != -1);
+		EXPECT_EQ(verify(base, 512 * PAGE, 1), 0);
+		EXPECT_EQ(api->detach((void *)base), 0);
+	}
+	__atomic_store_n(&shared[0], 1, __ATOMIC_RELAXED);
+	EXPECT(pthread_join(thread, &failed) == 0 && failed == NULL);
 }

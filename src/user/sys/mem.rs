@@ -86,9 +86,11 @@ pub fn punch(fd: c_int, off: usize, len: usize) -> Sys<()> {
     sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop)
 }
 
-/// Gives `[off, off + len)` of the file pages where it has none.
-pub fn populate(fd: c_int, off: usize, len: usize) -> Sys<()> {
-    sys!(libc::SYS_fallocate, fd, libc::FALLOC_FL_KEEP_SIZE, off, len).map(drop)
+/// Gives shared memory that can be read pages where its file has none. Not by
+/// fallocate(2): its pages count as holes for `SEEK_DATA` until they are touched.
+pub fn populate(addr: usize, len: usize) -> Sys<()> {
+    const MADV_POPULATE_READ: c_int = 22;
+    advise(addr, len, MADV_POPULATE_READ)
 }
 
 /// Writes `len` bytes at address `from` of this process to `off` of the file.
