@@ -32,8 +32,7 @@ mkdir -p "$LOGS"
 
 . "$CLIENTS_DIR/mpi.sh"
 
-# Files that other processes may map too are no source of the user back end.
-PINGPONG=(-n "$steps" -s "$seed" -x mmap-memfd)
+PINGPONG=(-n "$steps" -s "$seed")
 RIGHT='every byte right'
 
 group_vader() {
