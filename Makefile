@@ -34,7 +34,7 @@ build:
 demo:
 	ci/setup.sh build
 	$(MAKE) build
-	$(BUILD)/bin/xpmem demo
+	ci/demo.sh
 
 check:
 	ci/check

@@ -32,8 +32,7 @@ mkdir -p "$LOGS"
 
 . "$CLIENTS_DIR/mpi.sh"
 
-# Files that other processes may map too are no source of the user back end.
-PINGPONG=(-n "$steps" -s "$seed" -x mmap-memfd)
+PINGPONG=(-n "$steps" -s "$seed")
 RIGHT='every byte right'
 
 group_vader() {
@@ -53,9 +52,9 @@ group_vader() {
 }
 
 group_netpipe() {
-    mpi 2 xpmem NPopenmpi -l 4096 -u 4194304 -p 0
+    mpi 2 xpmem NPopenmpi -l 4096 -u 4194304 -p 0 -n 60
     run_case "$1-vader-netpipe" 180 used 2 '4194304 bytes' "${MPI[@]}"
-    mpi 2 xpmem NPopenmpi -i -l 4096 -u 4194304 -p 0
+    mpi 2 xpmem NPopenmpi -i -l 4096 -u 4194304 -p 0 -n 60
     run_case "$1-vader-netpipe-integrity" 180 used 2 'Integrity check passed|4194304' "${MPI[@]}"
 }
 
@@ -112,7 +111,7 @@ group_ucx() {
     done
     ucx_mpi 2 xpmem,self "$OUT/pingpong" "${PINGPONG[@]}" -f 7 -t 1
     run_case "$1-ucx-pingpong-fork-threads-2" 180 used 2 "$RIGHT" "${MPI[@]}"
-    ucx_mpi 2 xpmem,self NPopenmpi -l 4096 -u 4194304 -p 0
+    ucx_mpi 2 xpmem,self NPopenmpi -l 4096 -u 4194304 -p 0 -n 60
     run_case "$1-ucx-netpipe" 180 used 2 '4194304 bytes' "${MPI[@]}"
 }
 
@@ -124,7 +123,7 @@ group_off() {
     run_case "$1-off-vader-pingpong-2" 120 unused 2 "$RIGHT" "${MPI[@]}"
     mpi 4 xpmem "$OUT/pingpong" "${PINGPONG[@]}" -f 9 -t 1
     run_case "$1-off-vader-pingpong-4" 120 unused 4 "$RIGHT" "${MPI[@]}"
-    mpi 2 xpmem NPopenmpi -l 4096 -u 4194304 -p 0
+    mpi 2 xpmem NPopenmpi -l 4096 -u 4194304 -p 0 -n 60
     run_case "$1-off-vader-netpipe" 120 unused 2 '4194304 bytes' "${MPI[@]}"
     if [ -e "$OUT/src/mpi4py/test/runtests.py" ]; then
         mpi 2 xpmem /usr/bin/python3 "$OUT/src/mpi4py/test/runtests.py" --no-builddir -i p2p_buf -i cco_buf

@@ -4,6 +4,7 @@
  * that is no longer the owner's, shown without an error, is the worst failure.
  */
 #include "harness.h"
+#include <sys/syscall.h>
 
 static long remap(char *p, size_t size)
 {
@@ -328,6 +329,31 @@ CASE(stays_through_many_shares, "one buffer attached anew many times")
 		fill(source, 32 * PAGE, i);
 		EXPECT_EQ(r_verify(&p, addr, 32 * PAGE, i), 0);
 		EXPECT_EQ(r_detach(&p, addr), 0);
+	}
+	quit(&p);
+}
+
+CASE(own_attachment, "an attachment of one's own memory is cut off like a peer's, and hinders none")
+{
+	struct peer p = spawn();
+	char *source = anonymous(4 * PAGE);
+	long segid = make_all(), apid = r_get(&p, segid, XPMEM_RDWR), addr, own;
+	struct xpmem_addr self = { api->get(segid, XPMEM_RDWR, XPMEM_PERMIT_MODE, NULL), (off_t)(long)source };
+
+	EXPECT(self.apid > 0);
+	fill(source, 4 * PAGE, 1);
+	addr = r_attach(&p, apid, (long)source, 4 * PAGE);
+	own = (long)api->attach(self, 4 * PAGE, NULL);
+	EXPECT(own != -1);
+	for (int i = 0; i < 50; i++) {
+		EXPECT_EQ(r_peek(&p, addr), (unsigned char)source[0]);
+		EXPECT_EQ(peek(own + PAGE), (unsigned char)source[PAGE]);
+		/* Not through libc: the library must learn of it from the kernel. */
+		EXPECT_EQ(syscall(SYS_munmap, source, 4 * PAGE), 0);
+		EXPECT_EQ(remap(source, 4 * PAGE), (long)source);
+		fill(source, 4 * PAGE, i);
+		EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, i), 0);
+		EXPECT_EQ(verify(own, 4 * PAGE, i), 0);
 	}
 	quit(&p);
 }

@@ -372,3 +372,31 @@ CASE(source_mlocked_changes, "shared locked memory is locked after mprotect, and
 	EXPECT_EQ(locked_kib(), before - 32);
 	quit(&p);
 }
+
+/* Shares a buffer at each of several depths, each a good deal below the last. */
+static void deeper(struct peer *p, long apid, int levels)
+{
+	volatile char room[300 * 1024];
+	char *source = (char *)(((long)room + PAGE) & -(long)PAGE);
+	long addr;
+
+	fill(source, 64 * PAGE, levels);
+	addr = r_attach(p, apid, (long)source, 64 * PAGE);
+	EXPECT(addr != -1);
+	EXPECT_EQ(r_verify(p, addr, 64 * PAGE, levels), 0);
+	if (levels > 0)
+		deeper(p, apid, levels - 1);
+	EXPECT_EQ(r_fill(p, addr, 64 * PAGE, levels + 7), 0);
+	EXPECT_EQ(verify((long)source, 64 * PAGE, levels + 7), 0);
+	EXPECT_EQ(r_detach(p, addr), 0);
+}
+
+CASE(main_stack_grows_on, "the main stack goes on growing below what is shared of it")
+{
+	struct peer p = spawn();
+	long apid = r_get(&p, make_all(), XPMEM_RDWR);
+
+	for (int i = 1; i <= 10; i++)
+		deeper(&p, apid, i);
+	quit(&p);
+}
