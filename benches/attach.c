@@ -13,11 +13,62 @@
 
 #define FIRST (64 * MIB)
 
-// Attaching what was attached before, a touch, detaching; beside a bare round
-// trip to the peer, mmap of a file that is there, a touch, munmap.
+// One of the two things compared, in its three stages.
+struct stages {
+	struct sample call, touched, whole;
+};
+
+static void stages_add(struct stages *s, double start, double called, double touched, double done)
+{
+	sample_add(&s->call, called - start);
+	sample_add(&s->touched, touched - start);
+	sample_add(&s->whole, done - start);
+}
+
+static void stage_print(const char *what, const char *target, struct sample *again, struct sample *bare)
+{
+	printf("  %-22s %6.1f us over %6.1f: %.2f median, %.2f minimum%s\n", what, sample_median(again),
+	       sample_median(bare), sample_median(again) / sample_median(bare),
+	       sample_min(again) / sample_min(bare), target);
+}
+
+static void bare_once(struct peer *p, int fd, struct sample *trip, struct stages *s)
+{
+	double start = now_us(), called, touched;
+	volatile char *mem;
+
+	peer_call(p, PEER_PING, 0);
+	sample_add(trip, now_us() - start);
+	mem = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	called = now_us();
+	(void)*mem;
+	touched = now_us();
+	munmap((void *)mem, MIB);
+	stages_add(s, start, called, touched, now_us());
+}
+
+static int again_once(int64_t apid, int64_t addr, struct stages *s)
+{
+	struct xpmem_addr_abi at = { apid, addr };
+	double start = now_us(), called, touched;
+	volatile char *mem = xp.attach(at, MIB, NULL);
+
+	if (mem == (void *)-1)
+		return -1;
+	called = now_us();
+	(void)*mem;
+	touched = now_us();
+	xp.detach((void *)mem);
+	stages_add(s, start, called, touched, now_us());
+	return 0;
+}
+
+// Attaching what was attached before, beside a bare round trip to the peer and
+// mmap of a file that is there; then a touch; then the unmapping.
 void bench_attach(struct peer *p, int64_t apid)
 {
-	static struct sample again, bare, trip;
+	static struct stages again, bare;
+	static struct sample trip;
 	int64_t addr = peer_call(p, PEER_ALLOC, MIB);
 	int fd = memfd_create("bench", MFD_CLOEXEC);
 	char *file;
@@ -28,29 +79,14 @@ void bench_attach(struct peer *p, int64_t apid)
 	file = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	memset(file, 1, MIB);
 	for (unsigned i = 0; i < 400; i++) {
-		struct xpmem_addr_abi at = { apid, addr };
-		double start = now_us();
-		volatile char *mem;
-
-		peer_call(p, PEER_PING, 0);
-		sample_add(&trip, now_us() - start);
-		mem = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		(void)*mem;
-		munmap((void *)mem, MIB);
-		sample_add(&bare, now_us() - start);
-
-		start = now_us();
-		mem = xp.attach(at, MIB, NULL);
-		if (mem == (void *)-1)
+		bare_once(p, fd, &trip, &bare);
+		if (again_once(apid, addr, &again))
 			return;
-		(void)*mem;
-		xp.detach((void *)mem);
-		sample_add(&again, now_us() - start);
 	}
-	printf("re-attach 1 MiB, touch, detach %.1f us; round trip + mmap, touch, munmap %.1f us, of it the trip %.1f\n",
-	       sample_median(&again), sample_median(&bare), sample_median(&trip));
-	printf("  re-attach over the bare one %.2f median, %.2f minimum   (target <= 1.2)\n",
-	       sample_median(&again) / sample_median(&bare), sample_min(&again) / sample_min(&bare));
+	printf("re-attach of 1 MiB over a round trip (%.1f us) + mmap\n", sample_median(&trip));
+	stage_print("the call", "   (target <= 1.2)", &again.call, &bare.call);
+	stage_print("and a first touch", "", &again.touched, &bare.touched);
+	stage_print("and detach, munmap", "", &again.whole, &bare.whole);
 	close(fd);
 	peer_call(p, PEER_FREE, 0);
 }

@@ -12,4 +12,4 @@ $(BENCH_USER): $(BENCH_USER_SRC) $(wildcard benches/*.h) tests/stress/api.h
 
 bench-user: build $(BENCH_USER)
 	XPMEM_BACKEND=user $(BENCH_USER) $(abspath $(BUILD)/lib/libxpmem.so.0)
-	@if [ -x tests/clients/bench.sh ]; then tests/clients/bench.sh; fi
+	@if [ -x tests/clients/bench.sh ]; then tests/clients/bench.sh -r 3; fi

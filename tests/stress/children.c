@@ -27,6 +27,7 @@ void child_start(unsigned n, char *const argv[], const char *preload, const char
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(1);
+		setpgid(0, 0); // an interrupt from the keyboard is for the driver alone
 		if (preload)
 			setenv("LD_PRELOAD", preload, 1);
 		if (debug_file) {

@@ -37,6 +37,15 @@ static struct {
 	uint64_t beat[NWORKERS + NATTACHERS * ATTACHER_THREADS], since[NWORKERS + NATTACHERS * ATTACHER_THREADS];
 } d;
 
+// A run that is interrupted ends in good order: verdict, and nothing left behind.
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int signo)
+{
+	(void)signo;
+	interrupted = 1;
+}
+
 static const char *role_of(unsigned n)
 {
 	return n == OWNER ? "owner" : "attacher";
@@ -331,6 +340,8 @@ static bool prepare(void)
 	struct rlimit no_core = { 0, 0 };
 
 	setrlimit(RLIMIT_CORE, &no_core);
+	signal(SIGINT, interrupt);
+	signal(SIGTERM, interrupt);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (d.o->dir) {
 		snprintf(d.dir, sizeof(d.dir), "%s", d.o->dir);
@@ -370,7 +381,7 @@ int driver_main(const struct options *o)
 	}
 	d.mb->seed = o->seed;
 	start_owner();
-	while (now_us() < end && !d.hung && !d.unsupported) {
+	while (now_us() < end && !d.hung && !d.unsupported && !interrupted) {
 		reap();
 		child_resume_due();
 		mischief();
