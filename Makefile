@@ -22,12 +22,15 @@ SOVER   := 0.0.0
 .PHONY: build demo check bench soak install headers clean
 
 build:
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --bins
+	@# Link-time optimization is for the final libraries only: cargo leaves it
+	@# out where an rlib is made along, as for the tool.
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib --target-dir $(TARGET)/lto
 	@mkdir -p $(BUILD)/lib $(BUILD)/bin $(BUILD)/include
-	@$(INSTALL) -m 755 $(TARGET)/release/libxpmem.so $(BUILD)/lib/libxpmem.so.$(SOVER)
+	@$(INSTALL) -m 755 $(TARGET)/lto/release/libxpmem.so $(BUILD)/lib/libxpmem.so.$(SOVER)
 	@ln -sfn libxpmem.so.$(SOVER) $(BUILD)/lib/libxpmem.so.0
 	@ln -sfn libxpmem.so.0 $(BUILD)/lib/libxpmem.so
-	@$(INSTALL) -m 644 $(TARGET)/release/libxpmem.a $(BUILD)/lib/libxpmem.a
+	@$(INSTALL) -m 644 $(TARGET)/lto/release/libxpmem.a $(BUILD)/lib/libxpmem.a
 	@$(INSTALL) -m 755 $(TARGET)/release/xpmem $(BUILD)/bin/xpmem
 	@$(INSTALL) -m 644 include/*.h $(BUILD)/include/
 

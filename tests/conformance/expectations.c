@@ -12,6 +12,8 @@ static const struct {
 } excuses[] = {
 	{ "get_other_user_public", BACKEND_USER,
 	  "without a module only the same user may attach: no process could be held to its mode" },
+	{ "hostile_remove_rdonly", BACKEND_USER,
+	  "userfaultfd takes no mapping of a read-only descriptor, so MADV_REMOVE is the kernel's to allow" },
 	{ "get_other_user_refused", BACKEND_KERNEL, "the module lets other users in by mode" },
 	{ "mutex_and_condition", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
 	{ "futex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
