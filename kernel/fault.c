@@ -7,6 +7,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 
 #include "xpmem.h"
 
@@ -25,7 +26,7 @@ struct xpmem_window {
 	unsigned long one;		/* instead of an array, for one page */
 	unsigned long seq;
 	bool write;
-	pgprot_t prot, prot_write;
+	pgprot_t prot, prot_write;	/* of whole entries, ready to use */
 	unsigned long mapped;
 };
 
@@ -65,20 +66,32 @@ static int xpmem_window_walk(struct xpmem_window *w)
 		.hmm_pfns = w->pfns,
 		.pfn_flags_mask = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
 	};
+	unsigned long want = HMM_PFN_VALID | (w->write ? HMM_PFN_WRITE : 0);
+	unsigned long source = w->vmf->pgoff << PAGE_SHIFT;
 	bool own = space->mm == w->vmf->vma->vm_mm;
+	struct vm_area_struct *vma;
 	int err;
 
 	/* Neighbours come as they are; only the touched page is faulted in. */
 	memset(w->pfns, 0, w->pages * sizeof(*w->pfns));
-	w->pfns[w->index] = HMM_PFN_REQ_FAULT | (w->write ? HMM_PFN_REQ_WRITE : 0);
 
 	w->seq = mmu_interval_read_begin(&space->notifier);
 	range.notifier_seq = w->seq;
 	if (!own && !mmap_read_trylock(space->mm))
 		return -EAGAIN;
+	/*
+	 * Nor that one where a userfaultfd would have to be waited for, which
+	 * hmm_range_fault() cannot do (and a debug kernel says so).
+	 */
+	vma = find_vma_intersection(space->mm, source, source + 1);
+	if (!vma || !userfaultfd_armed(vma))
+		w->pfns[w->index] = HMM_PFN_REQ_FAULT |
+				    (w->write ? HMM_PFN_REQ_WRITE : 0);
 	err = hmm_range_fault(&range);
 	if (!own)
 		mmap_read_unlock(space->mm);
+	if (!err && (w->pfns[w->index] & want) != want)
+		err = -EFAULT;
 	return err;
 }
 
@@ -126,7 +139,7 @@ static int xpmem_fill_table(pte_t *pte, unsigned long addr, void *data)
 	for (; addr < end; addr += PAGE_SIZE, pte++, hmm++) {
 		unsigned long pfn = xpmem_pfn(*hmm);
 		bool write = may_write && *hmm & HMM_PFN_WRITE;
-		pte_t old, new;
+		pte_t old;
 
 		if ((*hmm & (HMM_PFN_VALID | HMM_PFN_ERROR)) != HMM_PFN_VALID)
 			continue;
@@ -138,12 +151,10 @@ static int xpmem_fill_table(pte_t *pte, unsigned long addr, void *data)
 			if (WARN_ON_ONCE(pte_pfn(old) != pfn))
 				continue;
 		}
-		new = pte_mkspecial(pfn_pte(pfn, write ? w->prot_write : w->prot));
-		if (write) {
+		if (write)
 			xpmem_mark_dirty(pfn);
-			new = pte_mkdirty(new);
-		}
-		set_pte_at(mm, addr, pte, pte_mkyoung(new));
+		set_pte_at(mm, addr, pte,
+			   pfn_pte(pfn, write ? w->prot_write : w->prot));
 		w->mapped++;
 	}
 	return 0;
@@ -374,6 +385,17 @@ static vm_fault_t xpmem_window_fault(struct xpmem_window *w)
 	}
 }
 
+/* What an entry has beside its page: worked out once, not for each page. */
+static pgprot_t xpmem_entry_prot(vm_flags_t flags)
+{
+	pte_t pte = pfn_pte(0, vm_get_page_prot(flags));
+
+	pte = pte_mkyoung(pte_mkspecial(pte));
+	if (flags & VM_WRITE)
+		pte = pte_mkdirty(pte);
+	return pte_pgprot(pte);
+}
+
 static vm_fault_t xpmem_handle_fault(struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -381,8 +403,8 @@ static vm_fault_t xpmem_handle_fault(struct vm_fault *vmf)
 		.vmf = vmf,
 		.att = vma->vm_private_data,
 		.write = vmf->flags & FAULT_FLAG_WRITE,
-		.prot = vm_get_page_prot(vma->vm_flags & ~VM_WRITE),
-		.prot_write = vm_get_page_prot(vma->vm_flags),
+		.prot = xpmem_entry_prot(vma->vm_flags & ~VM_WRITE),
+		.prot_write = xpmem_entry_prot(vma->vm_flags),
 	};
 	struct mm_struct *owner = xpmem_window_space(&w)->mm;
 	vm_fault_t ret;

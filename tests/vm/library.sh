@@ -26,6 +26,6 @@ if [ -x "$tests/conformance-rust" ]; then
 		ldd "$tests/libconformance-cases.so"
 	} | grep -oE '/[^ ]+' | grep -v "^$vm_top" | sort -u | sed 's/.*/&:&/' >>"$out/library.files"
 	for user in root user; do
-		echo "$user XPMEM_BACKEND=kernel /tests/conformance-rust" >>"$out/library.list"
+		echo "$user XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=kernel /tests/conformance-rust" >>"$out/library.list"
 	done
 fi
