@@ -13,3 +13,16 @@ $(BENCH_USER): $(BENCH_USER_SRC) $(wildcard benches/*.h) tests/stress/api.h
 bench-user: build $(BENCH_USER)
 	XPMEM_BACKEND=user $(BENCH_USER) $(abspath $(BUILD)/lib/libxpmem.so.0)
 	@if [ -x tests/clients/bench.sh ]; then tests/clients/bench.sh -r 3; fi
+
+#   make bench-hwloc       shared topologies: stock hwloc's functions and ours
+BENCH_HWLOC := $(BUILD)/benches/bench-hwloc
+
+.PHONY: bench-hwloc
+bench: bench-hwloc
+
+$(BENCH_HWLOC): benches/hwloc/bench.c tests/hwloc/dump.c tests/hwloc/dump.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -Wall benches/hwloc/bench.c tests/hwloc/dump.c -o $@ -lhwloc -ldl
+
+bench-hwloc: build $(BENCH_HWLOC)
+	HWLOC_PLUGINS_PATH=/nonexistent $(BENCH_HWLOC) $(abspath $(BUILD)/lib/libxpmem.so.0)

@@ -40,6 +40,8 @@ run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 tests/hwloc/versions.sh
 run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 
+run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
+
 # Memory errors and leaks, with hwloc's own check on.
 if command -v valgrind >/dev/null; then
     export EXCHANGE_SYNTHETIC='pack:2 [numa][numa] l3:2 core:3 pu:1'

@@ -16,6 +16,8 @@ use super::resolve::Resolver;
 use super::share::There;
 use super::validate::{self, Levels, Report};
 use super::{relocate, share, write};
+use crate::debug;
+use crate::debug_log;
 use crate::error::{Error, Result};
 use core::ffi::{c_ulong, c_void};
 use core::mem::{offset_of, size_of};
@@ -92,6 +94,7 @@ pub unsafe fn adopt(
     length: usize,
     flags: c_ulong,
 ) -> Result<RawTopology> {
+    debug::enter();
     if flags != 0 {
         return Err(Error::Invalid);
     }
@@ -112,7 +115,9 @@ pub unsafe fn adopt(
     let mut source = open(fd, fileoffset, addr as usize, length)?;
     source.strict_infos = library.version() >= STRICT_INFOS;
     let held = match hold(&source, source.addr) {
-        Err(Error::Busy) => occupied(&source)?,
+        Err(Error::Busy) => occupied(&source).inspect_err(|_| {
+            debug_log!("hwloc: addresses {:#x} are taken", source.addr);
+        })?,
         other => Occupied::Mine(other?),
     };
     let (report, addr, owned) = match &held {
@@ -121,6 +126,15 @@ pub unsafe fn adopt(
         Occupied::Shared(report) => (report, source.addr, 0),
     };
     let adopted = build(fresh, report, addr, length, owned)?;
+    let how = match &held {
+        Occupied::Shared(_) => "shared",
+        Occupied::Mine(_) if addr != source.addr => "moved",
+        Occupied::Mine(_) => "there",
+    };
+    debug_log!(
+        "hwloc: adopted {} objects at {addr:#x}, {how}",
+        report.objects
+    );
     if let Occupied::Mine(held) = held {
         share::remember(held.mapping.addr(), length);
         held.mapping.keep();
@@ -251,7 +265,10 @@ pub fn inspect_at(addr: usize, len: usize, base: usize) -> Result<Report> {
     // SAFETY: callers pass a readable mapping of that size.
     let image = unsafe { Image::new(base as u64, addr as *const u8, len, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    validate::image(&image).map_err(|_| Error::Invalid)
+    validate::image(&image).map_err(|corrupt| {
+        debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
+        Error::Invalid
+    })
 }
 
 enum Occupied {

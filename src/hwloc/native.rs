@@ -240,3 +240,73 @@ fn take(library: &Library, adopted: *mut c_void) -> Native {
     }
     native
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hwloc::image::{work_for, Image};
+    use crate::hwloc::{encode, relocate, validate};
+
+    const BASE: Addr = 0x2000_0000_0000;
+
+    fn words(bytes: &[u8]) -> Vec<u64> {
+        let word = |c: &[u8]| u64::from_ne_bytes(c.try_into().expect("eight bytes"));
+        bytes.chunks_exact(8).map(word).collect()
+    }
+
+    fn check(words: &[u64], base: Addr) -> Option<validate::Report> {
+        let work = work_for(words.len() * 8);
+        // SAFETY: a buffer that outlives the image.
+        let image = unsafe { Image::new(base, words.as_ptr().cast(), words.len() * 8, &work) }?;
+        validate::image(&image).ok()
+    }
+
+    #[test]
+    fn the_smallest_machine_is_valid() {
+        let report = check(&words(&minimal(BASE, true)), BASE).expect("valid");
+        assert_eq!(report.objects, 3);
+        assert!(report.resolved && !report.empty_infos);
+    }
+
+    #[test]
+    fn a_file_is_bound_to_its_address() {
+        let words = words(&minimal(BASE, true));
+        assert!(check(&words, BASE + 4096).is_none());
+        assert!(check(&words[..words.len() - 512], BASE).is_none());
+    }
+
+    #[test]
+    fn every_pointer_matters() {
+        let good = words(&minimal(BASE, true));
+        let inside = BASE..BASE + LENGTH as u64;
+        for i in 0..good.len() {
+            if i < 3 || !inside.contains(&good[i]) {
+                continue;
+            }
+            let mut bad = good.clone();
+            bad[i] = BASE + LENGTH as u64;
+            assert!(check(&bad, BASE).is_none(), "word {i} may lead outside");
+        }
+    }
+
+    #[test]
+    fn encoded_and_moved_it_stays_valid() {
+        let source = words(&minimal(BASE, true));
+        let work = work_for(LENGTH);
+        // SAFETY: a buffer that outlives the image.
+        let image = unsafe { Image::new(BASE, source.as_ptr().cast(), LENGTH, &work) };
+        let image = image.expect("aligned");
+        let report = validate::image(&image).expect("valid");
+        let other = 0x5000_0000_0000;
+        let encoded = encode::encode(&image, &report.topology, SUPPORT_BYTES, other, LENGTH);
+        let mut again = words(encoded.expect("encodes").as_slice());
+        assert!(again.len() * 8 <= LENGTH);
+        again.resize(LENGTH / 8, 0);
+        assert_eq!(check(&again, other).expect("valid").objects, 3);
+
+        let mut bytes = minimal(BASE, true);
+        relocate::rebase(&image, &report.topology, &mut bytes, other).expect("moves");
+        assert_eq!(check(&words(&bytes), other).expect("valid").objects, 3);
+        assert!(check(&words(&bytes), BASE).is_none());
+    }
+}

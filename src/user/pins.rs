@@ -20,9 +20,10 @@ use crate::debug_log;
 const TRIES: u32 = 64;
 
 impl Service {
-    /// Whether the pages of a mapping can be asked for pins.
+    /// Whether the pages of a mapping can be asked for pins: the kernel moves
+    /// writable anonymous memory only, and a device writes to no other.
     pub fn can_tell_pins(&self, mapping: &Mapping) -> bool {
-        self.abilities.move_pages && mapping.inode == 0 && !mapping.shared
+        self.abilities.move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
     }
 
     /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, which has
@@ -48,7 +49,7 @@ impl Service {
                 }
                 Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
                     tries += 1;
-                    if errno == libc::EBUSY && tries % 8 == 1 && mapping.write {
+                    if errno == libc::EBUSY && tries % 8 == 1 {
                         mem::unshare(lo + done);
                     }
                 }
