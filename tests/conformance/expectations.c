@@ -14,6 +14,10 @@ static const struct {
 	  "without a module only the same user may attach: no process could be held to its mode" },
 	{ "hostile_remove_rdonly", BACKEND_USER,
 	  "userfaultfd takes no mapping of a read-only descriptor, so MADV_REMOVE is the kernel's to allow" },
+#ifdef CONFORMANCE_STATIC
+	{ "protect_and_back", BACKEND_USER,
+	  "the kernel has no event for mprotect, and a static program's libc cannot be met before it calls" },
+#endif
 	{ "get_other_user_refused", BACKEND_KERNEL, "the module lets other users in by mode" },
 	{ "mutex_and_condition", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },
 	{ "futex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned" },

@@ -19,7 +19,7 @@ $(BUILD)/tests/conformance: $(CONFORMANCE_DEPS)
 
 $(BUILD)/tests/conformance-static: $(CONFORMANCE_DEPS) $(BUILD)/lib/libxpmem.a
 	@mkdir -p $(@D)
-	$(CC) $(TEST_CFLAGS) -static -o $@ $(CONFORMANCE_SOURCES) $(BUILD)/lib/libxpmem.a -pthread
+	$(CC) $(TEST_CFLAGS) -DCONFORMANCE_STATIC -static -o $@ $(CONFORMANCE_SOURCES) $(BUILD)/lib/libxpmem.a -pthread
 
 $(BUILD)/tests/libconformance-cases.so: $(CONFORMANCE_DEPS)
 	@mkdir -p $(@D)
