@@ -332,12 +332,13 @@ static void *hammer(void *argument)
 
 	for (int i = 0; i < h->rounds; i++) {
 		long apid = api->get(h->segid, XPMEM_RDWR, XPMEM_PERMIT_MODE, NULL);
-		long addr = attach(apid, (long)h->source, 4 * PAGE, 0);
+		long addr = attach(apid, (long)h->source, 4 * PAGE, 0), seen;
 
 		if (apid <= 0 || addr == -1)
 			return (void *)1;
-		if (peek(addr + 9) != 0x5e)
-			return (void *)2;
+		seen = peek(addr + 9);
+		if (seen != 0x5e)
+			return (void *)(1000 + seen);
 		if (poke(addr + 64 + h->id, i))
 			return (void *)3;
 		if (i % 2 && api->detach((void *)(addr + PAGE)))
