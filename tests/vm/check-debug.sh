@@ -15,7 +15,7 @@ root /tests/surgery
 root /tests/coherence
 root /tests/life
 root /tests/churn 6
-root /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-20000}
+root /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
 root /tests/failslab
 E2
 for suite in ${*:-trixie}; do
@@ -30,7 +30,7 @@ for suite in ${*:-trixie}; do
 	fi
 	status=0
 	VM_KERNEL=$build/arch/x86/boot/bzImage VM_MODULE=$SCRATCH/module/xpmem.ko VM_MEM=2048 \
-		VM_SECONDS=${VM_SECONDS:-1500} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" \
+		VM_SECONDS=${VM_SECONDS:-3600} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" \
 		"${vm_files[@]}" 2>&1 | tee "$SCRATCH/out" || status=1
 	while read -r line; do
 		# shellcheck disable=SC2086

@@ -28,20 +28,31 @@ user /tests/churn 3
 root /tests/fuzz 1 20000
 user /tests/fuzz 2 20000
 E2
-"$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 && {
-	cat "$SCRATCH/library.list" >>"$SCRATCH/list"
-	mapfile -t more <"$SCRATCH/library.files"
-	vm_files+=(${more[@]+"${more[@]}"})
-}
-cat "$SCRATCH/library.log"
+# The library, and the main job in one guest.
+"$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 ||
+	skip "the library over the module" "$(cat "$SCRATCH/library.log")"
+mkdir "$SCRATCH/mpi"
+"$vm_top/tests/vm/mpi.sh" "$SCRATCH/mpi" >"$SCRATCH/mpi.log" 2>&1 ||
+	skip "the main job over the module" "$(cat "$SCRATCH/mpi.log")"
+cat "$SCRATCH/library.list" >>"$SCRATCH/list"
+mapfile -t library <"$SCRATCH/library.files"
+vm_files+=(${library[@]+"${library[@]}"})
 
 run_case "style (checkpatch, sparse)" 600 "$vm_top/tests/vm/style.sh"
 for suite in $suites; do
 	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
 	echo "--- $suite"
 	status=0
-	VM_MEM=1024 VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" \
-		"${vm_files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
+	files=("${vm_files[@]}") memory=1024
+	cp "$SCRATCH/list" "$SCRATCH/list-$suite"
+	if [ "$suite" = trixie ] && [ -s "$SCRATCH/mpi/library.list" ]; then
+		cat "$SCRATCH/mpi/library.list" >>"$SCRATCH/list-$suite"
+		mapfile -t more <"$SCRATCH/mpi/library.files"
+		files+=("${more[@]}")
+		memory=1536
+	fi
+	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
+		"${files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
 	cat "$SCRATCH/$suite.out"
 	while read -r line; do
 		# shellcheck disable=SC2086
