@@ -50,10 +50,11 @@ impl Service {
                 Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
                     tries += 1;
                     if errno == libc::EBUSY && tries % 8 == 1 {
-                        mem::unshare(lo + done);
+                        let _ = mem::unshare(lo + done);
                     }
                 }
                 Err(errno) => {
+                    debug_log!("page {:#x} of {lo:#x}+{len:#x} does not move: errno {errno}, {tries} tries", lo + done);
                     self.move_back(lo, done, aside);
                     return Err(match errno {
                         libc::EBUSY | libc::EAGAIN => Refusal::Pinned,

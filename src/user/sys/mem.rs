@@ -273,17 +273,11 @@ pub fn map_sysv(id: i32, offset: usize, to: usize, len: usize, write: bool) -> S
     moved
 }
 
-/// Writes to a page what it holds: it becomes the program's own, if a fork
-/// child had it too. The caller knows that it is mapped writable, and that no
-/// thread of the program runs.
-pub fn unshare(addr: usize) {
-    // SAFETY: mapped writable by the caller's word; an atomic that changes
-    // nothing, and nobody is there to see it.
-    unsafe {
-        let word = core::ptr::with_exposed_provenance_mut::<u32>(addr);
-        core::sync::atomic::AtomicU32::from_ptr(word)
-            .fetch_or(0, core::sync::atomic::Ordering::SeqCst);
-    }
+/// Faults a page in as a write would: it becomes the program's own, if a fork
+/// child had it too. EFAULT where it must not be written.
+pub fn unshare(addr: usize) -> Sys<()> {
+    const MADV_POPULATE_WRITE: c_int = 23;
+    advise(addr, super::PAGE, MADV_POPULATE_WRITE)
 }
 
 /// Copies one page between two places that the caller knows to be mapped, the
