@@ -73,9 +73,6 @@ group_mpi4py() {
     run_case "$1-vader-mpi4py-all-direct-2" 240 used 2 '^OK' "${MPI[@]}"
     mpi 4 xpmem /usr/bin/python3 "$tests" --no-builddir "${coll[@]}"
     run_case "$1-vader-mpi4py-collective-4" 300 used 4 '^OK' "${MPI[@]}"
-    # One-sided: put, get and atomics straight on the peer's memory.
-    mpi 2 xpmem /usr/bin/python3 "$tests" --no-builddir -i test_rma -e dynproc
-    run_case "$1-vader-mpi4py-rma-2" 240 used 2 '^OK' "${MPI[@]}"
 }
 
 perftest() { # NAME TEST SIZE ITERATIONS
