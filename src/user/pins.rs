@@ -28,13 +28,7 @@ impl Service {
 
     /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, which has
     /// the same protection. None is moved where one is pinned.
-    pub fn move_aside(
-        &mut self,
-        mapping: &Mapping,
-        lo: usize,
-        len: usize,
-        aside: usize,
-    ) -> Result<(), Refusal> {
+    pub fn move_aside(&mut self, lo: usize, len: usize, aside: usize) -> Result<(), Refusal> {
         let ready = uffd::register(self.precopy, aside, len, uffd::MODE_MISSING).and_then(|()| {
             uffd::register(self.precopy, lo, len, uffd::MODE_WP | uffd::MODE_MISSING)
         });

@@ -423,7 +423,7 @@ impl Service {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let aside = mem::map(0, len, mapping.prot(), flags, -1, 0).map_err(Refusal::Os)?;
         let moved = if self.can_tell_pins(mapping) && !locked {
-            self.move_aside(mapping, lo, len, aside)
+            self.move_aside(lo, len, aside)
         } else {
             mem::move_over(lo, len, aside).map_err(Refusal::Os)
         };
