@@ -323,7 +323,7 @@ impl Service {
                         Ok((from, end)) => {
                             // Pages that the owner never touched are wanted too.
                             if let Err(errno) = mem::populate(from, end - from) {
-                                return Err(Refusal::Os(errno));
+                                return Err(Refusal::of_changed(errno));
                             }
                             at = end.max(at + PAGE);
                         }

@@ -51,7 +51,10 @@ impl Service {
                     debug_log!("page {:#x} of {lo:#x}+{len:#x} does not move: errno {errno}, {tries} tries", lo + done);
                     self.move_back(lo, done, aside);
                     return Err(match errno {
-                        libc::EBUSY | libc::EAGAIN => Refusal::Pinned,
+                        libc::EBUSY => Refusal::Pinned,
+                        // The kernel works on the page, or the program has just
+                        // changed what is mapped there.
+                        libc::EAGAIN | libc::ENOENT => Refusal::Later,
                         errno => Refusal::Os(errno),
                     });
                 }

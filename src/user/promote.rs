@@ -44,6 +44,16 @@ pub enum Refusal {
     Os(i32),
 }
 
+impl Refusal {
+    /// Of an error that means that the program has just changed what is mapped.
+    pub fn of_changed(errno: i32) -> Self {
+        match errno {
+            libc::ENOMEM | libc::EFAULT | libc::EINVAL | libc::EAGAIN => Refusal::Later,
+            errno => Refusal::Os(errno),
+        }
+    }
+}
+
 impl From<Unstoppable> for Refusal {
     fn from(why: Unstoppable) -> Self {
         match why {
@@ -154,7 +164,7 @@ impl Service {
         if shared.promoted.first_in(hi - PAGE, hi).is_none() {
             self.note_growth();
         }
-        mem::populate(lo, hi - lo).map_err(Refusal::Os)?;
+        mem::populate(lo, hi - lo).map_err(Refusal::of_changed)?;
         Ok((lo, hi))
     }
 
