@@ -36,8 +36,22 @@ fake() {
         "XPMEM_CONFORMANCE_BACKEND=fake $T/conformance version 2>&1 | grep 'back end: User'"
 }
 
+# The user back end with what Linux 6.1 has of userfaultfd and /proc.
+old_kernel() {
+    local control=$TOP/build/fault-injection
+    if ! out=$(cargo build --release --locked --lib --features fault-injection --target-dir "$control" 2>&1); then
+        not_ok "the library builds with fault-injection" "$out"
+        return
+    fi
+    mkdir -p "$control/lib"
+    cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
+    run_suite "user back end as on Linux 6.1, C" 900 env XPMEM_BACKEND=user XPMEM_TEST_OLD_KERNEL=1 \
+        LD_LIBRARY_PATH="$control/lib" "$T/conformance"
+}
+
 user env
 fake env
+old_kernel
 if [ "$(id -u)" = 0 ]; then
     echo "--- as uid 65534"
     user "${AS_USER[@]}"

@@ -85,6 +85,18 @@ fn revocation_is_off() -> bool {
     }
 }
 
+/// Whether the back end is to do with what Linux 6.1 has, to show that it can.
+fn plays_old_kernel() -> bool {
+    #[cfg(feature = "fault-injection")]
+    {
+        crate::debug::environment(c"XPMEM_TEST_OLD_KERNEL").is_some()
+    }
+    #[cfg(not(feature = "fault-injection"))]
+    {
+        false
+    }
+}
+
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {
     let [a, b, c, d] = args;
     let args = [a, b, c, d, 0];

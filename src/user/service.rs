@@ -204,7 +204,12 @@ impl Service {
     }
 
     fn open_userfaultfds(&mut self) -> Sys<()> {
-        let has = uffd::features();
+        let mut has = uffd::features();
+        if crate::user::plays_old_kernel() {
+            // As Linux 6.1 has them.
+            has &= uffd::FEATURE_POISON - 1;
+            self.space.forget_new_ways();
+        }
         let wanted = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
         let on_events = wanted | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
         let gated = uffd::FEATURE_MISSING_SHMEM | uffd::FEATURE_MINOR_SHMEM;
@@ -224,7 +229,8 @@ impl Service {
         // two processes that need each other's pages would wait for each other.
         self.faults = uffd::open(on_faults)?;
         let here = super::sys::arena::range::<Shared>().0;
-        self.abilities.map_protected = uffd::can_map_protected(self.faults, here);
+        self.abilities.map_protected =
+            !crate::user::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
         self.precopy = -1;
         self.abilities.move_pages = false;

@@ -171,9 +171,10 @@ impl Service {
         if let Some(Ok(())) = poisoned {
             self.poisoned.push(page);
         } else {
-            if let Some(Err(libc::EEXIST)) = poisoned {
-                // What is there cannot be taken away while the threads run: the
-                // signal comes without its address.
+            if !self.abilities.poison || poisoned == Some(Err(libc::EEXIST)) {
+                // Linux before 6.6 cannot poison; or what is there cannot be
+                // taken away while the threads run. The signal comes without its
+                // address.
                 let _ = task::signal_task(self.tgid, tid, libc::SIGBUS);
             }
             // The thread faults again, when there is room for its page.

@@ -130,6 +130,11 @@ impl Space {
         crate::rawsys::close(self.pagemap);
     }
 
+    /// Does as kernels before PROCMAP_QUERY and PAGEMAP_SCAN have it.
+    pub fn forget_new_ways(&mut self) {
+        (self.query, self.scan) = (false, false);
+    }
+
     /// Whether PROCMAP_QUERY is there.
     pub fn has_query(&self) -> bool {
         self.query
