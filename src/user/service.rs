@@ -55,6 +55,7 @@ mod token {
     pub const LISTENER: u64 = 2;
     pub const EVENTS: u64 = 3;
     pub const FAULTS: u64 = 4;
+    pub const OWNER: u64 = 5;
     pub const CONNECTION: u64 = 1 << 32;
 }
 pub use token::CONNECTION as CONNECTION_TOKEN;
@@ -65,6 +66,8 @@ pub struct Service {
     pub tgid: i32,
     pub anchor: i32,
     pub uid: u32,
+    /// How often it is still asked whether the program is there.
+    pub doubt: u32,
     /// Name of this process in ids and in the folder of sockets.
     pub token: u64,
     pub abilities: Abilities,
@@ -143,6 +146,9 @@ pub extern "C" fn main(_argument: usize) -> ! {
         let service = shared.service.take();
         match service.start(shared) {
             Ok(()) => {
+                // Before anybody can ask for something: the bell rings here.
+                let pid = task::own_pid() as u32;
+                shared.service_pid.store(pid, Ordering::Release);
                 shared.status.store(status::RUNNING, Ordering::Release);
                 task::futex_wake(&shared.status);
                 service.run(shared);
@@ -173,6 +179,8 @@ impl Service {
         self.epoll = net::epoll()?;
         net::watch(self.epoll, self.signals, token::SIGNALS)?;
         self.tgid = super::sys::task::parent();
+        // Gone before its end could be told.
+        task::signal_task(self.tgid, self.anchor, 0)?;
         let mut path = [0u8; 32];
         let path = super::sys::maps::proc_path(&mut path, self.tgid, b"/task");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
@@ -188,9 +196,16 @@ impl Service {
         self.memfd_identity = self
             .identity_as_mapped(self.memfd)
             .unwrap_or(self.memfd_identity);
+        for _ in 0..200 {
+            if shared.traceable.load(Ordering::Acquire) != 0 {
+                break;
+            }
+            task::futex_wait(&shared.traceable, 0, 10);
+        }
         self.prove_tracing()?;
         self.listener = self.rendezvous(shared)?;
         net::watch(self.epoll, self.listener, token::LISTENER)?;
+        net::watch(self.epoll, self.pidfd, token::OWNER)?;
         net::watch(self.epoll, self.events, token::EVENTS)?;
         net::watch(self.epoll, self.faults, token::FAULTS)?;
         debug_log!(
@@ -288,12 +303,20 @@ impl Service {
                         return self.farewell();
                     }
                     token::LISTENER => self.accept(),
+                    token::OWNER => return self.farewell(),
                     token::EVENTS => self.on_events(),
                     token::FAULTS => self.on_faults(),
                     t if t >= token::CONNECTION => {
                         self.on_connection(shared, (t - token::CONNECTION) as usize);
                     }
                     _ => {}
+                }
+            }
+            if self.doubt > 0 {
+                self.doubt -= 1;
+                let gone = task::signal_task(self.tgid, self.anchor, 0).is_err();
+                if gone || task::parent() != self.tgid || net::has_input(self.pidfd) {
+                    return self.farewell();
                 }
             }
             self.retry_deferred(shared);
@@ -307,7 +330,9 @@ impl Service {
 
     /// Milliseconds to sleep at most.
     fn timeout(&self) -> c_int {
-        if self.deferred.is_empty() && self.poisoned.is_empty() {
+        if self.doubt > 0 {
+            1
+        } else if self.deferred.is_empty() && self.poisoned.is_empty() {
             -1
         } else {
             1
@@ -318,9 +343,8 @@ impl Service {
     fn on_signals(&mut self, shared: &Shared) -> bool {
         while let Ok(signal) = task::read_signal(self.signals) {
             match signal {
-                task::PARENT_GONE if task::signal_task(self.tgid, self.anchor, 0).is_err() => {
-                    return false;
-                }
+                // The thread that is ending may still be there for a moment.
+                task::PARENT_GONE => self.doubt = 1000,
                 libc::SIGCHLD => {
                     self.on_fork_stop();
                     self.release_strays();

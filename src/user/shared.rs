@@ -109,6 +109,8 @@ pub struct Shared {
     pub failure: AtomicU32,
     pub service_pid: AtomicU32,
     pub anchor_tid: AtomicU32,
+    /// The anchor has allowed the service to trace this process.
+    pub traceable: AtomicU32,
     /// The anchor thread's stack and thread-local storage.
     pub anchor_stack: [AtomicUsize; 2],
     /// Where the sockets are, a C string.
@@ -168,8 +170,9 @@ impl Shared {
     }
 
     fn await_answer(&self, slot: &Slot) -> i64 {
-        self.ring();
         loop {
+            // Again after each second of waiting: nothing may hang on one ring.
+            self.ring();
             match slot.state.load(Ordering::Acquire) {
                 DONE => return slot.answer.load(Ordering::Relaxed),
                 state => {

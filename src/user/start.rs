@@ -80,6 +80,8 @@ extern "C" fn anchor(_: *mut c_void) -> *mut c_void {
             Ok(pid) => {
                 shared.service_pid.store(pid as u32, Ordering::Release);
                 task::allow_tracer(pid);
+                shared.traceable.store(1, Ordering::Release);
+                task::futex_wake(&shared.traceable);
                 task::reap(pid);
                 shared.service_pid.store(0, Ordering::Release);
             }
