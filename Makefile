@@ -11,6 +11,7 @@ PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man
 DESTDIR    ?=
 
 CARGO   ?= cargo
@@ -61,6 +62,10 @@ install:
 	$(INSTALL) -m 644 $(BUILD)/lib/libxpmem.a $(DESTDIR)$(LIBDIR)/
 	$(INSTALL) -m 644 $(BUILD)/include/*.h $(DESTDIR)$(INCLUDEDIR)/
 	$(INSTALL) -m 755 $(BUILD)/bin/xpmem $(DESTDIR)$(BINDIR)/
+	@for page in man/*.[1-9]; do \
+		to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
+		$(INSTALL) -d $$to && $(INSTALL) -m 644 $$page $$to/ || exit 1; \
+	done
 	for pc in pkgconfig/*.pc.in; do \
 		$(PC_EDIT) $$pc >$(DESTDIR)$(PC_DIR)/$$(basename $$pc .in) || exit 1; \
 	done

@@ -80,7 +80,6 @@ fn info_names_every_facility_with_its_reason() {
     for name in [
         "dev-xpmem",
         "uffd-user-mode",
-        "uffd-kernel-mode",
         "uffd-event-unmap",
         "uffd-poison",
         "uffd-wp-async",

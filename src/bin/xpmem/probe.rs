@@ -171,10 +171,6 @@ fn device(list: &mut Vec<Facility>) {
 fn userfaultfd(list: &mut Vec<Facility>) {
     const USER_MODE_ONLY: i32 = 1;
     let user = sys::userfaultfd(USER_MODE_ONLY);
-    let setting = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
-    let kernel = sys::userfaultfd(0)
-        .or_else(|error| sys::userfaultfd_device().map_err(|_| error))
-        .map(drop);
     let features = user
         .as_ref()
         .map_or(0, |fd| sys::userfaultfd_features(fd).unwrap_or(0));
@@ -184,16 +180,6 @@ fn userfaultfd(list: &mut Vec<Facility>) {
         user.map(drop),
         "userfaultfd, faults of user code (Linux 5.11; container profiles may refuse it)",
         "a page is fetched when the attacher first touches it, and the owner's changes are seen",
-    ));
-    list.push(tried(
-        "uffd-kernel-mode",
-        Need::Better,
-        kernel,
-        &format!(
-            "userfaultfd, faults inside system calls too (vm.unprivileged_userfaultfd={})",
-            setting.as_deref().map_or("?", str::trim)
-        ),
-        "a system call on a page that was not touched yet waits for it instead of failing with EFAULT",
     ));
     for (bit, name, need, since, why) in UFFD_FEATURES {
         list.push(Facility {

@@ -52,21 +52,6 @@ pub fn userfaultfd(flags: i32) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_userfaultfd, flags | libc::O_CLOEXEC) })
 }
 
-/// Opens a userfaultfd through /dev/userfaultfd, whose file mode says who may.
-pub fn userfaultfd_device() -> io::Result<OwnedFd> {
-    const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
-    let device = std::fs::File::open("/dev/userfaultfd")?;
-    // SAFETY: takes flags and answers a descriptor.
-    let fd = unsafe {
-        libc::ioctl(
-            device.as_raw_fd(),
-            USERFAULTFD_IOC_NEW as _,
-            libc::O_CLOEXEC,
-        )
-    };
-    owned(i64::from(fd))
-}
-
 #[repr(C)]
 struct UffdioApi {
     api: u64,
