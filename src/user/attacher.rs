@@ -626,7 +626,9 @@ impl Service {
                 self.for_mapped_parts(piece, |service, lo, len| {
                     let _ = uffd::unregister(service.faults, lo, len);
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-                    let _ = mem::map(lo, len, libc::PROT_READ, flags, empty, 0);
+                    // A store is SIGBUS too, and not SIGSEGV.
+                    let prot = libc::PROT_READ | libc::PROT_WRITE;
+                    let _ = mem::map(lo, len, prot, flags, empty, 0);
                 });
             }
         }
