@@ -59,7 +59,6 @@ impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
     pub fn fork_begin(&mut self, shared: &Shared, tid: i32) {
         self.forks_under_way += 1;
-        self.forks_seen += 1;
         if shared.promoted.is_empty() || self.fork_phase != ForkPhase::None {
             return;
         }

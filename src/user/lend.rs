@@ -11,7 +11,7 @@ use super::peers::{Side, CONNECTIONS};
 use super::promote::Refusal;
 use super::ranges::{Origin, Range};
 use super::service::Service;
-use super::shared::{self, Shared};
+use super::shared::Shared;
 use super::sys::maps::{self, Mapping, Name};
 use super::sys::{mem, task, uffd};
 use super::wire::{Message, Verb};
@@ -288,12 +288,5 @@ impl Service {
             crate::rawsys::sleep(core::time::Duration::from_micros(20));
         }
         self.recalling = before;
-    }
-
-    /// Takes back what is lent around `[start, end)` on behalf of a command.
-    pub fn recall_for(&mut self, start: usize, end: usize) {
-        if let Some(shared) = shared::existing() {
-            self.recall(shared, start, end);
-        }
     }
 }

@@ -123,8 +123,6 @@ pub struct Service {
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
     pub forks_under_way: u32,
-    /// Counts forks, for what may have relatives.
-    pub forks_seen: u64,
 }
 
 /// A command that is answered when a peer has answered.

@@ -15,11 +15,9 @@ const SETREGSET: usize = 0x4205;
 
 pub const O_SYSGOOD: usize = 1;
 pub const O_FORK: usize = 2;
-pub const O_VFORK: usize = 4;
 pub const O_CLONE: usize = 8;
 
 pub const EVENT_FORK: c_int = 1;
-pub const EVENT_VFORK: c_int = 2;
 pub const EVENT_CLONE: c_int = 3;
 pub const EVENT_STOP: c_int = 128;
 
