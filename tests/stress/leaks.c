@@ -116,19 +116,20 @@ static long data_in(int fd, off_t lo, off_t hi)
 	return sum;
 }
 
-long memfd_bytes_in(uint64_t lo, uint64_t hi)
+// Data in [lo, hi) of the memfds, at least that large, among the descriptors in `dir`.
+static long memfd_data(const char *dir, off_t lo, off_t hi, unsigned *files)
 {
-	DIR *d = opendir("/proc/self/fd");
+	DIR *d = opendir(dir);
 	struct dirent *e;
 	long sum = 0;
 
 	while (d && (e = readdir(d))) {
-		char path[300], link[64];
+		char path[600], link[64];
 		ssize_t n;
 		struct stat st;
 		int fd;
 
-		snprintf(path, sizeof(path), "/proc/self/fd/%s", e->d_name);
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
 		n = readlink(path, link, sizeof(link) - 1);
 		if (n < 8 || strncmp(link, "/memfd:", 7))
 			continue;
@@ -136,13 +137,36 @@ long memfd_bytes_in(uint64_t lo, uint64_t hi)
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			continue;
-		if (!fstat(fd, &st) && (uint64_t)st.st_size >= hi)
+		if (!fstat(fd, &st) && st.st_size >= hi) {
 			sum += data_in(fd, lo, hi);
+			++*files;
+		}
 		close(fd);
 	}
 	if (d)
 		closedir(d);
 	return sum;
+}
+
+long memfd_bytes_in(uint64_t lo, uint64_t hi)
+{
+	// The library's descriptors are those of a thread of its own, not the program's.
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	unsigned files = 0;
+	long sum = 0;
+
+	while (d && (e = readdir(d))) {
+		char path[300];
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/fd", e->d_name);
+		sum += memfd_data(path, lo, hi, &files);
+	}
+	if (d)
+		closedir(d);
+	return files ? sum : -1;
 }
 
 long files_below(const char *dir, char *names, size_t size)

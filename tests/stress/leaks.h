@@ -15,7 +15,8 @@ void footprint_take(struct footprint *f);
 void footprint_compare(struct mailbox *mb, const char *who, const struct footprint *before,
 		       const struct footprint *after);
 
-// Bytes of sparse, address-sized memfds of this process that lie in [lo, hi).
+// Bytes of sparse, address-sized memfds of this process that lie in [lo, hi); -1 where it
+// has none.
 long memfd_bytes_in(uint64_t lo, uint64_t hi);
 
 // Entries below `dir` that are no directories, named in `names`.
