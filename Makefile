@@ -37,7 +37,7 @@ build:
 
 demo:
 	ci/setup.sh build
-	$(MAKE) build
+	. ci/path.sh && $(MAKE) build
 	ci/demo.sh
 
 check:

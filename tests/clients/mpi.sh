@@ -24,3 +24,11 @@ ucx_mpi() { # RANKS TRANSPORTS COMMAND...
         -x "LD_PRELOAD=$OUT/libuct_xpmem.so.0" -x "UCX_TLS=$transports"
         --mca pml ucx --mca pml_ucx_tls any --mca pml_ucx_devices any --mca osc '^ucx' "$@")
 }
+
+# Needs IMPI, from prepare.sh impi. SINGLE-COPY: 1, or 0 for two copies through shared memory.
+impi() { # RANKS SINGLE-COPY COMMAND...
+    local ranks=$1 single=$2
+    shift 2
+    MPI=(env "LD_LIBRARY_PATH=$LIBDIR:$IMPI/lib" "I_MPI_ROOT=$IMPI" I_MPI_FABRICS=shm I_MPI_SHM_XPMEM="$single" I_MPI_PIN=0
+        "$IMPI/bin/mpiexec.hydra" -bootstrap fork -n "$ranks" "$@")
+}

@@ -3,7 +3,7 @@
 # Real MPI libraries over XPMEM: every byte checked, every attachment counted, nothing left behind.
 #
 # usage: run.sh [--as root|user] [--seed N] [--steps N] [GROUP...]
-#   groups: vader netpipe mpi4py ucx off   (all when none is named)
+#   groups: vader netpipe mpi4py ucx impi off   (all when none is named)
 # As root every case runs as root and again as uid 65534; an ordinary user runs its own.
 # XPMEM_BACKEND is passed on, so the same cases serve the kernel module.
 set -u
@@ -23,10 +23,12 @@ while [ $# -gt 0 ]; do
     *) groups+=("$1"); shift ;;
     esac
 done
-[ ${#groups[@]} -gt 0 ] || groups=(vader netpipe mpi4py ucx off)
+[ ${#groups[@]} -gt 0 ] || groups=(vader netpipe mpi4py ucx impi off)
 
 "$CLIENTS_DIR/prepare.sh" || exit
 . "$OUT/settings"
+IMPI='' impi_why=
+if impi_why=$("$CLIENTS_DIR/prepare.sh" impi 2>&1); then . "$OUT/settings-impi"; fi
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
 
@@ -112,6 +114,25 @@ group_ucx() {
     run_case "$1-ucx-netpipe" 180 used 2 '4194304 bytes' "${MPI[@]}"
 }
 
+# Intel MPI as published, not one file of it changed.
+group_impi() {
+    if [ -z "${IMPI:-}" ]; then
+        skip "$1-impi" "$impi_why"
+        return
+    fi
+    local ranks
+    for ranks in 2 4; do
+        impi $ranks 1 "$OUT/pingpong-impi" "${PINGPONG[@]}"
+        run_case "$1-impi-pingpong-$ranks" 180 used $ranks "$RIGHT" "${MPI[@]}"
+    done
+    impi 2 1 "$OUT/pingpong-impi" "${PINGPONG[@]}" -f 7 -t 1
+    run_case "$1-impi-pingpong-fork-threads-2" 180 used 2 "$RIGHT" "${MPI[@]}"
+    impi 4 1 -genv LD_PRELOAD "$LIBDIR/libxpmem.so.0" "$OUT/pingpong-impi" "${PINGPONG[@]}" -f 11
+    run_case "$1-impi-pingpong-preloaded-4" 180 used 4 "$RIGHT" "${MPI[@]}"
+    impi 4 1 "$IMPI/bin/IMB-MPI1" -msglog 12:20 -time 0.2 -npmin 4 PingPong Sendrecv Alltoall Allreduce Bcast
+    run_case "$1-impi-benchmarks-4" 180 used 4 'All processes entering MPI_Finalize' "${MPI[@]}"
+}
+
 # The same programs with the back end switched off: messages go through CMA.
 group_off() {
     local XPMEM_BACKEND=off
@@ -128,6 +149,10 @@ group_off() {
     fi
     ucx_mpi 2 xpmem,posix,sysv,cma,self "$OUT/pingpong" "${PINGPONG[@]}"
     run_case "$1-off-ucx-pingpong-2" 120 unused 2 "$RIGHT" "${MPI[@]}"
+    if [ -n "${IMPI:-}" ]; then
+        impi 2 1 "$OUT/pingpong-impi" "${PINGPONG[@]}"
+        run_case "$1-off-impi-pingpong-2" 120 unused 2 "$RIGHT" "${MPI[@]}"
+    fi
     # The plugin is there and finds no back end: no memory domain, no crash.
     run_case "$1-off-ucx-info" 60 unused 0 'Memory domain: posix' \
         env "LD_PRELOAD=$OUT/libuct_xpmem.so.0" ucx_info -d
@@ -137,7 +162,7 @@ run_all() {
     local group
     for group in "${groups[@]}"; do
         case $group in
-        vader | netpipe | mpi4py | ucx | off) "group_$group" "$1" ;;
+        vader | netpipe | mpi4py | ucx | impi | off) "group_$group" "$1" ;;
         *) say "run.sh: no group named $group"; exit 2 ;;
         esac
     done
