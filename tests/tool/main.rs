@@ -3,7 +3,9 @@
 
 use serde_json::Value;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -143,6 +145,159 @@ fn info_tries_and_does_not_guess() {
     assert_eq!(facility(&free, "memfd-sparse")["found"], true, "{free}");
 }
 
+/// Has the kernel answer EPERM to one system call, as a container's profile does.
+fn refuse(command: &mut Command, call: libc::c_long) -> &mut Command {
+    let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            call as u32,
+        ),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let mut filter = filter;
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: `program` and the filter it points to live until prctl, which copies them, is back.
+        let outcome = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+        };
+        match outcome {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and nothing else.
+    unsafe { command.pre_exec(install) }
+}
+
+#[test]
+fn info_says_what_is_refused() {
+    for (call, name) in [
+        (libc::SYS_userfaultfd, "uffd-user-mode"),
+        (libc::SYS_ptrace, "ptrace-own-threads"),
+        (libc::SYS_memfd_create, "memfd-sparse"),
+    ] {
+        let mut command = tool();
+        command.args(["info", "--json"]);
+        let (info, out) = info_json(refuse(&mut command, call).env("XPMEM_BACKEND", "user"));
+        let refused = facility(&info, name);
+        assert_eq!(refused["found"], false, "{info}");
+        let detail = refused["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("not permitted"), "{detail}");
+        assert!(info["backend"]["serves"].is_null(), "{info}");
+        let reason = info["backend"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(name), "{reason}");
+        assert_eq!(out.status.code(), Some(1), "{info}");
+
+        // The demo says so too, and neither hangs nor crashes.
+        let mut command = tool();
+        command.args(["demo", "--size", "4"]);
+        let out = output(refuse(&mut command, call).env("XPMEM_BACKEND", "user"));
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        assert!(text(&out.stderr).starts_with("xpmem: "), "{out:?}");
+    }
+    // What only does better with it is no reason to fail.
+    let mut command = tool();
+    command.args(["info", "--json"]);
+    let (info, _) = info_json(refuse(&mut command, libc::SYS_process_vm_readv));
+    assert_eq!(facility(&info, "cma")["found"], false, "{info}");
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_not_a_crash() {
+    for words in [&["info"][..], &["info", "--json"], &["demo", "--size", "4"]] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("/dev/full");
+        let out = output(tool().args(words).stdout(full));
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        // The demo may have ended before, for want of a back end.
+        let shown = text(&out.stderr);
+        assert!(shown.starts_with("xpmem: "), "{shown}");
+        assert!(!shown.contains("panicked"), "{shown}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2_and_help() {
+    for (words, told) in [
+        (&["inof"][..], "'info'"),
+        (&["topologi", "check"], "'topology'"),
+        (&["info", "--jsno"], "'--json'"),
+        (&["demo", "--size", "1"], "4..=4096"),
+        (&["demo", "--size", "much"], "'much'"),
+        (&["run", "--backend", "usr", "true"], "'user'"),
+        (&["run", "--stat", "true"], "'--stats'"),
+        (&["topology", "wirte"], "'write'"),
+        (&[], "Usage: xpmem"),
+        (&["run"], "<COMMAND>"),
+    ] {
+        let out = output(tool().args(words));
+        let shown = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{words:?}: {shown}");
+        assert!(shown.contains(told), "{words:?}: {shown}");
+        assert!(out.stdout.is_empty(), "{words:?}");
+    }
+}
+
+/// The words after two dashes, or the commands, that a text has.
+fn long_options(text: &str) -> std::collections::BTreeSet<String> {
+    text.split(|c: char| c.is_whitespace() || "[]=,'`".contains(c))
+        .filter_map(|word| word.strip_prefix("--"))
+        .filter(|word| !word.is_empty() && *word != "help" && *word != "version")
+        .map(str::to_string)
+        .collect()
+}
+
+#[test]
+fn the_manual_page_has_every_command_and_option() {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/xpmem.1")).expect("the page");
+    let help = |words: &[&str]| text(&output(tool().args(words).arg("--help")).stdout);
+    for command in ["info", "demo", "run", "topology"] {
+        assert!(help(&[]).contains(command));
+        assert!(
+            page.contains(&format!(".Cm {command}\n")) || page.contains(&format!(".Cm {command} "))
+        );
+    }
+    for words in [
+        &["info"][..],
+        &["demo"],
+        &["run"],
+        &["topology", "write"],
+        &["topology", "show"],
+        &["topology", "check"],
+        &["topology", "hole"],
+    ] {
+        for option in long_options(&help(words)) {
+            assert!(
+                page.contains(&format!("Fl -{option}")),
+                "{words:?} --{option}"
+            );
+        }
+    }
+}
+
 #[test]
 fn demo_shows_it_where_a_back_end_serves() {
     let (info, _) = info_json(tool().args(["info", "--json"]));
@@ -200,6 +355,29 @@ fn run_puts_our_library_first() {
     let shown = text(&output(&mut command).stdout);
     let preload = format!("LD_PRELOAD={}/libxpmem.so.0", folder.path().display());
     assert!(shown.lines().any(|line| line == preload), "{shown}");
+}
+
+#[test]
+fn run_keeps_what_was_set_and_says_itself_once() {
+    let folder = Folder::with_library("once");
+    let library = folder.path().join("libxpmem.so.0");
+    let mut command = tool();
+    command.args(["run", "--no-preload", "--library"]);
+    command.arg(folder.path()).arg(TOOL);
+    command.args(["run", "--no-preload", "--library"]);
+    command.arg(folder.path()).arg("/usr/bin/env");
+    let shown = text(&output(command.env("LD_LIBRARY_PATH", "/a::/b")).stdout);
+    let wanted = format!("LD_LIBRARY_PATH={}:/a::/b", folder.path().display());
+    assert!(shown.lines().any(|line| line == wanted), "{shown}");
+
+    // A preloaded library of the user's own stays, behind ours.
+    let mut command = tool();
+    command.args(["run", "--library"]).arg(folder.path());
+    command.arg("/usr/bin/env");
+    let before = format!("/nonexistent/other.so:{}", library.display());
+    let shown = text(&output(command.env("LD_PRELOAD", before)).stdout);
+    let wanted = format!("LD_PRELOAD={}:/nonexistent/other.so", library.display());
+    assert!(shown.lines().any(|line| line == wanted), "{shown}");
 }
 
 #[test]

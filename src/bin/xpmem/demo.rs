@@ -110,7 +110,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let size = options.size as usize * MIB;
     let os = |error: io::Error| error.to_string();
     let backend = backend()?;
-    println!(
+    say!(
         "owner: process {}, uid {}, back end {}",
         std::process::id(),
         sys::effective_uid(),
@@ -124,17 +124,17 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let segid = backend
         .make(0, usize::MAX, PERMIT_MODE, 0o600)
         .map_err(|error| why("xpmem_make", error))?;
-    println!(
+    say!(
         "owner: exported its address space; {} MiB of it filled",
         options.size
     );
 
     let mut peer = Peer::start()?;
     let attached = peer.ask(&format!("attach {segid} {} {size}", memory.address()))?;
-    println!("peer:  process {}, {attached}", peer.process.id());
+    say!("peer:  process {}, {attached}", peer.process.id());
 
     let first = peer.ask("first 1")?;
-    println!(
+    say!(
         "peer:  {first}; the owner's own first touch of it took {:.1} ms",
         milliseconds(own_first_touch)
     );
@@ -145,29 +145,33 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             index * 8
         ));
     }
-    println!("owner: sees every byte that the peer wrote");
+    say!("owner: sees every byte that the peer wrote");
     write_all(&memory, 3);
     peer.ask("check 3")?;
-    println!("peer:  sees every byte that the owner wrote after it");
+    say!("peer:  sees every byte that the owner wrote after it");
 
-    println!("\nreading from the peer, best of {WARM_ROUNDS} (GB/s):");
-    println!(
+    say!("\nreading from the peer, best of {WARM_ROUNDS} (GB/s):");
+    say!(
         "  {:>9}  {:>12}  {:>12}  {:>12}  {:>9}",
-        "size", "attached", "own memory", "CMA", "vs CMA"
+        "size",
+        "attached",
+        "own memory",
+        "CMA",
+        "vs CMA"
     );
     for size in WARM_SIZES {
-        println!("  {}", peer.ask(&format!("warm {size}"))?);
+        say!("  {}", peer.ask(&format!("warm {size}"))?);
     }
 
-    println!("\nowner: unmaps the memory and maps fresh memory at the same address");
+    say!("\nowner: unmaps the memory and maps fresh memory at the same address");
     memory.replace().map_err(os)?;
     write_all(&memory, 4);
     peer.ask("check 4")?;
-    println!("peer:  reads the fresh memory through the attachment it had: no call, no stale byte");
+    say!("peer:  reads the fresh memory through the attachment it had: no call, no stale byte");
     memory.unmap().map_err(os)?;
-    println!("owner: unmaps the memory for good");
+    say!("owner: unmaps the memory for good");
     let end = touch_of_nothing(&mut peer)?;
-    println!("peer:  {end}");
+    say!("peer:  {end}");
     drop(peer);
     backend
         .remove(segid)

@@ -34,7 +34,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     } else {
         as_text(&facilities, &choice)
     };
-    print!("{text}");
+    crate::print_text(format_args!("{text}"))?;
     Ok(if choice.serves.is_some() {
         ExitCode::SUCCESS
     } else {

@@ -3,7 +3,14 @@
 //! show of it (`demo`), and a command run over our library (`run`).
 
 use clap::{Parser, Subcommand};
+use std::fmt::Arguments as Text;
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+/// `println!` for a tool: a full disk is an error to report, not a panic.
+macro_rules! say {
+    ($($word:tt)*) => { crate::print_text(format_args!("{}\n", format_args!($($word)*)))? };
+}
 
 mod demo;
 mod info;
@@ -55,6 +62,14 @@ enum Command {
     /// The second process of `demo`
     #[command(hide = true)]
     DemoPeer,
+}
+
+/// Writes to standard output, to the end.
+fn print_text(text: Text) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_fmt(text)
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("standard output: {error}"))
 }
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 //! `xpmem run`: a command that sees our library.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -87,12 +88,19 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }))
 }
 
-/// The value of an environment list with `first` put in front, once.
+/// The value of an environment list with `first` in front, and only there: a
+/// command that is run so twice sees it once.
 fn with_first(first: &OsStr, variable: &str) -> OsString {
     let mut list = first.to_os_string();
-    if let Some(old) = std::env::var_os(variable).filter(|old| !old.is_empty()) {
-        list.push(":");
-        list.push(old);
+    let Some(old) = std::env::var_os(variable).filter(|old| !old.is_empty()) else {
+        return list;
+    };
+    // An empty word between two colons is the current folder, and stays.
+    for word in old.as_bytes().split(|&byte| byte == b':') {
+        if word != first.as_bytes() {
+            list.push(":");
+            list.push(OsStr::from_bytes(word));
+        }
     }
     list
 }

@@ -104,12 +104,12 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         Command::Show { file, offset, svg } => show(file, *offset, svg.as_deref()),
         Command::Check { file, offset } => {
             let checked = open(file, *offset)?;
-            println!("{}: {}", file.display(), text::summary(&checked));
+            say!("{}: {}", file.display(), text::summary(&checked));
             Ok(ExitCode::SUCCESS)
         }
         Command::Hole { pids, length } => {
             let addr = hole::find(pids, *length).map_err(why)?;
-            println!("{addr:#x}");
+            say!("{addr:#x}");
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -141,7 +141,7 @@ fn write(
     machine
         .write(file.as_raw_fd(), address, length)
         .map_err(|e| format!("{}: {}", path.display(), why(e)))?;
-    println!("address {address:#x} length {length}");
+    say!("address {address:#x} length {length}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -149,7 +149,11 @@ fn show(file: &Path, offset: usize, svg: Option<&Path>) -> Result<ExitCode, Stri
     let checked = open(file, offset)?;
     let root = checked.root().ok_or("no objects")?;
     match svg {
-        None => print!("{}\n{}", text::summary(&checked), text::tree(&root)),
+        None => crate::print_text(format_args!(
+            "{}\n{}",
+            text::summary(&checked),
+            text::tree(&root)
+        ))?,
         Some(path) => std::fs::write(path, drawing::draw(&root))
             .map_err(|e| format!("{}: {e}", path.display()))?,
     }
