@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The unit tests and the documentation's examples.
+# The unit tests, and those of the tool.
 . "$(dirname "$0")/../lib.sh"
 cd "$TOP" || exit 1
 
 status=0
-out=$(timeout 900 cargo test --locked --no-fail-fast --lib --bins 2>&1 </dev/null) || status=$?
+out=$(timeout 900 cargo test --locked --no-fail-fast --lib --bins --test tool 2>&1 </dev/null) || status=$?
 printf '%s\n' "$out" | grep -vE '^ *(Compiling|Downloaded|Downloading)'
 sums=$(printf '%s\n' "$out" | sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p')
 if [ -z "$sums" ]; then
