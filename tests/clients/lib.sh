@@ -97,14 +97,39 @@ judge_unused() {
     fi
 }
 
+# Whether the run in folder $1 ended by what vader does over any XPMEM: a rank that still waits in
+# MPI_Finalize polls the fast boxes of a peer that is past it and has unmapped them. Open MPI knows it as
+# issues 9868 and 11463. Nothing else is excused: SIGBUS, there, after all ranks' work was right.
+ended_polling_a_peer() {
+    grep -q 'Signal: Bus error' "$1/output" &&
+        grep -A 4 'Failing at address' "$1/output" | grep -q 'mca_btl_vader' &&
+        grep -A 4 'Failing at address' "$1/output" | grep -q 'opal_progress' &&
+        grep -A 5 'Failing at address' "$1/output" | grep -q 'ompi_mpi_finalize' &&
+        [ "$(grep -c 'Signal: ' "$1/output")" = "$(grep -c 'ompi_mpi_finalize' "$1/output")" ]
+}
+
 # run_case NAME SECONDS JUDGE PROCESSES WANTED-OUTPUT COMMAND...
 #   JUDGE         used | unused | any
 #   WANTED-OUTPUT extended regular expression that a right run prints, or ''
 # Environment: AS_USER=1 runs the command as uid 65534.
 run_case() {
+    local name=$1 wanted=$5 why try
+    for try in 1 2 3; do
+        why=
+        run_once "$@"
+        [ -n "$why" ] || break
+        ended_polling_a_peer "$LOGS/$name" && grep -qE -- "$wanted" "$LOGS/$name/output" || break
+        say "note  $name: SIGBUS in MPI_Finalize after the work was done (README.md), run $try"
+    done
+    if [ -n "$why" ]; then fail "$name" "$why"; else pass "$name"; fi
+    [ -z "$why" ]
+}
+
+# One run of a case; says in `why` what was wrong.
+run_once() {
     local name=$1 seconds=$2 judge=$3 processes=$4 wanted=$5
     shift 5
-    local dir=$LOGS/$name mark status why left as=()
+    local dir=$LOGS/$name mark status left as=()
     mark="$$.$RANDOM.$name"
     rm -rf "$dir"
     mkdir -p "$dir"
@@ -179,6 +204,4 @@ run_case() {
     [ -z "$left" ] || [ -n "$why" ] || why="files outlived the run: $(echo $left)"
     [ -z "${XPMEM_KEEP_CORES:-}" ] || mv "$tmp"/core* "$dir/" 2>/dev/null
     rm -rf "$tmp"
-    if [ -n "$why" ]; then fail "$name" "$why"; else pass "$name"; fi
-    [ -z "$why" ]
 }

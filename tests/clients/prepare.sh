@@ -215,6 +215,8 @@ for program in pingpong bench; do
     newer_than_all "$OUT/$program" "$CLIENTS_DIR/$program.c" ||
         mpicc -O2 -g -Wall -Wextra -std=gnu11 -pthread -o "$OUT/$program" "$CLIENTS_DIR/$program.c"
 done
+newer_than_all "$OUT/late.so" "$CLIENTS_DIR/late.c" ||
+    gcc -O2 -Wall -Wextra -std=gnu11 -shared -fPIC -o "$OUT/late.so" "$CLIENTS_DIR/late.c" -ldl
 cat >"$OUT/settings" <<SETTINGS
 MPI_PLUGINS=$MPI_PLUGINS
 SETTINGS

@@ -51,6 +51,21 @@ group_vader() {
     # Preloaded, the library sees the program's own calls.
     mpi 4 xpmem -x "LD_PRELOAD=$LIBDIR/libxpmem.so.0" "$OUT/pingpong" "${PINGPONG[@]}" -f 11 -t 1
     run_case "$1-vader-pingpong-preloaded-4" 180 used 4 "$RIGHT" "${MPI[@]}"
+    finalize_late "$1"
+}
+
+# A rank that is late in MPI_Finalize: without fast boxes nothing happens to it; with them it ends as
+# README.md tells, or well, and not in another way.
+finalize_late() {
+    mpi 2 xpmem -x "LD_PRELOAD=$OUT/late.so" "$OUT/pingpong" -n 40 -s "$seed"
+    OMPI_MCA_btl_vader_fbox_max=0 run_case "$1-vader-finalize-no-fbox" 120 used 2 "$RIGHT" "${MPI[@]}"
+    local name=$1-vader-finalize-late why=
+    run_once "$name" 120 any 2 "$RIGHT" "${MPI[@]}"
+    if [ -z "$why" ] || { ended_polling_a_peer "$LOGS/$name" && grep -q "$RIGHT" "$LOGS/$name/output"; }; then
+        pass "$name"
+    else
+        fail "$name" "$why"
+    fi
 }
 
 group_netpipe() {
