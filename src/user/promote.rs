@@ -264,6 +264,9 @@ impl Service {
             self.on_events();
             return Err(Refusal::Later);
         }
+        if self.pause.left() > 0 {
+            return Err(Refusal::Later);
+        }
         let len = hi - lo;
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
@@ -310,9 +313,13 @@ impl Service {
             }
         };
         if let Err(why) = self.stop() {
+            if why == Unstoppable::Busy {
+                self.pause.begin();
+            }
             give_up(self);
             return Err(why.into());
         }
+        self.pause.end();
         let mut trash = 0;
         let done = self.replace(
             shared, mapping, lo, hi, stage, origin, precopied, &mut trash,

@@ -18,7 +18,7 @@ use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
-use super::stop::{Traced, THREADS};
+use super::stop::{Pause, Traced, THREADS};
 use super::sys::maps::{self, Space};
 use super::sys::{mem, net, task, uffd, Sys, TOP};
 use crate::debug_log;
@@ -101,6 +101,8 @@ pub struct Service {
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
     pub deferred: Deferred,
+    /// No stop is tried for [`Self::deferred`] meanwhile.
+    pub pause: Pause,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
 
@@ -328,12 +330,12 @@ impl Service {
 
     /// Milliseconds to sleep at most.
     fn timeout(&self) -> c_int {
-        if self.doubt > 0 {
+        if self.doubt > 0 || !self.poisoned.is_empty() {
             1
-        } else if self.deferred.is_empty() && self.poisoned.is_empty() {
+        } else if self.deferred.is_empty() {
             -1
         } else {
-            1
+            self.pause.left().max(1) as c_int
         }
     }
 
