@@ -237,6 +237,7 @@ impl Service {
         if self.post(request.connection, &answer, file.map(|fd| [fd, self.pidfd])) {
             self.connections[request.connection].unnoted += 1;
         }
+        self.empty_trash();
         if let Some(fd) = file {
             crate::rawsys::close(fd);
         }

@@ -16,6 +16,7 @@ use super::lend::{Lent, LENT};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
+use super::scratch::{Place, Scratch};
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, THREADS};
@@ -106,6 +107,10 @@ pub struct Service {
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
 
+    pub scratch: Scratch,
+    /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
+    pub trash: (usize, usize),
+
     pub traced: [Traced; THREADS],
     pub traced_count: usize,
     pub stop_began: u64,
@@ -174,6 +179,7 @@ impl Service {
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
+        self.scratch = Scratch::reserve();
         self.stack_begin = maps::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.epoll = net::epoll()?;
@@ -251,7 +257,10 @@ impl Service {
         self.abilities.move_pages = false;
         if self.abilities.precopy {
             let moves = has & uffd::FEATURE_MOVE;
-            let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM | moves;
+            let on_precopy = uffd::FEATURE_WP_ASYNC
+                | uffd::FEATURE_WP_HUGETLBFS_SHMEM
+                | uffd::FEATURE_MISSING_SHMEM
+                | moves;
             match uffd::open(on_precopy) {
                 Ok(fd) => {
                     self.precopy = fd;
@@ -272,9 +281,13 @@ impl Service {
     /// stores, if that is asked.
     pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let addr = mem::map(0, super::sys::PAGE, prot, libc::MAP_SHARED, fd, 0).ok()?;
+        let len = super::sys::PAGE;
+        let addr = self
+            .scratch
+            .map(Place::Glance, len, prot, libc::MAP_SHARED, fd, 0)
+            .ok()?;
         let found = self.space.at(addr).ok().flatten();
-        let _ = mem::unmap(addr, super::sys::PAGE);
+        self.scratch.unmap(addr, len);
         found.map(|m| (m.device, m.inode))
     }
 
@@ -397,10 +410,7 @@ impl Service {
                 flags: d as c_int,
                 target: e as usize,
             }),
-            Some(Op::ForkBegin) => {
-                self.fork_begin(shared, a as i32);
-                Ok(0)
-            }
+            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32)),
             Some(Op::ForkEnd) => {
                 self.fork_end();
                 Ok(0)
