@@ -202,3 +202,43 @@ CASE(vfork_owner, "an owner whose thread sleeps in vfork goes on, and its memory
 	EXPECT(stops);
 	EXPECT(atol(stops + 7) <= 25);
 }
+
+static long f_touch(long addr, long size, long stride, long d)
+{
+	(void)d;
+	for (long at = 0; at < size; at += stride)
+		if (peek(addr + at) < 0)
+			return 1 + at;
+	return 0;
+}
+
+CASE(holes_are_the_programs, "a hole that the owner fills with MAP_FIXED while its memory is shared is its own")
+{
+	const size_t size = 256ul << 20, hole = 4ul << 20;
+	struct peer p = spawn();
+	char *source = anonymous(size), *around, *at;
+	long addr, rounds = 0;
+
+	for (size_t i = 0; i < size; i += PAGE)
+		source[i] = 1;
+	/* Where the kernel looks first for room. */
+	around = anonymous(hole + 2 * PAGE);
+	at = around + PAGE;
+	addr = share(&p, source, size);
+	munmap(at, hole);
+	start(&p, f_touch, addr, size, 64 << 10, 0);
+	while (rounds < 300) {
+		EXPECT(mmap(at, hole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
+		for (size_t i = 0; i < hole; i += PAGE)
+			*(long *)(at + i) = rounds;
+		usleep(50);
+		for (size_t i = 0; i < hole; i += PAGE)
+			EXPECT_EQ(*(volatile long *)(at + i), rounds);
+		munmap(at, hole);
+		usleep(200);
+		rounds++;
+	}
+	EXPECT_EQ(finish(&p), 0);
+	EXPECT_EQ(mapped((long)at), 0);
+	quit(&p);
+}
