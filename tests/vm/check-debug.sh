@@ -11,6 +11,7 @@ set -u
 
 vm_build_tests "$SCRATCH/tests"
 cat >"$SCRATCH/list" <<E2
+root /tests/checkers
 root /tests/abi
 root /tests/surgery
 root /tests/coherence
@@ -18,6 +19,16 @@ root /tests/life
 root /tests/churn 6
 root /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
 root /tests/failslab
+root /tests/checkers
+E2
+# The checkers are there, and lockdep has not given up.
+cat >"$SCRATCH/checkers" <<'E2'
+#!/bin/sh
+set -e
+grep -m 1 ' kasan_report$' /proc/kallsyms
+grep -E '^ debug_locks: +1$' /proc/lockdep_stats
+[ -e /sys/kernel/debug/kmemleak ] && [ -d /sys/kernel/debug/failslab ] && [ -e /proc/self/fail-nth ]
+echo "1 passed, 0 failed"
 E2
 # Where the kernel would make a BUG of sharing, the module must not load.
 cat >"$SCRATCH/refuse" <<'E2'
@@ -26,7 +37,7 @@ insmod /tests/xpmem.ko 2>&1 | tee /tmp/insmod
 grep -q 'Operation not supported' /tmp/insmod && [ ! -e /dev/xpmem ] && dmesg | grep 'xpmem: .*page_table_check=on' &&
 	echo "1 passed, 0 failed" || { echo "FAIL: loaded with page_table_check=on"; exit 1; }
 E2
-chmod 755 "$SCRATCH/refuse"
+chmod 755 "$SCRATCH/refuse" "$SCRATCH/checkers"
 echo "root /tests/refuse" >"$SCRATCH/refuse.list"
 
 # guest SUITE LIST FILE...: runs it, and counts what its programs say.
@@ -61,6 +72,7 @@ for suite in ${*:-trixie sid}; do
 	export VM_KERNEL=$build/arch/x86/boot/bzImage VM_MEM=2048
 	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=300 guest "$suite" "$SCRATCH/refuse.list" \
 		"$SCRATCH/refuse:/tests/refuse" "$SCRATCH/module/xpmem.ko:/tests/xpmem.ko"
-	VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" "${vm_files[@]}"
+	VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" \
+		"$SCRATCH/checkers:/tests/checkers" "${vm_files[@]}"
 done
 finish
