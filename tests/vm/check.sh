@@ -71,4 +71,5 @@ for suite in $suites; do
 	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
 	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest" "status $status"; fi
 done
+[ $# != 0 ] || run_suite "DKMS" 1200 "$vm_top/tests/vm/dkms.sh"
 finish
