@@ -322,14 +322,14 @@ impl Sidecar {
 
 /// Makes the topology that the caller gets.
 fn build(
-    fresh: Fresh,
+    mut fresh: Fresh,
     report: &Report,
     addr: usize,
     length: usize,
     owned: usize,
 ) -> Result<RawTopology> {
-    let native = fresh
-        .library
+    let library = fresh.library;
+    let native = library
         .native(report.topology.is_thissystem != 0)
         .ok_or(Error::NoMemory)?;
     let mut t = report.topology;
@@ -340,34 +340,34 @@ fn build(
         t.support_misc,
     ];
 
-    // The addresses of the sidecar are known only when it is placed, and
-    // moving it must not fail half-way: so the size comes first.
+    // The addresses of the sidecar are known only when it is placed: so the
+    // size comes first.
     let mut sizing = Sidecar {
         base: 0,
         bytes: Vec::new(),
     };
     sidecar(&mut sizing, &mut t, report, addr, length)?;
     let (raw, place) = enlarge(fresh.raw, sizing.bytes.len())?;
-    let library = fresh.library;
-    // `raw` may have moved: from here on nothing fails.
-    core::mem::forget(fresh);
-    // SAFETY: the running library's own structure, layout proven.
-    let own = unsafe { raw.cast::<Topology>().read() };
-    discard_defaults(&own);
-
+    fresh.raw = raw;
     t = report.topology;
     let mut side = Sidecar {
         base: place,
         bytes: Vec::with_capacity(sizing.bytes.len()),
     };
-    let placed = sidecar(&mut side, &mut t, report, addr, length).is_ok();
-    debug_assert!(placed && side.bytes.len() == sizing.bytes.len());
-    // SAFETY: `enlarge` made room for as many bytes as were counted, from
-    // the same input.
+    sidecar(&mut side, &mut t, report, addr, length)?;
+    // Another size means that somebody writes to the file meanwhile.
+    if side.bytes.len() != sizing.bytes.len() {
+        return Err(Error::Invalid);
+    }
+    // From here on nothing fails.
+    core::mem::forget(fresh);
+    // SAFETY: the running library's own structure, layout proven.
+    let own = unsafe { raw.cast::<Topology>().read() };
+    discard_defaults(&own);
+    // SAFETY: `enlarge` made room for as many bytes.
     unsafe {
         let to = place as *mut u8;
-        let n = side.bytes.len().min(sizing.bytes.len());
-        to.copy_from_nonoverlapping(side.bytes.as_ptr(), n);
+        to.copy_from_nonoverlapping(side.bytes.as_ptr(), side.bytes.len());
     }
 
     // hwloc takes "keep important" for groups as "keep all", and then aborts
@@ -518,10 +518,15 @@ fn distances(
     resolver: &Resolver<'_, '_>,
 ) -> Option<()> {
     let mut list = Vec::new();
+    let most = image.len() / size_of::<Distances>();
     let mut at = t.first_dist;
     while at != 0 {
         let mut d: Distances = image.get(at)?;
         at = d.next;
+        // The check found an end; somebody may have taken it away since.
+        if list.len() == most {
+            return None;
+        }
         if d.iflags & DIST_OBJS_VALID == 0 {
             // A matrix cannot be cut to size here, and no writer leaves one
             // with objects that are gone.
