@@ -41,6 +41,7 @@ tests/hwloc/versions.sh
 run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
+run_case "Open MPI 5.0.7: ranks adopt where stock is refused" 400 tests/hwloc/openmpi-trixie.sh "$lib"
 
 # Memory errors and leaks, with hwloc's own check on.
 if command -v valgrind >/dev/null; then
