@@ -37,7 +37,8 @@ run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env
 run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
-tests/hwloc/versions.sh
+nice tests/hwloc/versions.sh
+run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$SCRATCH/exchange"
 run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"

@@ -95,13 +95,11 @@ pub unsafe fn adopt(
     flags: c_ulong,
 ) -> Result<RawTopology> {
     debug::enter();
-    if flags != 0 {
-        return Err(Error::Invalid);
-    }
     let library = Library::of_process().ok_or(Error::Unsupported)?;
     let fresh = Fresh::new(library)?;
     if !library.is_served(fresh.raw) {
         drop(fresh);
+        debug_log!("hwloc: layout is not ours: stock's functions serve");
         let mut adopted = null_mut();
         // SAFETY: the caller's arguments for the function they are for.
         let rc =
@@ -111,6 +109,9 @@ pub unsafe fn adopt(
         } else {
             Err(map::last_error())
         };
+    }
+    if flags != 0 {
+        return Err(Error::Invalid);
     }
     let mut source = open(fd, fileoffset, addr as usize, length)?;
     source.strict_infos = library.version() >= STRICT_INFOS;
