@@ -348,7 +348,8 @@ fn build(
         bytes: Vec::new(),
     };
     sidecar(&mut sizing, &mut t, report, addr, length)?;
-    let (raw, place) = enlarge(fresh.raw, sizing.bytes.len())?;
+    let (raw, size) = enlarge(fresh.raw, sizing.bytes.len())?;
+    let place = raw as usize + size;
     fresh.raw = raw;
     t = report.topology;
     let mut side = Sidecar {
@@ -403,11 +404,15 @@ fn build(
             }
         }
     }
-    // SAFETY: the structure is larger; what follows is the library's.
+    // SAFETY: the allocation holds `size` bytes, which is more. Behind what is
+    // adopted stands scratch of a discovery, which `init` does not set and a
+    // copy of the topology may want to be zero.
     unsafe {
         let from = (&raw const t).cast::<u8>();
-        raw.cast::<u8>()
-            .copy_from_nonoverlapping(from, TOPOLOGY_ADOPTED);
+        let to = raw.cast::<u8>();
+        to.copy_from_nonoverlapping(from, TOPOLOGY_ADOPTED);
+        to.add(TOPOLOGY_ADOPTED)
+            .write_bytes(0, size - TOPOLOGY_ADOPTED);
     }
     Ok(raw)
 }
@@ -427,21 +432,21 @@ fn discard_defaults(own: &Topology) {
     }
 }
 
-/// Makes the allocation of a structure larger, and answers where the new
-/// room begins: behind any size the structure can have.
+/// Makes the allocation of a structure larger, and answers how many of its
+/// bytes are the structure's: no release needs more. The new room follows.
 fn enlarge(raw: RawTopology, more: usize) -> Result<(RawTopology, usize)> {
     // SAFETY: from hwloc's malloc, which is this process's.
     let usable = unsafe { libc::malloc_usable_size(raw) };
-    let start = usable.next_multiple_of(16).max(1024);
     if more == 0 {
-        return Ok((raw, 0));
+        return Ok((raw, usable));
     }
+    let start = usable.next_multiple_of(16).max(1024);
     // SAFETY: as above; nobody else holds the pointer.
     let moved = unsafe { libc::realloc(raw, start + more) };
     if moved.is_null() {
         return Err(Error::NoMemory);
     }
-    Ok((moved, moved as usize + start))
+    Ok((moved, start))
 }
 
 /// Copies what hwloc may write to, with every cache resolved.

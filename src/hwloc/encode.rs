@@ -297,7 +297,7 @@ impl<'a> Encoder<'a, '_> {
             allocated: count,
             ulongs,
             infinite: i32::from(set.infinite),
-            _pad: 0,
+            mark: BITMAP_MARK,
         })
     }
 

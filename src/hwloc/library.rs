@@ -323,9 +323,6 @@ impl Library {
         if bitmap.is_null() {
             return false;
         }
-        // A build for debugging marks each bitmap behind these fields, and
-        // aborts on one of ours, which has no mark.
-        const MARK: u32 = 0x2009_1007;
         // SAFETY: a live bitmap of this library; its first three fields are
         // in any build, and the array has at least `count` words.
         let same = unsafe {
@@ -334,7 +331,6 @@ impl Library {
             set && b.count == 3
                 && b.allocated >= b.count
                 && b.infinite == 0
-                && b._pad != MARK
                 && *(b.ulongs as *const u64).add(2) == 4
         };
         // SAFETY: made above.

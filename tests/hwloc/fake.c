@@ -24,7 +24,7 @@ struct object {
 struct bitmap {
 	unsigned count, allocated;
 	unsigned long *words;
-	int infinite, magic;
+	int infinite, pad;
 };
 
 static int odd(const char *what)
@@ -114,7 +114,6 @@ void *hwloc_bitmap_alloc(void)
 
 	b->allocated = 8;
 	b->words = calloc(8, sizeof(long));
-	b->magic = odd("magic") ? 0x20091007 : 0;
 	return b;
 }
 
