@@ -44,17 +44,8 @@ run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/excha
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
 run_case "Open MPI 5.0.7: ranks adopt where stock is refused" 400 tests/hwloc/openmpi-trixie.sh "$lib"
 
-# Memory errors and leaks, with hwloc's own check on.
 if command -v valgrind >/dev/null; then
-    export EXCHANGE_SYNTHETIC='pack:2 [numa][numa] l3:2 core:3 pu:1'
-    "$SCRATCH/exchange" write "$SCRATCH/stock" 300000000000 x
-    LD_PRELOAD=$lib "$SCRATCH/exchange" write "$SCRATCH/ours" 300000000000 x
-    grind=(env HWLOC_DEBUG_CHECK=1 "LD_PRELOAD=$lib" valgrind -q --leak-check=full
-        --errors-for-leak-kinds=definite,indirect --error-exitcode=9 "$SCRATCH/exchange")
-    run_case "valgrind: write" 120 "${grind[@]}" write "$SCRATCH/v" 300000000000 x
-    run_case "valgrind: adopt ours" 120 "${grind[@]}" adopt "$SCRATCH/ours" 300000000000 ours-ours
-    run_case "valgrind: adopt stock's" 120 "${grind[@]}" adopt "$SCRATCH/stock" 300000000000 stock-ours
-    unset EXCHANGE_SYNTHETIC
+    run_suite "memory errors and leaks" 400 tests/hwloc/valgrind.sh "$SCRATCH/exchange" "$lib"
 else
     skip valgrind "not installed"
 fi

@@ -190,7 +190,7 @@ fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source
 
 /// Brings the file to its address, and checks it there.
 fn hold(source: &Source, addr: usize) -> Result<Held> {
-    if source.used <= COPY_LIMIT || private_wanted() {
+    if private_wanted().unwrap_or(source.used <= COPY_LIMIT) {
         return hold_copy(source, addr);
     }
     let mapping = map::map(addr, source.length, Place::File(source.fd, source.offset))?;
@@ -239,15 +239,21 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
     inspect(mapping, source.addr)
 }
 
-/// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size.
-fn private_wanted() -> bool {
-    std::env::var_os("HWLOC_SHMEM_PRIVATE").is_some_and(|v| v == "1")
+/// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size; `0`: map.
+fn private_wanted() -> Option<bool> {
+    let wanted = std::env::var_os("HWLOC_SHMEM_PRIVATE")?;
+    match wanted.as_encoded_bytes() {
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ => None,
+    }
 }
 
 /// A private copy of the file, at `addr` or anywhere for 0.
 pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
     let mut mapping = map::map(addr, source.length, Place::Anonymous)?;
     let used = source.used;
+    mapping.populate(used);
     let have = map::read_at(source.fd, &mut mapping.bytes_mut()[..used], source.offset)?;
     if have < used {
         return Err(Error::Invalid);

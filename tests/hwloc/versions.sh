@@ -8,6 +8,7 @@
 #
 #   $XPMEM_CACHE/hwloc/trixie   libhwloc 2.12 with the libc it wants
 #   $XPMEM_CACHE/hwloc/sid      libhwloc 2.15 with the libc it wants
+#   $XPMEM_CACHE/hwloc/*/valgrind  the valgrind that knows that libc
 #   $XPMEM_CACHE/hwloc/xml      real machines
 #   $XPMEM_CACHE/hwloc/linux    more of them, as /proc and /sys say it
 #   $XPMEM_CACHE/hwloc/pci32    libhwloc 2.9 with --enable-32bits-pci-domain
@@ -19,7 +20,7 @@ cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$cache" || exit 1
 missing=
-for part in trixie sid xml linux pci32 debug; do
+for part in trixie sid xml linux pci32 debug trixie/valgrind sid/valgrind; do
     [ -e "$cache/$part/done" ] || missing=1
 done
 [ -n "$missing" ] || exit 0
@@ -63,6 +64,27 @@ for suite in trixie sid; do
     else
         echo "hwloc of $suite cannot be had: $(tail -n 1 "$apt/log")"
     fi
+done
+# An older valgrind cannot run a newer libc, and no valgrind without its symbols.
+for suite in trixie sid; do
+    [ -e "$cache/$suite/done" ] && [ ! -e "$cache/$suite/valgrind/done" ] || continue
+    rm -rf "$apt/debs" "$cache/$suite/valgrind"
+    mkdir -p "$cache/$suite/valgrind" "$apt/debs"
+    libc=$(dirname "$(find "$cache/$suite/usr" -name libc.so.6 | head -n 1)")
+    if ! (cd "$apt/debs" && get download "valgrind/$suite" "libc6-dbg/$suite" >>"$apt/log" 2>&1); then
+        echo "valgrind of $suite cannot be had: $(tail -n 1 "$apt/log")"
+        continue
+    fi
+    for deb in "$apt/debs"/*.deb; do dpkg -x "$deb" "$cache/$suite/valgrind"; done
+    rm -rf "$cache/$suite/valgrind/usr/share" "$cache/$suite/valgrind/usr/include"
+    # Found beside the library; by build id only in /usr/lib/debug.
+    mkdir -p "$libc/.debug"
+    for file in ld-linux-x86-64.so.2 libc.so.6; do
+        id=$(readelf -n "$libc/$file" 2>/dev/null | awk '/Build ID/ { print $3 }')
+        symbols=$cache/$suite/valgrind/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug
+        [ ! -e "$symbols" ] || ln -sf "$symbols" "$libc/.debug/${id:2}.debug"
+    done
+    touch "$cache/$suite/valgrind/done"
 done
 for part in xml linux pci32 debug; do
     [ -e "$cache/$part/done" ] || rm -rf "${cache:?}/$part"
