@@ -20,6 +20,8 @@ cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwl
         tests/hwloc/dump.c -lhwloc &&
     cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/mutate" tests/hwloc/mutate.c \
         tests/hwloc/dump.c -lhwloc &&
+    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/race" tests/hwloc/race.c \
+        tests/hwloc/dump.c -lhwloc &&
     cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
     { not_ok "build of tests/hwloc"; finish; }
 
@@ -39,7 +41,7 @@ run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
 nice tests/hwloc/versions.sh
 run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$SCRATCH/exchange"
-run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
+run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
 run_case "Open MPI 5.0.7: ranks adopt where stock is refused" 400 tests/hwloc/openmpi-trixie.sh "$lib"
@@ -49,6 +51,8 @@ if command -v valgrind >/dev/null; then
 else
     skip valgrind "not installed"
 fi
+
+run_suite "a file that changes meanwhile" 300 env LD_PRELOAD="$lib" "$SCRATCH/race" 3000 1
 
 # Damaged files: eight, half of them written by stock.
 files=()
