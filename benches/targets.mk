@@ -26,3 +26,5 @@ $(BENCH_HWLOC): benches/hwloc/bench.c tests/hwloc/dump.c tests/hwloc/dump.h
 
 bench-hwloc: build $(BENCH_HWLOC)
 	HWLOC_PLUGINS_PATH=/nonexistent $(BENCH_HWLOC) $(abspath $(BUILD)/lib/libxpmem.so.0)
+	@echo "With hwloc's plugins, as installed:"
+	BENCH_QUICK=1 $(BENCH_HWLOC) $(abspath $(BUILD)/lib/libxpmem.so.0)

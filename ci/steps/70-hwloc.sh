@@ -20,6 +20,8 @@ cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwl
         tests/hwloc/dump.c -lhwloc &&
     cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/mutate" tests/hwloc/mutate.c \
         tests/hwloc/dump.c -lhwloc &&
+    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/race" tests/hwloc/race.c \
+        tests/hwloc/dump.c -lhwloc &&
     cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
     { not_ok "build of tests/hwloc"; finish; }
 
@@ -37,25 +39,20 @@ run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env
 run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
-tests/hwloc/versions.sh
-run_suite "stock and ours, all pairs" 600 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
+nice tests/hwloc/versions.sh
+run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$SCRATCH/exchange"
+run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
+run_case "Open MPI 5.0.7: ranks adopt where stock is refused" 400 tests/hwloc/openmpi-trixie.sh "$lib"
 
-# Memory errors and leaks, with hwloc's own check on.
 if command -v valgrind >/dev/null; then
-    export EXCHANGE_SYNTHETIC='pack:2 [numa][numa] l3:2 core:3 pu:1'
-    "$SCRATCH/exchange" write "$SCRATCH/stock" 300000000000 x
-    LD_PRELOAD=$lib "$SCRATCH/exchange" write "$SCRATCH/ours" 300000000000 x
-    grind=(env HWLOC_DEBUG_CHECK=1 "LD_PRELOAD=$lib" valgrind -q --leak-check=full
-        --errors-for-leak-kinds=definite,indirect --error-exitcode=9 "$SCRATCH/exchange")
-    run_case "valgrind: write" 120 "${grind[@]}" write "$SCRATCH/v" 300000000000 x
-    run_case "valgrind: adopt ours" 120 "${grind[@]}" adopt "$SCRATCH/ours" 300000000000 ours-ours
-    run_case "valgrind: adopt stock's" 120 "${grind[@]}" adopt "$SCRATCH/stock" 300000000000 stock-ours
-    unset EXCHANGE_SYNTHETIC
+    run_suite "memory errors and leaks" 400 tests/hwloc/valgrind.sh "$SCRATCH/exchange" "$lib"
 else
     skip valgrind "not installed"
 fi
+
+run_suite "a file that changes meanwhile" 300 env LD_PRELOAD="$lib" "$SCRATCH/race" 3000 1
 
 # Damaged files: eight, half of them written by stock.
 files=()

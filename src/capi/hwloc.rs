@@ -62,12 +62,13 @@ export! {
     /// Adopts a topology from a file that hwloc or we wrote. It is read-only,
     /// and destroyed with hwloc_topology_destroy(). The file is checked whole
     /// before; it must not be cut shorter, nor written to, while the topology
-    /// is in use (one of up to 64 KiB is copied, and may be). fd may be closed.
+    /// is in use (one with up to 64 KiB in use is copied, and may be). fd may be
+    /// closed.
     ///
     /// The same file can be adopted more than once in a process. With
     /// HWLOC_SHMEM_RELOCATE=1 in the environment a topology whose addresses
     /// are taken is copied to others instead of failing with EBUSY, with
-    /// HWLOC_SHMEM_PRIVATE=1 each is copied.
+    /// HWLOC_SHMEM_PRIVATE=1 each is copied, with 0 none is.
     ///
     /// Returns 0, or -1 with errno set:
     /// EINVAL: flags other than 0; fileoffset, mmap_address or length not

@@ -108,16 +108,22 @@ impl Buffer {
 
     /// Makes room for more, zeroed.
     fn grow(&mut self, size: usize) -> Option<usize> {
+        let at = self.room(size)?;
+        if at < self.dirty {
+            let dirty = self.used.min(self.dirty);
+            self.room.bytes_mut()[at..dirty].fill(0);
+        }
+        Some(at)
+    }
+
+    /// Makes room that the caller overwrites whole.
+    fn room(&mut self, size: usize) -> Option<usize> {
         let at = self.used;
         let end = at.checked_add(size)?;
         if end > self.room.len() {
             let mut larger = Buffer::new(end + end / 2).ok()?;
             larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
             *self = larger;
-        }
-        if at < self.dirty {
-            let dirty = end.min(self.dirty);
-            self.room.bytes_mut()[at..dirty].fill(0);
         }
         self.used = end;
         Some(at)
@@ -193,7 +199,7 @@ fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
 }
 
 impl<'a> Encoder<'a, '_> {
-    /// Makes room and answers its offset.
+    /// Makes zeroed room and answers its offset.
     fn reserve(&mut self, size: usize) -> Option<usize> {
         self.buffer.grow(size.next_multiple_of(8))
     }
@@ -214,8 +220,16 @@ impl<'a> Encoder<'a, '_> {
         self.base + at as u64
     }
 
+    /// Room of whole words that the caller overwrites whole.
+    fn claim(&mut self, size: usize) -> Option<usize> {
+        if size % 8 != 0 {
+            return self.reserve(size);
+        }
+        self.buffer.room(size)
+    }
+
     fn put<T: Plain>(&mut self, value: T) -> Option<Addr> {
-        let at = self.reserve(size_of::<T>())?;
+        let at = self.claim(size_of::<T>())?;
         self.set(at, value);
         Some(self.addr(at))
     }
@@ -224,7 +238,7 @@ impl<'a> Encoder<'a, '_> {
         if values.is_empty() {
             return Some(0);
         }
-        let at = self.reserve(size_of_val(values))?;
+        let at = self.claim(size_of_val(values))?;
         let room = &mut self.buffer.bytes()[at..at + size_of_val(values)];
         // SAFETY: source and room have the same size and do not overlap.
         unsafe {
@@ -297,7 +311,7 @@ impl<'a> Encoder<'a, '_> {
             allocated: count,
             ulongs,
             infinite: i32::from(set.infinite),
-            _pad: 0,
+            mark: BITMAP_MARK,
         })
     }
 
@@ -343,7 +357,7 @@ impl<'a> Encoder<'a, '_> {
         if list.is_empty() {
             return Some(0);
         }
-        let at = self.reserve(size_of_val(list))?;
+        let at = self.claim(size_of_val(list))?;
         for (i, obj) in list.iter().enumerate() {
             let addr = self.object(*obj)?;
             self.set(at + i * 8, addr);
@@ -358,10 +372,10 @@ impl<'a> Encoder<'a, '_> {
             let pages = self.source.slice::<u64>(attr.page_types(), n * 2)?;
             attr.words[2] = self.put_slice(pages)?;
         }
-        if attr.words == [0; 5] {
+        if same_words(&attr.words, &[0; 5]) {
             return Some(self.no_attr);
         }
-        if let Some((_, at)) = previous.filter(|p| p.0 == attr) {
+        if let Some((_, at)) = previous.filter(|p| same_words(&p.0.words, &attr.words)) {
             return Some(at);
         }
         let at = self.put(attr)?;
@@ -638,12 +652,12 @@ impl<'a> Encoder<'a, '_> {
         self.reserve(head + TOPOLOGY_ROOM)?;
         for depth in 0..self.levels.depth() {
             let objs = self.levels.at(depth as i32)?.objs.len();
-            let at = self.reserve(objs * size_of::<Obj>())?;
+            let at = self.claim(objs * size_of::<Obj>())?;
             self.normal.push(at);
         }
         for i in 0..SPECIAL_LEVELS {
             let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs.len();
-            self.special[i] = self.reserve(objs * size_of::<Obj>())?;
+            self.special[i] = self.claim(objs * size_of::<Obj>())?;
         }
         self.no_attr = self.put(Attr { words: [0; 5] })?;
 

@@ -315,8 +315,13 @@ pub struct Bitmap {
     pub allocated: u32,
     pub ulongs: Addr,
     pub infinite: i32,
-    pub _pad: u32,
+    /// Padding, but in a libhwloc built for debugging, which aborts where it
+    /// is not [`BITMAP_MARK`].
+    pub mark: u32,
 }
+
+/// What a libhwloc built for debugging wants in each bitmap.
+pub const BITMAP_MARK: u32 = 0x2009_1007;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]

@@ -72,7 +72,7 @@ pub fn minimal(base: Addr, thissystem: bool) -> Vec<u8> {
         allocated: 1,
         ulongs: word,
         infinite: 0,
-        _pad: 0,
+        mark: BITMAP_MARK,
     });
     let empty = [b.put(0u64), b.put(0u64), b.put([0u64; 2]), b.put(0u64)];
     let text = b.put(u64::from_ne_bytes(*b"memattr\0"));

@@ -6,6 +6,8 @@ use super::layout::{Topology, ABI};
 use super::library::{Library, RawTopology};
 use super::map::{self, Place};
 use super::{encode, hole, length};
+use crate::debug;
+use crate::debug_log;
 use crate::error::{Error, Result};
 use core::ffi::{c_int, c_ulong, c_void};
 use std::os::fd::RawFd;
@@ -23,6 +25,7 @@ pub enum Route {
 /// # Safety
 /// `topology` is a live topology of hwloc 2 or later.
 unsafe fn route(topology: RawTopology) -> Result<Route> {
+    debug::enter();
     if topology.is_null() {
         return Err(Error::Invalid);
     }
@@ -33,6 +36,7 @@ unsafe fn route(topology: RawTopology) -> Result<Route> {
     Ok(if abi == ABI && library.is_served_here() {
         Route::Own(library)
     } else {
+        debug_log!("hwloc: layout {abi:#x} is not ours: stock's functions serve");
         Route::Stock(library)
     })
 }
@@ -69,11 +73,9 @@ unsafe fn loaded(topology: RawTopology) -> Result<Topology> {
 /// # Safety
 /// `topology` is a live topology that nobody changes meanwhile.
 pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize> {
-    if flags != 0 {
-        return Err(Error::Invalid);
-    }
     // SAFETY: the caller's promise.
     match unsafe { route(topology) }? {
+        Route::Own(_) if flags != 0 => Err(Error::Invalid),
         Route::Own(library) => {
             // SAFETY: `route` proved the layout.
             let t = unsafe { loaded(topology) }?;
@@ -128,9 +130,6 @@ pub unsafe fn write(
     length: usize,
     flags: c_ulong,
 ) -> Result<()> {
-    if flags != 0 {
-        return Err(Error::Invalid);
-    }
     // SAFETY: the caller's promise.
     let library = match unsafe { route(topology) }? {
         Route::Own(library) => library,
@@ -141,6 +140,9 @@ pub unsafe fn write(
             });
         }
     };
+    if flags != 0 {
+        return Err(Error::Invalid);
+    }
     // SAFETY: `route` proved the layout.
     let t = unsafe { loaded(topology) }?;
     let status = map::status_flags(fd)?;

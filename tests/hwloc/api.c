@@ -337,6 +337,37 @@ static void again(void)
 	close(second);
 }
 
+/* What a file takes, beside stock's: length is what stock would need. */
+static void sizes(void)
+{
+	static const struct {
+		const char *machine;
+		unsigned part;
+	} of[] = {
+		{ "pack:2 [numa(memory=68719476736)] l3:8 l2:8 l1d:1 l1i:1 core:1 pu:2", 2 },
+		{ "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8", 4 },
+	};
+	hwloc_topology_t t;
+	struct stat st;
+	unsigned i;
+	size_t n;
+	int fd;
+
+	for (i = 0; i < 2; i++) {
+		fd = memfd_create("size", 0);
+		hwloc_topology_init(&t);
+		hwloc_topology_set_synthetic(t, of[i].machine);
+		hwloc_topology_load(t);
+		CHECK("write", !hwloc_shmem_topology_get_length(t, &n, 0)
+		      && !hwloc_shmem_topology_write(t, fd, 0, addr, n, 0));
+		fstat(fd, &st);
+		CHECK("size", st.st_size == (off_t)n
+		      && (size_t)st.st_blocks * 512 <= n / of[i].part);
+		hwloc_topology_destroy(t);
+		close(fd);
+	}
+}
+
 static void holes(void)
 {
 	pid_t pids[2], self = getpid();
@@ -396,6 +427,7 @@ int main(void)
 	leaks();
 	twice();
 	again();
+	sizes();
 	holes();
 	hwloc_topology_destroy(source);
 	printf("%u passed, %u failed\n", passed, failed);

@@ -190,6 +190,52 @@ static void cpukinds(hwloc_topology_t topology, FILE *out)
 	}
 }
 
+/* Questions that are answered from several parts at once. */
+static void lookups(hwloc_topology_t topology, FILE *out)
+{
+	hwloc_obj_t root = hwloc_get_root_obj(topology), pu, nodes[16], found[64];
+	struct hwloc_distances_s *distances[4];
+	struct hwloc_location from = { .type = HWLOC_LOCATION_TYPE_OBJECT };
+	unsigned nr, i;
+	int n;
+
+	for (pu = NULL; (pu = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_PU, pu));) {
+		if (pu->logical_index % 61)
+			continue;
+		from.location.object = pu;
+		nr = 16;
+		hwloc_get_local_numanode_objs(topology, &from, &nr, nodes,
+					      HWLOC_LOCAL_NUMANODE_FLAG_LARGER_LOCALITY);
+		fprintf(out, "PU %u: kind %d, nodes", pu->logical_index,
+			hwloc_cpukinds_get_by_cpuset(topology, pu->cpuset, 0));
+		for (i = 0; i < nr && i < 16; i++)
+			fprintf(out, " %u", nodes[i]->logical_index);
+		link_to(out, "above", hwloc_get_common_ancestor_obj(topology, pu,
+				hwloc_get_obj_by_type(topology, HWLOC_OBJ_PU, 0)));
+		link_to(out, "covering", hwloc_get_obj_covering_cpuset(topology, pu->cpuset));
+		nr = hwloc_get_closest_objs(topology, pu, found, 4);
+		for (i = 0; i < nr; i++)
+			link_to(out, "near", found[i]);
+		fprintf(out, "\n");
+	}
+	n = hwloc_get_largest_objs_inside_cpuset(topology, root->cpuset, found, 64);
+	for (i = 0; n > 0 && i < (unsigned)n; i++)
+		link_to(out, "largest", found[i]);
+	nr = 4;
+	if (!hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &nr, distances, 0, 0))
+		for (i = 0; i < nr && i < 4; i++) {
+			fprintf(out, " by type %u", distances[i]->nbobjs);
+			hwloc_distances_release(topology, distances[i]);
+		}
+	nr = 4;
+	if (!hwloc_distances_get_by_name(topology, "mixed", &nr, distances, 0))
+		for (i = 0; i < nr && i < 4; i++) {
+			fprintf(out, " by name %u", distances[i]->nbobjs);
+			hwloc_distances_release(topology, distances[i]);
+		}
+	fprintf(out, "\n");
+}
+
 static void binding(hwloc_topology_t topology, FILE *out)
 {
 	hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
@@ -231,6 +277,7 @@ void dump(hwloc_topology_t topology, int what, FILE *out)
 		level(topology, depth, out);
 	distances(topology, out);
 	cpukinds(topology, out);
+	lookups(topology, out);
 	if (what & DUMP_MEMATTRS)
 		for (id = 0; !hwloc_memattr_get_name(topology, id, &name); id++)
 			memattr(topology, id, out);

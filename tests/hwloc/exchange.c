@@ -22,6 +22,7 @@
 #include <hwloc/shmem.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -197,6 +198,27 @@ static int differs(const char *what, const char *a, size_t na, const char *b, si
 	return 1;
 }
 
+/* An adopted topology is written again and adopted from there: as before. */
+static int again(hwloc_topology_t t, const char *xml, void *addr)
+{
+	hwloc_topology_t second;
+	int fd = memfd_create("again", 0), n, failed;
+	size_t length;
+	char *text;
+
+	addr = (char *)addr + (1ul << 36);
+	if (hwloc_shmem_topology_get_length(t, &length, 0)
+	    || hwloc_shmem_topology_write(t, fd, 0, addr, length, 0)
+	    || hwloc_shmem_topology_adopt(&second, fd, 0, addr, length, 0))
+		return fail("share again");
+	close(fd);
+	hwloc_topology_export_xmlbuffer(second, &text, &n, 0);
+	failed = differs("XML of the second", xml, strlen(xml), text, strlen(text));
+	hwloc_free_xmlbuffer(second, text);
+	hwloc_topology_destroy(second);
+	return failed;
+}
+
 static int adopt_side(const char *path, void *addr, const char *label)
 {
 	/* Stock's own memory attributes crash in what stock wrote. */
@@ -242,6 +264,8 @@ static int adopt_side(const char *path, void *addr, const char *label)
 		hwloc_topology_export_xmlbuffer(t, &xml, &n, 0);
 		text = slurp(path, ".xml", &na);
 		na = without_support(text, na);
+		if (!theirs)
+			failed |= again(t, xml, addr);
 		failed |= differs("XML", text, na, xml, without_support(xml, strlen(xml)));
 		hwloc_free_xmlbuffer(t, xml);
 		free(text);

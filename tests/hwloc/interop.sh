@@ -11,6 +11,8 @@ cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
+# hwloc checks each topology that it loads, copies or adopts.
+export HWLOC_DEBUG_CHECK=1
 passed=0 failed=0
 
 releases=(here)
@@ -63,7 +65,7 @@ matrix() {
                     fi
                 done
             done
-            rm -f "$work"/t*
+            rm -f "$work"/t "$work"/t.*
         done
     done
 }
@@ -98,6 +100,19 @@ for xml in "$cache"/xml/*.xml; do
     with EXCHANGE_XML "$xml" "$(basename "$xml")" here
     unset EXCHANGE_NO_SYNTHETIC
 done
-with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" here
+# What Linux shows of others: POWER with 256 processors, memory of GPUs, tiers
+# of memory, initiators, and the rest.
+for snapshot in "$cache"/linux/*/; do
+    name=$(basename "$snapshot")
+    where=(here)
+    case $name in
+    256ppc-* | nvidiagpu* | fakeheteromemtiers | fakememinitiators* | 64intel64-fakeKNL-A2A* | \
+        48amd64-4d2n6c-sparse) where=("${releases[@]}") ;;
+    esac
+    with HWLOC_FSROOT "$snapshot" "$name" "${where[@]}"
+done
+"$(dirname "$0")/dgx2.sh" >"$work/dgx2.xml"
+with EXCHANGE_XML "$work/dgx2.xml" "like a DGX-2" "${releases[@]}"
+with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" "${releases[@]}"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

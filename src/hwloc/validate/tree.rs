@@ -221,6 +221,10 @@ impl<'a> Walk<'a, '_> {
         let at = node.addr;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
         self.visited += 1;
+        // The arrays of the levels hold each object once: there can be more
+        // only if somebody changes the file under the check.
+        let known = self.visited <= self.levels.total();
+        ensure(known, "object: more than the levels hold", at)?;
         // The next on this level is visited when all below this one was.
         self.image.soon(node.obj.next_cousin, size_of::<Obj>());
         self.scalars(node)?;

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# tests/hwloc/valgrind.sh EXCHANGE LIBXPMEM: memory errors and leaks of writing
+# and adopting, ours with each release of libhwloc that there is and with what
+# stock and ours wrote, with hwloc's own check on; on several machines.
+set -u
+exchange=$1 ours=$2
+cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
+passed=0 failed=0 skipped=0
+command -v valgrind >/dev/null || { echo "valgrind is not installed"; exit 77; }
+grind=(-q "--suppressions=$(dirname "$0")/valgrind.supp" --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=9)
+
+# run RELEASE stock|ours COMMAND...: exchange over that release.
+run() {
+    local release=$1 preload=
+    [ "$2" = ours ] && preload=$ours
+    shift 2
+    if [ "$release" = here ]; then
+        LD_PRELOAD=$preload ${check:+env HWLOC_DEBUG_CHECK=1 valgrind "${grind[@]}"} "$exchange" "$@"
+        return
+    fi
+    local libs own=$cache/$release/valgrind/usr
+    libs=$(dirname "$(find "$cache/$release/usr" -name libhwloc.so.15 | head -n 1)")
+    ${check:+env HWLOC_DEBUG_CHECK=1 VALGRIND_LIB="$own/libexec/valgrind" "$own/bin/valgrind" "${grind[@]}"} \
+        "$libs"/ld-linux-x86-64.so.2 ${preload:+--preload "$preload"} --library-path "$libs" "$exchange" "$@"
+}
+cell() { # cell NAME COMMAND...
+    local name=$1
+    shift
+    if check=1 run "$@" >"$work/log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAIL $name: $(head -n 20 "$work/log")"
+    fi
+}
+machine() { # machine NAME VARIABLE=VALUE
+    local release
+    export "${2?}"
+    for release in here trixie sid; do
+        if [ $release != here ] && [ ! -e "$cache/$release/valgrind/done" ]; then
+            skipped=$((skipped + 1))
+            continue
+        fi
+        check= run $release stock write "$work/stock" 300000000000 x || echo "stock does not write"
+        cell "$1: ours/$release writes" $release ours write "$work/ours" 300000000000 x
+        cell "$1: ours to ours/$release" $release ours adopt "$work/ours" 300000000000 ours-ours
+        cell "$1: stock to ours/$release" $release ours adopt "$work/stock" 300000000000 stock-ours
+        cell "$1: ours to stock/$release" $release stock adopt "$work/ours" 300000000000 ours-stock
+    done
+    unset "${2%%=*}"
+}
+machine "this machine" X=
+machine "packages" 'EXCHANGE_SYNTHETIC=pack:2 [numa][numa] l3:2 core:3 pu:1'
+for name in 8intel64-4n2t-memattrs fakecpukinds fakeheterodistances 96em64t-4n4d3ca2co-pci \
+    64intel64-fakeKNL-SNC4-hybrid power8gpudistances; do
+    [ ! -e "$cache/xml/$name.xml" ] || machine $name "EXCHANGE_XML=$cache/xml/$name.xml"
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
