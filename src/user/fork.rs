@@ -36,6 +36,10 @@ const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 /// nothing but a processor.
 const SOON: u64 = 60_000_000_000;
 
+/// Tries to stop the other threads, each as long as a stop is patient. Without
+/// the child's copy is not of one moment.
+const TRIES: u32 = 500;
+
 /// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
 const ANOTHER: u64 = 1;
 
@@ -155,7 +159,7 @@ impl Service {
 
     /// The watched thread is about to enter the system call that forks.
     fn through_fork(&mut self, tid: i32, number: u64, args: &[u64; 6]) {
-        let stopped = (0..50).any(|_| self.stop().is_ok());
+        let stopped = (0..TRIES).any(|_| self.stop().is_ok());
         if !stopped {
             debug_log!("a fork is not a snapshot: the other threads could not be stopped");
         }
