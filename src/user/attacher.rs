@@ -611,9 +611,13 @@ impl Service {
     /// The service of a living owner is gone: nobody would revoke its pages any
     /// more, so they must not stay in sight here. Its memory is not ours to
     /// change: something whose touch is SIGBUS takes the attachments' places,
-    /// while the threads stand.
+    /// while the threads stand, and stays there until they are detached.
     pub fn sever_attachments_of(&mut self, i: usize) {
         let Ok(empty) = mem::memfd(c"xpmem-gone") else {
+            return;
+        };
+        let Some(identity) = self.identity_as_mapped(empty) else {
+            crate::rawsys::close(empty);
             return;
         };
         let stopped = (0..50).any(|_| self.stop().is_ok());
@@ -628,8 +632,12 @@ impl Service {
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let _ = mem::map(lo, len, prot, flags, empty, 0);
+                    let offset = lo - piece.start;
+                    let _ = mem::map(lo, len, prot, flags, empty, offset);
+                    let _ = uffd::register(service.faults, lo, len, GATED);
                 });
+                let piece = &mut self.attachments.pieces[k - 1];
+                (piece.identity, piece.offset, piece.overlay) = (identity, 0, false);
             }
         }
         crate::rawsys::close(empty);

@@ -245,6 +245,63 @@ CASE(owner_killed, "kill -9 of the owner: the same")
 	owner_ends(1);
 }
 
+/* The process that serves pid, or 0. */
+static pid_t service_of(pid_t pid)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	pid_t found = 0;
+
+	while (!found && (entry = readdir(proc))) {
+		char path[300], name[32] = "";
+		int parent = 0;
+		FILE *file;
+
+		snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+		file = atoi(entry->d_name) ? fopen(path, "r") : NULL;
+		if (!file)
+			continue;
+		if (fscanf(file, "%*d (%31[^)]) %*c %d", name, &parent) == 2 && parent == pid &&
+		    !strcmp(name, "xpmem-service"))
+			found = atoi(entry->d_name);
+		fclose(file);
+	}
+	closedir(proc);
+	return found;
+}
+
+static long f_mapped(long addr, long b, long c, long d)
+{
+	(void)b, (void)c, (void)d;
+	return mapped(addr);
+}
+
+CASE(service_killed, "kill -9 of what serves a living owner: SIGBUS, and detach leaves nothing mapped")
+{
+	char *source = anonymous(8 * PAGE);
+	struct peer owner = spawn(), q = spawn();
+	long segid, addr, first;
+	pid_t service;
+
+	EXPECT_EQ(r_fill(&owner, (long)source, 8 * PAGE, 1), 0);
+	segid = call(&owner, f_make_all, 0, 0, 0);
+	addr = r_attach(&q, r_get(&q, segid, XPMEM_RDWR), (long)source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&q, addr, 8 * PAGE, 1), 0);
+	first = r_peek(&q, addr);
+	service = service_of(owner.pid);
+	if (!service)
+		skip_case("nothing serves the owner that could be killed");
+	EXPECT_EQ(kill(service, SIGKILL), 0);
+	expect_gone(&q, addr, first);
+	EXPECT_EQ(r_poke(&q, addr + 7 * PAGE, 1), -SIGBUS);
+	EXPECT_EQ(call(&q, f_mapped, addr, 0, 0), 1);
+	EXPECT_EQ(r_detach(&q, addr), 0);
+	EXPECT_EQ(call(&q, f_mapped, addr, 0, 0), 0);
+	EXPECT_EQ(r_verify(&owner, (long)source, 8 * PAGE, 1), 0);
+	quit(&q);
+	kill_peer(&owner);
+}
+
 CASE(attacher_killed, "kill -9 of an attacher harms neither the owner nor another attacher")
 {
 	char *source = anonymous(8 * PAGE);
