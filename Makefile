@@ -76,6 +76,7 @@ headers:
 clean:
 	rm -rf $(BUILD) $(TARGET)
 
-# Targets of the test programs and benchmarks (bench, bench-user, soak, ...).
+# Targets of the kernel module, test programs and benchmarks (check-vm, bench-user, soak, ...).
+include kernel/targets.mk
 include tests/conformance/targets.mk
 -include benches/targets.mk tests/stress/targets.mk

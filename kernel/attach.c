@@ -43,7 +43,7 @@ static void xpmem_vma_close(struct vm_area_struct *vma)
 /* Called before the kernel takes the lock that a split needs. */
 static int xpmem_vma_may_split(struct vm_area_struct *vma, unsigned long addr)
 {
-	xpmem_split_begin(vma->vm_private_data, addr);
+	xpmem_split_begin(vma, addr);
 	return 0;
 }
 

@@ -153,8 +153,10 @@ static int xpmem_fill_table(pte_t *pte, unsigned long addr, void *data)
 		}
 		if (write)
 			xpmem_mark_dirty(pfn);
+		/* Special for the compiler to see: arm64's tags need no care. */
 		set_pte_at(mm, addr, pte,
-			   pfn_pte(pfn, write ? w->prot_write : w->prot));
+			   pte_mkspecial(pfn_pte(pfn, write ? w->prot_write :
+							      w->prot)));
 		w->mapped++;
 	}
 	return 0;

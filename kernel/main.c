@@ -4,6 +4,7 @@
 
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/page_table_check.h>
 #include <linux/uaccess.h>
 
 #include "xpmem.h"
@@ -148,6 +149,19 @@ static struct miscdevice xpmem_device = {
 	.mode = 0666,
 };
 
+/*
+ * page_table_check=on, a debugging aid, makes a second writable mapping of an
+ * anonymous page a BUG(). Such a mapping is what this module is for.
+ */
+static bool __init xpmem_sharing_is_bug(void)
+{
+#ifdef CONFIG_PAGE_TABLE_CHECK
+	return !static_branch_likely(&page_table_check_disabled);
+#else
+	return false;
+#endif
+}
+
 static int __init xpmem_init(void)
 {
 	int err;
@@ -159,6 +173,10 @@ static int __init xpmem_init(void)
 	BUILD_BUG_ON(sizeof(struct xpmem_ioc_attach) != 40);
 	BUILD_BUG_ON(offsetof(struct xpmem_ioc_attach, vaddr) != 24);
 
+	if (xpmem_sharing_is_bug()) {
+		pr_err("the kernel was booted with page_table_check=on\n");
+		return -EOPNOTSUPP;
+	}
 	err = xpmem_stats_init();
 	if (err)
 		return err;

@@ -82,15 +82,23 @@ static bool xpmem_is_exempt(const struct mmu_notifier_range *range)
 }
 
 /*
- * The current task is about to split a VMA of the attachment at @addr. There
- * is no hook for when it has: the exemption stays, and stays true, as long as
- * the range is the attachment's. Every way for it to cease to be closes a VMA.
+ * The current task is about to split the attachment's VMA at @addr. There is
+ * no hook for when it has: the exemption stays, and stays true, as long as the
+ * range is the attachment's. Every way for it to cease to be closes a VMA.
+ *
+ * The kernel notifies only of a PMD that the VMA has whole. Of any other, part
+ * may be memory that others map: that it goes must never be ignored.
  */
-void xpmem_split_begin(struct xpmem_attachment *att, unsigned long addr)
+void xpmem_split_begin(struct vm_area_struct *vma, unsigned long addr)
 {
+	struct xpmem_attachment *att = vma->vm_private_data;
+	unsigned long start = addr & PMD_MASK;
+
 	xpmem_exempt_del(&att->split);
+	if (start < vma->vm_start || vma->vm_end - start < PMD_SIZE)
+		return;
 	att->split.mm = att->access->mm;
-	att->split.start = addr & PMD_MASK;
+	att->split.start = start;
 	xpmem_exempt_add(&att->split);
 }
 

@@ -5,13 +5,15 @@
 #   make install-module        module, udev rule, modules-load.d, DKMS source
 #   make check-vm              every test in guests of three Debian kernels
 #   make check-debug-kernel    the same on kernels with KASAN and lockdep
+#   make check-dkms            install-module in a Debian system, and its boot
 #   make bench-vm              guest instructions of each operation
 
 KDIR    ?= /lib/modules/$(shell uname -r)/build
-KVER    ?= $(notdir $(patsubst %/,%,$(dir $(KDIR))))
+# The kernel that KDIR is of. Not what its kernelrelease says: Debian 12's is another.
+KVER    ?= $(or $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h 2>/dev/null),$(shell uname -r))
 MODVER  := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' kernel/dkms.conf)
 
-.PHONY: module install-module install-dkms check-vm check-debug-kernel bench-vm
+.PHONY: module install-module install-dkms check-vm check-debug-kernel check-dkms bench-vm
 
 module:
 	$(MAKE) -C kernel KDIR=$(KDIR)
@@ -21,9 +23,9 @@ install-module: install-dkms
 	$(INSTALL) -D -m 644 packaging/udev/90-xpmem.rules $(DESTDIR)/usr/lib/udev/rules.d/90-xpmem.rules
 	$(INSTALL) -D -m 644 packaging/modules-load/xpmem.conf $(DESTDIR)/usr/lib/modules-load.d/xpmem.conf
 	@if [ -z "$(DESTDIR)" ] && command -v dkms >/dev/null; then \
-		dkms install --force xpmem/$(MODVER); \
+		dkms install --force xpmem/$(MODVER) -k $(KVER); \
 	elif [ -z "$(DESTDIR)" ]; then \
-		$(MAKE) module && $(MAKE) -C kernel KDIR=$(KDIR) modules_install && depmod; \
+		$(MAKE) module && $(MAKE) -C kernel KDIR=$(KDIR) KERNELRELEASE=$(KVER) modules_install && depmod $(KVER); \
 	fi
 
 install-dkms:
@@ -36,6 +38,9 @@ check-vm:
 
 check-debug-kernel:
 	tests/vm/check-debug.sh
+
+check-dkms:
+	tests/vm/dkms.sh
 
 bench-vm:
 	tests/vm/bench.sh

@@ -174,7 +174,7 @@ struct xpmem_attachment {
 	struct xpmem_exemption split;	/* the last split of a VMA of it */
 };
 
-void xpmem_split_begin(struct xpmem_attachment *att, unsigned long addr);
+void xpmem_split_begin(struct vm_area_struct *vma, unsigned long addr);
 void xpmem_split_forget(struct xpmem_attachment *att);
 
 int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg);

@@ -25,7 +25,7 @@ fi
 
 # --- the checker, over plain shared memory: quiet when all is well, loud when not
 run_suite "checker: nothing to find" 60 "$stress" --plain --seconds 6 "${seed[@]}"
-for fault in stale:stale lost:lost wake:wake fd:leak proc:leak crash:crash; do
+for fault in stale:stale lost:lost wake:wake fd:leak memory:leak proc:leak crash:crash; do
     run_suite "checker: finds ${fault%:*}" 90 \
         "$stress" --plain --seconds 5 "${seed[@]}" --inject "${fault%:*}" --expect "${fault#*:}"
 done

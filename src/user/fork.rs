@@ -32,12 +32,26 @@ pub enum ForkPhase {
 const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
-/// Longest wait for a thread that is about to stop, in nanoseconds.
-const SOON: u64 = 2_000_000_000;
+/// Longest wait for a thread that is about to stop, in nanoseconds: it needs
+/// nothing but a processor.
+const SOON: u64 = 60_000_000_000;
 
+/// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
+const ANOTHER: u64 = 1;
+
+/// Two forks at once wait for each other here: handlers run in the same order in
+/// every thread, so who waits holds no lock that the other still needs.
 extern "C" fn prepare() {
     if let Some(shared) = shared::existing().filter(|s| s.is_running()) {
-        let _ = shared.call(Op::ForkBegin, [task::gettid() as u64, 0, 0, 0, 0]);
+        let args = [task::gettid() as u64, 0, 0, 0, 0];
+        let patience = task::now() + SOON;
+        while shared.call(Op::ForkBegin, args) == Ok(ANOTHER) {
+            if task::now() > patience {
+                debug_log!("a fork that was begun does not end: this one is not watched");
+                break;
+            }
+            crate::rawsys::sleep(core::time::Duration::from_micros(200));
+        }
     }
 }
 
@@ -57,22 +71,43 @@ pub fn install() {
 
 impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
-    pub fn fork_begin(&mut self, shared: &Shared, tid: i32) {
-        self.forks_under_way += 1;
-        if shared.promoted.is_empty() || self.fork_phase != ForkPhase::None {
-            return;
+    pub fn fork_begin(&mut self, shared: &Shared, tid: i32) -> u64 {
+        if self.fork_phase != ForkPhase::None {
+            // A signal handler may have led the watched thread out of its fork.
+            return if self.fork_tid == tid { 0 } else { ANOTHER };
         }
+        self.forks_under_way += 1;
+        if shared.promoted.is_empty() {
+            return 0;
+        }
+        self.release_stray(tid);
         let seized = trace::seize(tid, OPTIONS).and_then(|()| trace::interrupt(tid));
         if let Err(errno) = seized {
             debug_log!("fork of thread {tid} cannot be watched: errno {errno}");
-            return;
+            return 0;
         }
-        if !matches!(wait_soon(tid), Waited::Stopped { .. }) {
-            return;
+        match wait_soon(tid) {
+            Waited::Stopped { .. } => {
+                self.fork_tid = tid;
+                self.fork_phase = ForkPhase::Watching;
+                let _ = trace::to_syscall(tid, 0);
+            }
+            waited => debug_log!("fork of thread {tid} cannot be watched: {waited:?}"),
         }
-        self.fork_tid = tid;
-        self.fork_phase = ForkPhase::Watching;
-        let _ = trace::to_syscall(tid, 0);
+        0
+    }
+
+    /// A stop that was given up may have left the thread traced, its own stop
+    /// still to come.
+    fn release_stray(&mut self, tid: i32) {
+        let traced = &self.traced[..self.traced_count];
+        if let Some(i) = traced.iter().position(|t| t.tid == tid) {
+            if let Waited::Stopped { signal, .. } = wait_soon(tid) {
+                let _ = trace::detach(tid, signal);
+            }
+            self.traced_count -= 1;
+            self.traced[i] = self.traced[self.traced_count];
+        }
     }
 
     /// fork() is over, in the parent.
@@ -130,11 +165,19 @@ impl Service {
         let saved =
             tid_word.and_then(|at| mem::peek_process(tid, at, &mut before).ok().map(|()| at));
         self.for_children(libc::MADV_DOFORK);
-        let child = self.make_child(tid);
+        let made = self.make_child(tid);
+        let child = match made {
+            Made::Child(child) => Some(child),
+            _ => None,
+        };
         if let Some(child) = child {
             match self.privatize(child) {
                 Ok(()) => count(&COUNTERS.forks_privatized),
-                Err(errno) => debug_log!("child {child} of a fork is lost: errno {errno}"),
+                Err(errno) => {
+                    // It has its parent's memory before it: it must not run.
+                    debug_log!("child {child} of a fork is lost: errno {errno}");
+                    let _ = task::signal_task(child, child, libc::SIGKILL);
+                }
             }
         }
         self.for_children(libc::MADV_DONTFORK);
@@ -143,8 +186,12 @@ impl Service {
             // still shared: it belongs to the parent again.
             let _ = mem::poke_word(tid, at, u32::from_le_bytes(before));
         }
-        let _ = trace::detach(tid, 0);
-        self.fork_over();
+        if made == Made::Again {
+            let _ = trace::to_syscall(tid, 0);
+        } else {
+            let _ = trace::detach(tid, 0);
+            self.fork_over();
+        }
         if stopped {
             self.resume();
         }
@@ -167,22 +214,36 @@ impl Service {
         }
     }
 
-    /// Lets the thread through its fork; answers the child, which stands.
-    fn make_child(&mut self, tid: i32) -> Option<i32> {
-        trace::to_syscall(tid, 0).ok()?;
+    /// Lets the thread through its fork.
+    fn make_child(&mut self, tid: i32) -> Made {
+        if trace::to_syscall(tid, 0).is_err() {
+            return Made::Nothing;
+        }
         loop {
             match wait_soon(tid) {
                 Waited::Stopped { event, .. }
                     if event == trace::EVENT_FORK || event == trace::EVENT_CLONE =>
                 {
-                    let child = trace::event_message(tid).ok()? as i32;
-                    return matches!(wait_soon(child), Waited::Stopped { .. }).then_some(child);
+                    let Ok(child) = trace::event_message(tid) else {
+                        return Made::Nothing;
+                    };
+                    let child = child as i32;
+                    let stands = matches!(wait_soon(child), Waited::Stopped { .. });
+                    if stands {
+                        return Made::Child(child);
+                    }
+                    debug_log!("child {child} of a fork is lost: it does not stop");
+                    let _ = task::signal_task(child, child, libc::SIGKILL);
+                    return Made::Nothing;
                 }
                 Waited::Stopped { signal: _, event } if event == trace::EVENT_STOP => {
-                    trace::to_syscall(tid, 0).ok()?;
+                    if trace::to_syscall(tid, 0).is_err() {
+                        return Made::Nothing;
+                    }
                 }
+                Waited::Syscall if is_to_restart(tid) => return Made::Again,
                 // The fork has failed.
-                _ => return None,
+                _ => return Made::Nothing,
             }
         }
     }
@@ -243,6 +304,23 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// What became of a fork that was let through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// A child, which stands.
+    Child(i32),
+    /// None: a signal waits for the thread, which takes it and comes again.
+    Again,
+    Nothing,
+}
+
+/// Whether the system call at whose exit the thread stands is going to be made
+/// anew: the kernel forks nobody while a signal is pending.
+fn is_to_restart(tid: i32) -> bool {
+    const ERESTARTNOINTR: i64 = 513;
+    trace::registers(tid).is_ok_and(|regs| regs.answer() == -ERESTARTNOINTR)
 }
 
 /// Has a standing thread make one system call, and leaves it at its exit.

@@ -28,6 +28,7 @@
 //! | [`rendezvous`]  | how processes find each other                                |
 //! | [`ids`]         | segids and apids                                             |
 //! | [`ranges`]      | the set of promoted ranges                                   |
+//! | [`scratch`]     | where mappings are made ready                                |
 //! | [`sys`]         | system calls; all `unsafe` is there                          |
 
 pub mod attacher;
@@ -44,6 +45,7 @@ pub mod ranges;
 pub mod remap;
 pub mod rendezvous;
 pub mod revoke;
+pub mod scratch;
 pub mod service;
 pub mod shared;
 pub mod sigbus;

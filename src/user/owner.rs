@@ -37,7 +37,8 @@ struct Request {
 }
 
 const REQUESTS: usize = 512;
-/// Tries, a millisecond apart, before the answer is that there is nothing.
+/// Tries before the answer is that there is nothing: a millisecond apart, or
+/// longer where a thread cannot be stopped, which can be a quarter of an hour in all.
 const TRIES: u32 = 5000;
 
 /// The requests that wait.
@@ -181,6 +182,9 @@ impl Service {
 
     /// Serves what was put off.
     pub fn retry_deferred(&mut self, shared: &Shared) {
+        if self.pause.left() > 0 {
+            return;
+        }
         let waiting = core::mem::take(&mut self.deferred.len);
         for k in 0..waiting {
             // Requests put back come at or before the place just read.
@@ -233,6 +237,7 @@ impl Service {
         if self.post(request.connection, &answer, file.map(|fd| [fd, self.pidfd])) {
             self.connections[request.connection].unnoted += 1;
         }
+        self.empty_trash();
         if let Some(fd) = file {
             crate::rawsys::close(fd);
         }

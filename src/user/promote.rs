@@ -8,6 +8,7 @@
 //! then on owner and attachers touch the same pages.
 
 use super::ranges::{Origin, Range};
+use super::scratch::Place;
 use super::service::Service;
 use super::shared::Shared;
 use super::stop::Unstoppable;
@@ -180,6 +181,7 @@ impl Service {
         let (mut lo, mut hi) = (lo, hi);
         for (start, end) in [
             arena::range::<Shared>(),
+            self.scratch.range(),
             (page, page + crate::process::WIPED_PAGE_SIZE),
             self.anchor_stack(),
             (thunks, thunks + PAGE),
@@ -264,14 +266,21 @@ impl Service {
             self.on_events();
             return Err(Refusal::Later);
         }
+        if self.pause.left() > 0 {
+            return Err(Refusal::Later);
+        }
         let len = hi - lo;
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
-        let mut stage = mem::map(0, len, RW, FILE_MAP, self.memfd, lo).map_err(Refusal::Os)?;
+        self.empty_trash();
+        let mut stage = self
+            .scratch
+            .map(Place::Stage, len, RW, FILE_MAP, self.memfd, lo)
+            .map_err(Refusal::Os)?;
         let done = self.copy_and_replace(shared, mapping, lo, hi, &mut stage, origin);
         if let Err(why) = done {
             if stage != 0 {
-                let _ = mem::unmap(stage, len);
+                self.scratch.unmap(stage, len);
             }
             let _ = mem::punch(self.memfd, lo, len);
             return Err(why);
@@ -296,11 +305,7 @@ impl Service {
         if origin == Origin::Private {
             mem::advise(*stage, len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
         }
-        let precopied = self.copy_while_running(mapping, lo, hi);
-        if precopied {
-            // The owner's first touch after the stop need not fault.
-            let _ = self.map_copied_pages(*stage, lo, hi);
-        }
+        let precopied = self.copy_while_running(mapping, lo, hi, *stage);
         if mapping.prot() != RW {
             mem::protect(*stage, len, mapping.prot()).map_err(Refusal::Os)?;
         }
@@ -310,9 +315,13 @@ impl Service {
             }
         };
         if let Err(why) = self.stop() {
+            if why == Unstoppable::Busy {
+                self.pause.begin();
+            }
             give_up(self);
             return Err(why.into());
         }
+        self.pause.end();
         let mut trash = 0;
         let done = self.replace(
             shared, mapping, lo, hi, stage, origin, precopied, &mut trash,
@@ -322,27 +331,67 @@ impl Service {
         }
         self.resume();
         if trash != 0 {
-            // Freeing pages takes time: not while the program stands.
-            let _ = mem::unmap(trash, len);
+            // Freeing pages takes time: neither while the program stands nor
+            // before the peer has its answer.
+            self.trash = (trash, len);
         }
         done
     }
 
-    /// Copies what the memory holds while the program goes on. Whether the
-    /// second look, in the stop, can tell what changed.
-    fn copy_while_running(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> bool {
+    /// Frees the pages that the last promotion has replaced.
+    pub fn empty_trash(&mut self) {
+        let (start, len) = core::mem::take(&mut self.trash);
+        if len > 0 {
+            self.scratch.unmap(start, len);
+        }
+    }
+
+    /// Copies what the memory holds into the file, and maps it at `stage`, while
+    /// the program goes on. Whether the second look, in the stop, can tell what
+    /// changed.
+    fn copy_while_running(
+        &mut self,
+        mapping: &Mapping,
+        lo: usize,
+        hi: usize,
+        stage: usize,
+    ) -> bool {
+        let len = hi - lo;
         if !self.may_precopy() {
             return false;
         }
-        if uffd::register(self.precopy, lo, hi - lo, uffd::MODE_WP).is_err() {
+        if uffd::register(self.precopy, lo, len, uffd::MODE_WP).is_err() {
             return false;
         }
-        let copied = uffd::write_protect(self.precopy, lo, hi - lo)
-            .and_then(|()| self.copy_populated(mapping, lo, hi));
+        let mapped = uffd::register(self.precopy, stage, len, uffd::MODE_MISSING);
+        let copied = uffd::write_protect(self.precopy, lo, len).and_then(|()| match mapped {
+            Ok(()) => self.copy_to_stage(mapping, lo, hi, stage),
+            Err(errno) => Err(errno),
+        });
+        let _ = uffd::unregister(self.precopy, stage, len);
+        // It may have become another while it was copied; then all of it is done
+        // in another way, which says so.
+        let copied = copied.or_else(|_| {
+            self.copy_populated(mapping, lo, hi)?;
+            // The owner's first touch after the stop need not fault.
+            let _ = self.map_copied_pages(stage, lo, hi);
+            Ok::<(), i32>(())
+        });
         if copied.is_err() {
-            let _ = uffd::unregister(self.precopy, lo, hi - lo);
+            let _ = uffd::unregister(self.precopy, lo, len);
         }
         copied.is_ok()
+    }
+
+    /// Copies every page that holds something, and maps the copies at `stage`.
+    fn copy_to_stage(&mut self, mapping: &Mapping, lo: usize, hi: usize, stage: usize) -> Sys<()> {
+        if Self::backed(mapping) {
+            return uffd::copy_pages(self.precopy, stage, lo, hi - lo);
+        }
+        self.for_each_run(lo, hi, false, |service, run, _| {
+            let to = stage + (run.0 - lo);
+            uffd::copy_pages(service.precopy, to, run.0, run.1 - run.0)
+        })
     }
 
     /// Whether absent pages of a mapping read as something else than zeros.
@@ -431,25 +480,30 @@ impl Service {
         let locked = mem::is_locked(lo);
         // The old pages step aside, to be freed when the program runs again.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let aside = mem::map(0, len, mapping.prot(), flags, -1, 0).map_err(Refusal::Os)?;
+        let aside = self
+            .scratch
+            .map(Place::Aside, len, mapping.prot(), flags, -1, 0)
+            .map_err(Refusal::Os)?;
         let moved = if self.can_tell_pins(mapping) && !locked {
             self.move_aside(lo, len, aside)
         } else {
             mem::move_over(lo, len, aside).map_err(Refusal::Os)
         };
         if let Err(why) = moved {
-            let _ = mem::unmap(aside, len);
+            self.scratch.unmap(aside, len);
             let _ = uffd::unregister(self.precopy, lo, len);
             return Err(why);
         }
         let placed = mem::move_over(*stage, len, lo);
         if placed.is_ok() {
+            self.scratch.close(*stage, len);
             *stage = 0;
         }
         let placed = placed.and_then(|()| uffd::register(self.events, lo, len, uffd::MODE_WP));
         if let Err(errno) = placed {
             // Back as it was.
             let back = mem::move_over(aside, len, lo);
+            self.scratch.close(aside, len);
             debug_log!("promotion of {lo:#x} undone: errno {errno}, {back:?}");
             return Err(Refusal::Os(errno));
         }

@@ -16,9 +16,10 @@ use super::lend::{Lent, LENT};
 use super::owner::{Deferred, Segment};
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
+use super::scratch::{Place, Scratch};
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
-use super::stop::{Traced, THREADS};
+use super::stop::{Pause, Traced, THREADS};
 use super::sys::maps::{self, Space};
 use super::sys::{mem, net, task, uffd, Sys, TOP};
 use crate::debug_log;
@@ -101,8 +102,14 @@ pub struct Service {
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
     pub deferred: Deferred,
+    /// No stop is tried for [`Self::deferred`] meanwhile.
+    pub pause: Pause,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
+
+    pub scratch: Scratch,
+    /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
+    pub trash: (usize, usize),
 
     pub traced: [Traced; THREADS],
     pub traced_count: usize,
@@ -172,6 +179,7 @@ impl Service {
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
+        self.scratch = Scratch::reserve();
         self.stack_begin = maps::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.epoll = net::epoll()?;
@@ -249,7 +257,10 @@ impl Service {
         self.abilities.move_pages = false;
         if self.abilities.precopy {
             let moves = has & uffd::FEATURE_MOVE;
-            let on_precopy = uffd::FEATURE_WP_ASYNC | uffd::FEATURE_WP_HUGETLBFS_SHMEM | moves;
+            let on_precopy = uffd::FEATURE_WP_ASYNC
+                | uffd::FEATURE_WP_HUGETLBFS_SHMEM
+                | uffd::FEATURE_MISSING_SHMEM
+                | moves;
             match uffd::open(on_precopy) {
                 Ok(fd) => {
                     self.precopy = fd;
@@ -270,9 +281,13 @@ impl Service {
     /// stores, if that is asked.
     pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let addr = mem::map(0, super::sys::PAGE, prot, libc::MAP_SHARED, fd, 0).ok()?;
+        let len = super::sys::PAGE;
+        let addr = self
+            .scratch
+            .map(Place::Glance, len, prot, libc::MAP_SHARED, fd, 0)
+            .ok()?;
         let found = self.space.at(addr).ok().flatten();
-        let _ = mem::unmap(addr, super::sys::PAGE);
+        self.scratch.unmap(addr, len);
         found.map(|m| (m.device, m.inode))
     }
 
@@ -328,12 +343,12 @@ impl Service {
 
     /// Milliseconds to sleep at most.
     fn timeout(&self) -> c_int {
-        if self.doubt > 0 {
+        if self.doubt > 0 || !self.poisoned.is_empty() {
             1
-        } else if self.deferred.is_empty() && self.poisoned.is_empty() {
+        } else if self.deferred.is_empty() {
             -1
         } else {
-            1
+            self.pause.left().max(1) as c_int
         }
     }
 
@@ -395,10 +410,7 @@ impl Service {
                 flags: d as c_int,
                 target: e as usize,
             }),
-            Some(Op::ForkBegin) => {
-                self.fork_begin(shared, a as i32);
-                Ok(0)
-            }
+            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32)),
             Some(Op::ForkEnd) => {
                 self.fork_end();
                 Ok(0)

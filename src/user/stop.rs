@@ -39,6 +39,43 @@ pub enum Unstoppable {
 /// How long a stop may take before it is given up and tried again later.
 const PATIENCE: u64 = 20_000_000;
 
+/// Pauses, in nanoseconds, between stops that are tried again for a peer: all
+/// other threads stand while the one that sleeps is waited for, and it may
+/// sleep for long.
+const FIRST_PAUSE: u64 = 1_000_000;
+const LAST_PAUSE: u64 = 200 * FIRST_PAUSE;
+
+/// When a stop that failed may be tried again.
+#[derive(Clone, Copy)]
+pub struct Pause {
+    until: u64,
+    length: u64,
+}
+
+impl Pause {
+    /// A stop has failed: the next pause is twice as long.
+    pub fn begin(&mut self) {
+        self.length = (self.length * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.until = task::now() + self.length;
+    }
+
+    /// A stop has been successful.
+    pub fn end(&mut self) {
+        *self = Pause {
+            until: 0,
+            length: 0,
+        };
+    }
+
+    /// What is left of it, in milliseconds.
+    pub fn left(&self) -> u64 {
+        if self.until == 0 {
+            return 0;
+        }
+        self.until.saturating_sub(task::now()).div_ceil(1_000_000)
+    }
+}
+
 /// The same once an event has been read in the stop: whoever dropped or moved
 /// memory must not run on before that is put right, or what it writes next is
 /// taken for the old content.
@@ -171,6 +208,9 @@ impl Service {
         for i in 0..self.traced_count {
             let t = self.traced[i];
             if t.stopped {
+                if t.signal == 0 {
+                    trace::take_back_interruption(t.tid);
+                }
                 let _ = trace::detach(t.tid, t.signal);
             } else {
                 self.traced[kept] = t;
@@ -191,6 +231,9 @@ impl Service {
                 Waited::Nothing => i += 1,
                 waited => {
                     if let Waited::Stopped { signal, .. } = waited {
+                        if signal == 0 {
+                            trace::take_back_interruption(self.traced[i].tid);
+                        }
                         let _ = trace::detach(self.traced[i].tid, signal);
                     }
                     self.traced_count -= 1;

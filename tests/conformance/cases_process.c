@@ -603,6 +603,87 @@ static void *forker(void *argument)
 	return NULL;
 }
 
+struct fork_race {
+	char *source;
+	pthread_barrier_t *together;
+	int bad;
+};
+
+static void *fork_together(void *argument)
+{
+	struct fork_race *race = argument;
+
+	for (int i = 0; i < 40; i++) {
+		int status;
+		pid_t pid;
+
+		pthread_barrier_wait(race->together);
+		pid = fork();
+		if (pid == 0)
+			_exit(verify((long)race->source, 16 * PAGE, 1) ? 1 : 0);
+		if (pid < 0 || waitpid(pid, &status, 0) != pid)
+			race->bad = 1;
+		else if (status)
+			race->bad = status;
+	}
+	return NULL;
+}
+
+CASE(forks_at_once, "threads that fork at the same time: each child has its copy of shared memory")
+{
+	enum { THREADS = 4 };
+	struct peer p = spawn();
+	char *source = anonymous(16 * PAGE);
+	pthread_barrier_t together;
+	struct fork_race race[THREADS];
+	pthread_t threads[THREADS];
+	long addr;
+
+	fill(source, 16 * PAGE, 1);
+	addr = share(&p, source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	EXPECT_EQ(pthread_barrier_init(&together, NULL, THREADS), 0);
+	for (int i = 0; i < THREADS; i++) {
+		race[i] = (struct fork_race){ source, &together, 0 };
+		EXPECT_EQ(pthread_create(&threads[i], NULL, fork_together, &race[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		EXPECT_EQ(pthread_join(threads[i], NULL), 0);
+	for (int i = 0; i < THREADS; i++)
+		EXPECT_EQ(race[i].bad, 0);
+	quit(&p);
+}
+
+CASE(fork_under_signals, "a fork that signals delay: its child has its copy of shared memory")
+{
+	struct peer p = spawn();
+	char *source = anonymous(16 * PAGE);
+	struct sigaction action;
+	long addr;
+
+	fill(source, 16 * PAGE, 1);
+	addr = share(&p, source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_alarm;
+	action.sa_flags = SA_RESTART;
+	sigaction(SIGALRM, &action, NULL);
+	ualarm(400, 400);
+	for (int i = 0; i < 60; i++) {
+		int status = 0;
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(verify((long)source, 16 * PAGE, 1) ? 1 : 0);
+		EXPECT(pid > 0);
+		EXPECT_EQ(waitpid(pid, &status, 0), pid);
+		EXPECT_EQ(status, 0);
+	}
+	ualarm(0, 0);
+	EXPECT(handled > 0);
+	quit(&p);
+}
+
 CASE(fork_among_threads, "a fork while other threads are inside calls: the child can call at once")
 {
 	struct peer p = spawn();

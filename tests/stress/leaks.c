@@ -37,6 +37,22 @@ static long lines(const char *file)
 	return n;
 }
 
+// Resident memory that is no file's: the program's own, and the pages it shares.
+static long memory_kib(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[128];
+	long sum = 0, kib;
+
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "RssAnon: %ld", &kib) == 1 || sscanf(line, "RssShmem: %ld", &kib) == 1)
+			sum += kib;
+	fclose(f);
+	return sum;
+}
+
 static void children(struct footprint *f)
 {
 	DIR *d = opendir("/proc/self/task");
@@ -74,6 +90,7 @@ void footprint_take(struct footprint *f)
 	f->fds = entries("/proc/self/fd");
 	f->threads = entries("/proc/self/task") + 1;
 	f->maps = lines("/proc/self/maps");
+	f->memory = memory_kib();
 	children(f);
 }
 
@@ -87,6 +104,8 @@ void footprint_compare(struct mailbox *mb, const char *who, const struct footpri
 		{ "descriptors", before->fds, after->fds, 0 },
 		{ "threads", before->threads, after->threads, 0 },
 		{ "mappings", before->maps, after->maps, 200 },
+		// Freed heap that the allocator keeps, of all threads.
+		{ "resident memory (KiB)", before->memory, after->memory, 64 << 10 },
 		{ "children", before->children, after->children, 1 },
 		{ "zombies", before->zombies, after->zombies, 0 },
 	};

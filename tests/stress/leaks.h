@@ -6,7 +6,7 @@
 #include "mailbox.h"
 
 struct footprint {
-	long fds, threads, maps, children, zombies;
+	long fds, threads, maps, memory, children, zombies;
 };
 
 void footprint_take(struct footprint *f);

@@ -49,6 +49,8 @@ static void child(struct family *f)
 	char c = 0;
 	bool ok;
 
+	close(f->ready[0]);
+	close(f->go[1]); // a parent that is killed lets go
 	ok = holds(w, f->shown, f->shown_len, 0, f->gen, "at once") &&
 	     holds(w, f->hidden, f->hidden_len, 0, f->gen, "at once, not promoted");
 	for (unsigned i = 0; i < 64; i++)
@@ -75,14 +77,18 @@ static void parent(struct family *f, pid_t pid)
 	struct worker *w = f->w;
 	int status = 0;
 	char c = 0;
+	ssize_t n;
 
-	while (read(f->ready[0], &c, 1) < 0 && errno == EINTR)
+	close(f->ready[1]); // a child that dies is noticed
+	close(f->go[0]);
+	f->ready[1] = f->go[0] = -1;
+	while ((n = read(f->ready[0], &c, 1)) < 0 && errno == EINTR)
 		;
 	own_view(w, "after fork", K_FORK, f->shown, f->shown_len, f->gen);
 	publish_again(w, "after fork", K_FORK, f->shown, f->shown_len, f->gen, REQ_ANSWER);
 	publish(w, "parent of fork", K_FORK, f->shown, f->shown_len);
 	publish(w, "hidden from it", K_FORK, f->hidden, f->hidden_len);
-	if (write(f->go[1], &c, 1) != 1)
+	if (n != 1 || write(f->go[1], &c, 1) != 1)
 		fail_note(w->mb, F_CRASH, K_FORK, "the child of a fork is gone: %m");
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -120,8 +126,10 @@ void op_fork(struct worker *w)
 		fail_note(w->mb, F_OWNER_MEM, K_FORK, "fork: %m");
 	stat_add(&w->mb->stats.forks, 1);
 	for (unsigned i = 0; i < 2; i++) {
-		close(f.ready[i]);
-		close(f.go[i]);
+		if (f.ready[i] >= 0)
+			close(f.ready[i]);
+		if (f.go[i] >= 0)
+			close(f.go[i]);
 	}
 	free(f.hidden);
 	if (heap)

@@ -20,7 +20,7 @@ static const char usage[] =
 	"  --no-kill         kill -9 nobody     --no-stop   SIGSTOP nobody\n"
 	"  --only A,B,..     classes: malloc libc libc-x raw raw-x brk static stack fork shared file\n"
 	"  --skip A,B,..     all classes but these\n"
-	"  --inject FAULT    stale lost wake fd proc crash, put in on purpose\n"
+	"  --inject FAULT    stale lost wake fd proc memory crash, put in on purpose\n"
 	"  --expect FAILURE  stale lost wake crash leak wrong: must be found, else this run fails\n"
 	"  --dir DIR         scratch folder (default: a new one)\n";
 

@@ -78,6 +78,8 @@ static void inject_once(struct worker *w)
 		return;
 	if (w->inject == INJECT_FD && dup(0) < 0)
 		abort();
+	if (w->inject == INJECT_MEMORY)
+		memset(mmap(NULL, 96 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 1, 96 << 20);
 	if (w->inject == INJECT_CRASH)
 		raise(SIGSEGV);
 	if (w->inject == INJECT_PROC && fork() == 0) {

@@ -15,4 +15,4 @@ $(STRESS): $(STRESS_SRC) $(wildcard tests/stress/*.h)
 
 soak: build $(STRESS)
 	XPMEM_BACKEND=user $(STRESS) --preload $(abspath $(BUILD)/lib/libxpmem.so.0) \
-	    --seconds $$(($(MINUTES) * 60)) --min-steps $(STEPS) $(if $(SEED),--seed $(SEED))
+	    --seconds $$(($(MINUTES) * 60)) --min-steps $(STEPS) --skip brk $(if $(SEED),--seed $(SEED))

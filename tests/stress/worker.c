@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-const char *const inject_name[] = { "none", "stale", "lost", "wake", "fd", "proc", "crash" };
+const char *const inject_name[] = { "none", "stale", "lost", "wake", "fd", "proc", "memory", "crash" };
 
 static _Atomic uint32_t generation = 1;
 

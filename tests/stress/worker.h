@@ -10,7 +10,7 @@
 #include <pthread.h>
 
 // Faults put in on purpose, so that the checker is known to find them.
-enum inject { INJECT_NONE, INJECT_STALE, INJECT_LOST, INJECT_WAKE, INJECT_FD, INJECT_PROC, INJECT_CRASH };
+enum inject { INJECT_NONE, INJECT_STALE, INJECT_LOST, INJECT_WAKE, INJECT_FD, INJECT_PROC, INJECT_MEMORY, INJECT_CRASH };
 extern const char *const inject_name[];
 
 // A second thread that a worker may borrow for one job at a time.

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # build.sh SUITE [VAR=VALUE...]: builds the module for the suite's kernel with
 # the suite's own compiler; answers the path of xpmem.ko. A warning is a failure.
+# The suite "arm64" is trixie's kernel for that architecture, cross-compiled.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -14,8 +15,14 @@ rm -rf "$out" "$root/src"
 mkdir -p "$out" "$root/src"
 cp "$vm_top"/kernel/{Kbuild,Makefile,*.[ch]} "$root/src/"
 
-headers=$(cd "$root/usr/src" && ls -d linux-headers-*-cloud-amd64)
-cc=$(cd "$root/usr/bin" && ls | grep -E '^x86_64-linux-gnu-gcc-[0-9]+$' | tail -n 1)
+headers=$(cd "$root/usr/src" && ls -d linux-headers-*-cloud-*)
+if [ "$suite" = arm64 ]; then
+	tuple=aarch64-linux-gnu
+	set -- ARCH=arm64 CROSS_COMPILE=$tuple- "$@"
+else
+	tuple=x86_64-linux-gnu
+fi
+cc=$(cd "$root/usr/bin" && ls | grep -E "^$tuple-gcc-[0-9]+$" | tail -n 1)
 vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C \
 	make -C /src KDIR=/usr/src/"$headers" CC="$cc" HOSTCC="$cc" "$@" modules >"$out/log" 2>&1 ||
 	{ cat "$out/log" >&2; vm_die "$suite: the module does not build"; }

@@ -6,7 +6,7 @@ set -u
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/tests.sh"
 
-suites=${*:-$vm_suites}
+suites=${*:-$vm_suites arm64}
 if ! (vm_need) 2>"$SCRATCH/need"; then
 	skip "guests" "$(cat "$SCRATCH/need")"
 	finish
@@ -25,8 +25,8 @@ root /tests/life
 user /tests/life
 root /tests/churn 6
 user /tests/churn 3
-root /tests/fuzz 1 20000
-user /tests/fuzz 2 20000
+root /tests/fuzz 1 100000
+user /tests/fuzz 2 100000
 E2
 # The library, and the main job in one guest.
 "$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 ||
@@ -41,6 +41,10 @@ vm_files+=(${library[@]+"${library[@]}"})
 run_case "style (checkpatch, sparse)" 600 "$vm_top/tests/vm/style.sh"
 for suite in $suites; do
 	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
+	if [ "$suite" = arm64 ] && ! command -v qemu-system-aarch64 >/dev/null; then
+		skip "arm64: guest" "no qemu-system-aarch64 (qemu-system-arm)"
+		continue
+	fi
 	echo "--- $suite"
 	status=0
 	files=("${vm_files[@]}") memory=1024
@@ -50,6 +54,12 @@ for suite in $suites; do
 		mapfile -t more <"$SCRATCH/mpi/library.files"
 		files+=("${more[@]}")
 		memory=1536
+	elif [ "$suite" = arm64 ]; then
+		# The module alone: the library and the rest are tested above.
+		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/surgery" "root /tests/fuzz 3 100000" \
+			>"$SCRATCH/list-arm64"
+		vm_build_tests "$SCRATCH/tests-arm64" arm64
+		files=("${vm_files[@]}")
 	fi
 	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
 		"${files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
@@ -61,4 +71,5 @@ for suite in $suites; do
 	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
 	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest" "status $status"; fi
 done
+[ $# != 0 ] || run_suite "DKMS" 1200 "$vm_top/tests/vm/dkms.sh"
 finish

@@ -16,19 +16,29 @@ for tool in flex bison bc make gcc xz; do
 	command -v $tool >/dev/null || { echo "missing: $tool (apt-get install flex bison bc make gcc libelf-dev libssl-dev xz-utils)" >&2; exit 77; }
 done
 build=$vm_cache/debug-$suite
+config=$vm_top/tests/vm/debug.config
 exec 9>"$build.lock"
 flock 9
-if [ ! -e "$build/.complete" ]; then
-	root=$("$vm_top/tests/vm/root.sh" "$suite" "$source")
+root=$("$vm_top/tests/vm/root.sh" "$suite" "$source")
+# Built again for another source or configuration; what was interrupted goes on.
+stamp=$(cd "$root/usr/src" && stat -c '%s %Y' "$source.tar.xz"; cksum <"$config")
+if [ "$(cat "$build/.stamp" 2>/dev/null)" != "$stamp" ]; then
 	rm -rf "$build"
 	mkdir -p "$build"
 	tar -C "$build" --strip-components=1 -xf "$root/usr/src/$source.tar.xz"
 	{
 		make -C "$build" tinyconfig
-		(cd "$build" && scripts/kconfig/merge_config.sh -m .config "$vm_top/tests/vm/debug.config")
+		(cd "$build" && scripts/kconfig/merge_config.sh -m .config "$config")
 		make -C "$build" olddefconfig
-		nice make -C "$build" -j"${VM_JOBS:-1}" bzImage modules_prepare modules
 	} >"$build.log" 2>&1 || { tail -n 30 "$build.log" >&2; exit 1; }
+	# An option that another one shuts out is dropped without a word.
+	lost=$(grep -E '^CONFIG_[A-Z0-9_]+=[ym]$' "$config" | grep -vxFf "$build/.config" || true)
+	[ -z "$lost" ] || vm_die "$suite: not in the configuration:" $lost
+	echo "$stamp" >"$build/.stamp"
+fi
+if [ ! -e "$build/.complete" ]; then
+	nice make -C "$build" -j"${VM_JOBS:-2}" bzImage modules_prepare modules >"$build.log" 2>&1 ||
+		{ tail -n 30 "$build.log" >&2; exit 1; }
 	touch "$build/.complete"
 fi
 echo "$build"

@@ -3,45 +3,62 @@
 # root.sh SUITE [PACKAGE...]: a folder with the suite's current cloud kernel,
 # its headers and the compiler that built it; its path on stdout. Packages are
 # unpacked, not configured: that takes seconds. Kept in the cache.
+#
+# Two more: "arm64", trixie's kernel for that architecture with tools for this
+# one; and "dkms", a bookworm system with dkms and a kernel properly installed.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-suite=$1; shift
+name=$1; shift
 extra=$(IFS=,; echo "$*")
-root=$vm_cache/root-$suite${extra:+-with-${extra//,/-}}
+root=$vm_cache/root-$name${extra:+-with-${extra//,/-}}
+
+suite=$name variant=extract
+tools=bash,dash,coreutils,findutils,grep,sed,gawk,diffutils,tar,gzip,perl,python3,kmod
+include=linux-image-cloud-amd64,linux-headers-cloud-amd64,make,libc6-dev,$tools,sparse
+options=()
+case $name in
+arm64)
+	suite=trixie
+	options=(--architectures=amd64,arm64 --extract-hook="$vm_top/tests/vm/arm64-hook.sh")
+	include=gcc-aarch64-linux-gnu,libc6-dev-arm64-cross,pahole,make,libc6-dev,$tools
+	;;
+dkms)
+	suite=bookworm variant=minbase
+	include=linux-image-cloud-amd64,linux-headers-cloud-amd64,dkms,make,kmod,udev,systemd
+	;;
+esac
+[ -z "$extra" ] || include=$extra
+if [ $variant = extract ]; then
+	options+=(--setup-hook='cd "$1" && mkdir -p usr/bin usr/sbin usr/lib usr/lib64 && ln -s usr/bin usr/sbin usr/lib usr/lib64 .')
+fi
+
 mkdir -p "$vm_cache"
 exec 9>"$root.lock"
 flock 9
-if [ -e "$root/.complete" ] && { [ -n "$extra" ] || [ -e "$root/usr/bin/sparse" ]; } && [ -n "$(find "$root/.complete" -mtime -"$vm_days")" ]; then
+if [ "$(cat "$root/.complete" 2>/dev/null)" = "$include" ] && [ -n "$(find "$root/.complete" -mtime -"$vm_days")" ]; then
 	echo "$root"
 	exit
-fi
-
-if [ -n "$extra" ]; then
-	include=$extra
-else
-	include=linux-image-cloud-amd64,linux-headers-cloud-amd64,make,libc6-dev
-	include=$include,bash,dash,coreutils,findutils,grep,sed,gawk,diffutils,tar,gzip,perl,python3,kmod,sparse
 fi
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare
 if [ -d "$root" ]; then old=$root.old; rm -rf "$old"; mv "$root" "$old"; else old=; fi
 # sid's Release file may be old on a mirror; its signature is still checked.
-if mapfile -t sources < <(vm_sources "$suite") && mmdebstrap --quiet --mode=$mode --variant=extract \
+if mapfile -t sources < <(vm_sources "$suite") && mmdebstrap --quiet --mode=$mode --variant=$variant \
 	--aptopt='Acquire::Check-Valid-Until "false"' \
 	--aptopt='Acquire::Retries "5"' \
-	--setup-hook='cd "$1" && mkdir -p usr/bin usr/sbin usr/lib usr/lib64 && ln -s usr/bin usr/sbin usr/lib usr/lib64 .' \
+	${options[@]+"${options[@]}"} \
 	--include="$include" "$suite" "$root" "${sources[@]}" >&2 2>"$root.log"; then
-	ln -sf gawk "$root/usr/bin/awk"
+	[ $variant != extract ] || ln -sf gawk "$root/usr/bin/awk"
 	mkdir -p "$root/src" "$root/proc" "$root/dev"
 	for release in "$root"/usr/lib/modules/*; do
 		[ ! -d "$release" ] || depmod -b "$root" "${release##*/}"
 	done
-	touch "$root/.complete"
+	echo "$include" >"$root/.complete"
 	[ -z "$old" ] || rm -rf "$old"
 elif [ -n "$old" ]; then
 	# No network: what is here will do.
-	echo "root.sh: cannot refresh $suite, using what is cached" >&2
+	echo "root.sh: cannot refresh $name, using what is cached" >&2
 	rm -rf "$root"
 	mv "$old" "$root"
 	touch "$root/.complete"

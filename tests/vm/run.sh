@@ -5,6 +5,7 @@
 # COMMAND"), and succeeds only when the guest wrote its token in time.
 #
 # FILE is SOURCE:TARGET; a folder becomes a folder.
+# The suite "arm64" is another machine: FILE must be of that architecture.
 #   VM_SMP=2 VM_MEM=2048 VM_SECONDS=900 VM_ICOUNT= VM_KERNEL= VM_MODULE=
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
@@ -40,14 +41,20 @@ module=${VM_MODULE:-}
 [ -n "$module" ] || module=$("$vm_top/tests/vm/build.sh" "$suite")
 [ "$module" = none ] || cp "$module" "$initrd/xpmem.ko"
 
-cp "$(command -v busybox)" "$initrd/bin/busybox"
+if [ "$suite" = arm64 ]; then
+	cp "$root/busybox-arm64" "$initrd/bin/busybox"
+else
+	cp "$(command -v busybox)" "$initrd/bin/busybox"
+fi
 cp "$vm_top/tests/vm/guest-init" "$initrd/init"
 chmod 755 "$initrd/init"
 printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n' >"$initrd/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$initrd/etc/group"
 echo "127.0.0.1 localhost guest" >"$initrd/etc/hosts"
 cp "$list" "$initrd/tests/list"
-echo "export VM_SUITE=$suite VM_ICOUNT=${VM_ICOUNT:-}" >"$initrd/tests/env"
+token=/dev/ttyS1
+[ "$suite" != arm64 ] || token=/dev/ttyS0
+echo "export VM_SUITE=$suite VM_ICOUNT=${VM_ICOUNT:-} VM_TOKEN=$token" >"$initrd/tests/env"
 for file; do
 	mkdir -p "$initrd/$(dirname "${file#*:}")"
 	cp -aL "${file%%:*}" "$initrd/${file#*:}"
@@ -59,11 +66,20 @@ accel=(-accel tcg,thread=multi -smp "$smp")
 [ -z "${VM_ICOUNT:-}" ] || accel=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1)
 touch "$work/console" "$work/token"
 # The guest prints what it does; the token goes where no kernel message can.
-qemu-system-x86_64 -machine q35 -cpu "${VM_CPU:-max,la57=off}" "${accel[@]}" -m "${VM_MEM:-2048}" \
+if [ "$suite" = arm64 ]; then
+	# With memory tags: the kernel then asks of every entry whether it needs them.
+	machine=(qemu-system-aarch64 -machine virt,mte=on -cpu "${VM_CPU:-max,pauth-impdef=on}")
+	console=ttyAMA0
+	serial=(-serial "file:$work/console" -chardev "file,id=token,path=$work/token" -device pci-serial,chardev=token)
+else
+	machine=(qemu-system-x86_64 -machine q35 -cpu "${VM_CPU:-max,la57=off}")
+	console=ttyS0
+	serial=(-serial "file:$work/console" -serial "file:$work/token")
+fi
+"${machine[@]}" "${accel[@]}" -m "${VM_MEM:-2048}" \
 	-kernel "$kernel" -initrd "$work/initrd.cpio" \
-	-append "console=ttyS0 quiet loglevel=1 panic=-1 hung_task_panic=0 ${VM_APPEND:-}" \
-	-display none -monitor "${VM_MONITOR:-none}" -no-reboot -nodefaults \
-	-serial "file:$work/console" -serial "file:$work/token" &
+	-append "console=$console quiet loglevel=1 panic=-1 hung_task_panic=0 ${VM_APPEND:-}" \
+	-display none -monitor "${VM_MONITOR:-none}" -no-reboot -nodefaults "${serial[@]}" &
 qemu=$!
 shown=0 end=$((SECONDS + ${VM_SECONDS:-900}))
 show() {

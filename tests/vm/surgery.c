@@ -212,6 +212,31 @@ static void split_own(void)
 	munmap(p, SIZE);
 }
 
+/*
+ * An attachment and exported memory in one 2 MiB range: what was split there
+ * may not hide that the memory goes.
+ */
+static void split_beside_source(void)
+{
+	char *raw = (char *)r_map(0, 2 * HUGE, 0), *m = (char *)(((long)raw + HUGE - 1) & ~(HUGE - 1));
+	char *at = m + HUGE / 2;
+	long s = x_make(m, HUGE, 0600), a = x_get(s, RW), q = x_attach(a, 0, HUGE);
+
+	NEED(q > 0);
+	for (int i = 0; i < 2; i++) {
+		r_fill((long)m, 16, 70);
+		CHECK(x_attach_at(apid, 0, 64 * PAGE, at) == (long)at);
+		CHECK(mprotect(at + 3 * PAGE, PAGE, PROT_READ) == 0);
+		CHECK(val((char *)q + PAGE) == 71);
+		if (i)
+			CHECK(munmap(m, HUGE) == 0 && rd((char *)q + PAGE, NULL) == SIGBUS);
+		CHECK(mmap(m, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == m);
+		CHECK(val((char *)q + PAGE) == 0);
+	}
+	CHECK(x_release(a) == 0 && x_remove(s) == 0);
+	munmap(raw, 2 * HUGE);
+}
+
 int main(void)
 {
 	long n;
@@ -237,6 +262,7 @@ int main(void)
 		RUN(map_files);
 		RUN(exec_with_attachments);
 		RUN(split_own);
+		RUN(split_beside_source);
 	}
 	if (!stat_settles("attachments", n))
 		t_failed++;

@@ -225,6 +225,43 @@ pub fn set_registers(tid: i32, regs: &Registers) -> Sys<()> {
     .map(drop)
 }
 
+/// Undoes what a stop does to a few system calls: interrupted they answer EINTR,
+/// though no signal has come, and the kernel does not start them again. Told
+/// that they may be it does, and still answers EINTR where a handler runs.
+///
+/// Only calls that have done nothing when they answer EINTR, and wait without a
+/// limit of time: with one, each stop would begin it anew.
+#[cfg(target_arch = "x86_64")]
+pub fn take_back_interruption(tid: i32) {
+    /// The kernel's own number: start again unless a handler runs.
+    const ERESTARTNOHAND: i64 = 514;
+    const EXT_ARG: u64 = 8;
+    const IO_PGETEVENTS: i64 = 333;
+    let Ok(mut regs) = registers(tid) else {
+        return;
+    };
+    if regs.answer() != -i64::from(libc::EINTR) {
+        return;
+    }
+    let for_ever = match regs.syscall_number() {
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (regs.argument(3) as i32) < 0,
+        libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => regs.argument(3) == 0,
+        libc::SYS_io_getevents | IO_PGETEVENTS => regs.argument(4) == 0,
+        libc::SYS_rt_sigtimedwait => regs.argument(2) == 0,
+        libc::SYS_io_uring_enter => regs.argument(1) == 0 && regs.argument(3) & EXT_ARG == 0,
+        libc::SYS_semop => true,
+        _ => false,
+    };
+    if for_ever {
+        regs.rax = (-ERESTARTNOHAND) as u64;
+        let _ = set_registers(tid, &regs);
+    }
+}
+
+/// There the kernel has prepared the answer before it stops: it stays.
+#[cfg(target_arch = "aarch64")]
+pub fn take_back_interruption(_: i32) {}
+
 /// Number and arguments of the system call at whose entry a thread stands;
 /// `None` at an exit.
 pub fn syscall_entry(tid: i32) -> Sys<Option<(u64, [u64; 6])>> {

@@ -146,6 +146,25 @@ pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bo
     Ok(known)
 }
 
+/// Gives a range of a shared mapping of a file without pages there, which is
+/// registered here for missing pages, pages with the content of `from`, and maps
+/// them: much cheaper than writing to the file and faulting them in.
+pub fn copy_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<()> {
+    let mut done = 0;
+    while done < len {
+        let (to, from) = (to + done, from + done);
+        let mut arg = [to as u64, from as u64, (len - done) as u64, 0, 0];
+        let answer = ioctl(fd, iowr(0x03, 40), &mut arg);
+        let copied = (arg[4] as i64).max(0) as usize;
+        match answer {
+            Ok(()) => break,
+            Err(_) if copied > 0 => done += copied,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// Moves private anonymous pages from one range to another, which has none and
 /// is registered here. Answers how many bytes were moved, holes included. EBUSY:
 /// the first page is pinned, or not this process's alone. EAGAIN: not just now.
