@@ -72,10 +72,12 @@ const KEEP_LIMIT: usize = 512 << 10;
 impl Buffer {
     fn new(capacity: usize) -> Result<Self> {
         let capacity = capacity.next_multiple_of(map::page_size());
-        let room = map::map(0, capacity, Place::Anonymous)?;
-        room.prefer_huge();
         Ok(Buffer {
-            room,
+            room: if capacity < map::HUGE_PAGE / 2 {
+                map::map(0, capacity, Place::Anonymous)?
+            } else {
+                map::map_huge(capacity)?
+            },
             used: 0,
             dirty: 0,
         })

@@ -83,12 +83,6 @@ impl Mapping {
         unsafe { core::slice::from_raw_parts(self.addr as *const u8, self.len) }
     }
 
-    /// Asks for huge pages: for memory that is filled once and given back.
-    pub fn prefer_huge(&self) {
-        // SAFETY: private memory of this value; a hint.
-        unsafe { libc::madvise(self.addr as *mut c_void, self.len, libc::MADV_HUGEPAGE) };
-    }
-
     /// Has the kernel make the first `len` bytes of [`Place::Anonymous`] in one
     /// go, instead of page by page as they are written. A hint.
     pub fn populate(&self, len: usize) {
@@ -186,6 +180,38 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
         }
         other => Err(other),
     }
+}
+
+/// A huge page, where there are any.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// As [`Place::Anonymous`], anywhere, in huge pages if the system gives them:
+/// for memory that is filled once and given back.
+///
+/// # Errors
+/// As for [`map`].
+pub fn map_huge(len: usize) -> Result<Mapping> {
+    let len = len.next_multiple_of(HUGE_PAGE);
+    let around = map(0, len + HUGE_PAGE, Place::Anonymous)?;
+    let (start, end) = (around.addr, around.addr + around.len);
+    around.keep();
+    let addr = start.next_multiple_of(HUGE_PAGE);
+    // SAFETY: both ends are of the mapping just made, and nobody else's; the
+    // rest is returned. The last is a hint.
+    unsafe {
+        if addr > start {
+            libc::munmap(start as *mut c_void, addr - start);
+        }
+        if addr + len < end {
+            libc::munmap((addr + len) as *mut c_void, end - addr - len);
+        }
+        libc::madvise(addr as *mut c_void, len, libc::MADV_HUGEPAGE);
+    }
+    Ok(Mapping {
+        addr,
+        len,
+        reserved: false,
+    })
 }
 
 /// Fills `bytes` from memory of this process that may not be there.
