@@ -73,7 +73,11 @@ impl Buffer {
     fn new(capacity: usize) -> Result<Self> {
         let capacity = capacity.next_multiple_of(map::page_size());
         Ok(Buffer {
-            room: map::map(0, capacity, Place::Anonymous)?,
+            room: if capacity < map::HUGE_PAGE / 2 {
+                map::map(0, capacity, Place::Anonymous)?
+            } else {
+                map::map_huge(capacity)?
+            },
             used: 0,
             dirty: 0,
         })
@@ -198,6 +202,14 @@ fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
     &set.words[..used.map_or(1, |last| last + 1)]
 }
 
+/// Whether no word has a bit set. Eight at a time: half of what a machine with
+/// thousands of processors costs is here.
+fn all_zero(words: &[u64]) -> bool {
+    let mut eights = words.chunks_exact(8);
+    let rest = eights.remainder();
+    eights.all(|eight| eight.iter().fold(0, |all, w| all | w) == 0) && rest.iter().all(|w| *w == 0)
+}
+
 impl<'a> Encoder<'a, '_> {
     /// Makes zeroed room and answers its offset.
     fn reserve(&mut self, size: usize) -> Option<usize> {
@@ -300,7 +312,7 @@ impl<'a> Encoder<'a, '_> {
             }
         }
         let (last, zeros) = words.split_last()?;
-        let ulongs = if !set.infinite && zeros.iter().all(|w| *w == 0) {
+        let ulongs = if !set.infinite && all_zero(zeros) {
             self.run(zeros.len(), *last)?
         } else {
             self.put_slice(words)?
@@ -406,9 +418,20 @@ impl<'a> Encoder<'a, '_> {
             if set != 0 {
                 if let Some(bitmap) = self.source.at::<Bitmap>(set) {
                     self.source.soon(bitmap.ulongs, 8);
+                    // Long ones lie apart too, and are read to the end.
+                    if bitmap.count > 8 {
+                        self.long_ahead(bitmap);
+                    }
                 }
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_ahead(&self, bitmap: &Bitmap) {
+        let words = bitmap.count.min(256) as usize;
+        self.source.soon(bitmap.ulongs, words * 8);
     }
 
     /// One level of objects. Levels above come first, so that a set equal

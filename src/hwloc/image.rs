@@ -122,7 +122,7 @@ impl<'a> Image<'a> {
     }
 
     /// A hint that `size` bytes at an address will be read.
-    #[inline]
+    #[inline(always)]
     pub fn soon(&self, addr: Addr, size: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(offset) = self.locate(addr, size, 1) {

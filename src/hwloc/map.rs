@@ -182,6 +182,38 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
     }
 }
 
+/// A huge page, where there are any.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// As [`Place::Anonymous`], anywhere, in huge pages if the system gives them:
+/// for memory that is filled once and given back.
+///
+/// # Errors
+/// As for [`map`].
+pub fn map_huge(len: usize) -> Result<Mapping> {
+    let len = len.next_multiple_of(HUGE_PAGE);
+    let around = map(0, len + HUGE_PAGE, Place::Anonymous)?;
+    let (start, end) = (around.addr, around.addr + around.len);
+    around.keep();
+    let addr = start.next_multiple_of(HUGE_PAGE);
+    // SAFETY: both ends are of the mapping just made, and nobody else's; the
+    // rest is returned. The last is a hint.
+    unsafe {
+        if addr > start {
+            libc::munmap(start as *mut c_void, addr - start);
+        }
+        if addr + len < end {
+            libc::munmap((addr + len) as *mut c_void, end - addr - len);
+        }
+        libc::madvise(addr as *mut c_void, len, libc::MADV_HUGEPAGE);
+    }
+    Ok(Mapping {
+        addr,
+        len,
+        reserved: false,
+    })
+}
+
 /// Fills `bytes` from memory of this process that may not be there.
 pub fn read_memory(addr: usize, bytes: &mut [u8]) -> bool {
     let to = libc::iovec {

@@ -103,6 +103,7 @@ done
 # What Linux shows of others: POWER with 256 processors, memory of GPUs, tiers
 # of memory, initiators, and the rest.
 for snapshot in "$cache"/linux/*/; do
+    [ -d "$snapshot" ] || continue
     name=$(basename "$snapshot")
     where=(here)
     case $name in
