@@ -61,7 +61,7 @@ for suite in $suites; do
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
 		files=("${vm_files[@]}")
 	fi
-	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
+	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-900} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
 		"${files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
 	cat "$SCRATCH/$suite.out"
 	while read -r line; do
