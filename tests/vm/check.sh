@@ -38,7 +38,7 @@ cat "$SCRATCH/library.list" >>"$SCRATCH/list"
 mapfile -t library <"$SCRATCH/library.files"
 vm_files+=(${library[@]+"${library[@]}"})
 
-run_case "style (checkpatch, sparse)" 600 "$vm_top/tests/vm/style.sh"
+run_case "style (checkpatch, sparse, coccinelle where it is)" 900 "$vm_top/tests/vm/style.sh"
 for suite in $suites; do
 	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
 	if [ "$suite" = arm64 ] && ! command -v qemu-system-aarch64 >/dev/null; then
