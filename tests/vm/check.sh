@@ -38,7 +38,7 @@ cat "$SCRATCH/library.list" >>"$SCRATCH/list"
 mapfile -t library <"$SCRATCH/library.files"
 vm_files+=(${library[@]+"${library[@]}"})
 
-run_case "style (checkpatch, sparse)" 600 "$vm_top/tests/vm/style.sh"
+run_case "style (checkpatch, sparse, coccinelle where it is)" 900 "$vm_top/tests/vm/style.sh"
 for suite in $suites; do
 	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
 	if [ "$suite" = arm64 ] && ! command -v qemu-system-aarch64 >/dev/null; then
@@ -61,7 +61,7 @@ for suite in $suites; do
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
 		files=("${vm_files[@]}")
 	fi
-	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-420} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
+	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-900} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
 		"${files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
 	cat "$SCRATCH/$suite.out"
 	while read -r line; do
