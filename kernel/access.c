@@ -42,18 +42,16 @@ int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg)
 	mmgrab(access->mm);
 	access->write = write;
 	spin_lock_init(&access->lock);
+	mutex_init(&access->unmap);
 	INIT_LIST_HEAD(&access->attachments);
 	xpmem_live_inc(XPMEM_LIVE_PERMITS);
 
-	err = xpmem_id_add(&xpmem_accesses, &access->obj);
+	err = xpmem_id_add(&xpmem_accesses, &access->obj, &client->accesses);
 	if (err) {
 		xpmem_access_put(access);
 		return err;
 	}
 	arg->apid = access->obj.id;
-	spin_lock(&xpmem_owned_lock);
-	list_add(&access->obj.owned, &client->accesses);
-	spin_unlock(&xpmem_owned_lock);
 	return 0;
 
 put_segment:
@@ -98,6 +96,7 @@ void xpmem_access_revoke(struct xpmem_access *access)
 	if (!xpmem_id_del(&xpmem_accesses, &access->obj))
 		return;
 
+	mutex_lock(&access->unmap);
 	spin_lock(&access->lock);
 	WRITE_ONCE(access->revoked, true);
 	file = access->file;
@@ -109,12 +108,14 @@ void xpmem_access_revoke(struct xpmem_access *access)
 		if (!refcount_inc_not_zero(&att->ref))
 			continue;
 		spin_unlock(&access->lock);
-		if (access->mm != current->mm || xpmem_attachment_unmap(att))
+		if (access->mm != current->mm ||
+		    xpmem_attachment_unmap(att, file))
 			left = true;
 		xpmem_attachment_put(att);
 		spin_lock(&access->lock);
 	}
 	spin_unlock(&access->lock);
+	mutex_unlock(&access->unmap);
 
 	if (left)
 		xpmem_space_withdraw(segment->space, segment->start,

@@ -140,6 +140,8 @@ static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
 	unsigned long pages = segment->size >> PAGE_SHIFT;
 	struct xpmem_attachment *att;
 
+	if (READ_ONCE(access->unmapper) == current)
+		return -ECANCELED;
 	/* MAYSHARE: of a file opened for reading, SHARED is taken off. */
 	if (!(vma->vm_flags & VM_MAYSHARE) || vma->vm_flags & VM_EXEC)
 		return -EINVAL;
@@ -188,11 +190,30 @@ static int xpmem_file_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Addresses congruent to the source modulo the huge page size. */
+static unsigned long xpmem_get_unmapped_area(struct file *file,
+					     unsigned long addr,
+					     unsigned long len,
+					     unsigned long pgoff,
+					     unsigned long flags)
+{
+	struct xpmem_access *access = file->private_data;
+	struct vm_area_struct *vma;
+
+	if (READ_ONCE(access->unmapper) != current)
+		return thp_get_unmapped_area(file, addr, len, pgoff, flags);
+	vma = find_vma_intersection(current->mm, addr, addr + len);
+	if (!vma || vma->vm_ops != &xpmem_vm_ops ||
+	    vma->vm_private_data != access->unmapping ||
+	    vma->vm_start != addr || vma->vm_end != addr + len)
+		return -ESTALE;
+	return addr;
+}
+
 static const struct file_operations xpmem_file_ops = {
 	.owner = THIS_MODULE,
 	.mmap = xpmem_file_mmap,
-	/* Addresses congruent to the source modulo the huge page size. */
-	.get_unmapped_area = thp_get_unmapped_area,
+	.get_unmapped_area = xpmem_get_unmapped_area,
 	.release = xpmem_file_release,
 };
 
@@ -319,42 +340,76 @@ put_access:
 }
 
 /*
- * Unmaps every VMA of the attachment from the caller's address space. The
- * lock cannot be held from the search to vm_munmap(): a thread that unmaps the
- * same attachment and maps something else there meanwhile races, as it would
- * with two munmap() calls.
+ * Unmaps [start, end), if it is still a VMA of the attachment when the
+ * mmap_lock is held for writing: vm_munmap() cannot be told to look. Mapping
+ * a file over it can: xpmem_get_unmapped_area() looks, with the lock held, and
+ * xpmem_file_mmap() then refuses, after the kernel has made room. That leaves
+ * a hole. The caller looks whether it did. -ESTALE: no such VMA any more.
  */
-int xpmem_attachment_unmap(struct xpmem_attachment *att)
+static long xpmem_unmap_exactly(struct xpmem_attachment *att, struct file *file,
+				unsigned long start, unsigned long end)
+{
+	struct xpmem_access *access = att->access;
+	long ret;
+
+	access->unmapping = att;
+	WRITE_ONCE(access->unmapper, current);
+	ret = vm_mmap(file, start, end - start, PROT_NONE,
+		      MAP_SHARED | MAP_FIXED, 0);
+	WRITE_ONCE(access->unmapper, NULL);
+	return ret;
+}
+
+/* The attachment's first VMA that ends after @from. */
+static bool xpmem_attachment_find(struct xpmem_attachment *att,
+				  unsigned long from, unsigned long *start,
+				  unsigned long *end)
 {
 	struct mm_struct *mm = current->mm;
-	unsigned long addr, end, start, hi;
 	struct vm_area_struct *vma;
+	bool found = false;
+
+	/* Only mremap() moves the bounds, with the lock held for writing. */
+	mmap_read_lock(mm);
+	from = max(from, att->lo);
+	while (from < att->hi && !found) {
+		vma = find_vma_intersection(mm, from, att->hi);
+		if (!vma)
+			break;
+		*start = vma->vm_start;
+		*end = vma->vm_end;
+		from = vma->vm_end;
+		found = xpmem_vma_is_attachment(vma) &&
+			vma->vm_private_data == att;
+	}
+	mmap_read_unlock(mm);
+	return found;
+}
+
+/*
+ * Unmaps every VMA of the attachment from the caller's address space.
+ * access->unmap is held, so that no other detach or release does the same, but
+ * a thread may munmap() it meanwhile and map something else there. With @file,
+ * which is the permit's, that is left alone.
+ */
+int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file)
+{
+	unsigned long start, end, from = 0, tried = 0;
 	int err;
 
-	spin_lock(&att->access->lock);
-	addr = att->lo;
-	hi = att->hi;
-	spin_unlock(&att->access->lock);
-
-	while (addr < hi) {
-		mmap_read_lock(mm);
-		vma = find_vma_intersection(mm, addr, hi);
-		if (!vma) {
-			mmap_read_unlock(mm);
-			break;
+	while (xpmem_attachment_find(att, from, &start, &end)) {
+		if (file && tried != end) {
+			if (xpmem_unmap_exactly(att, file, start, end) != -ESTALE)
+				tried = end;
+			continue;
 		}
-		start = vma->vm_start;
-		end = vma->vm_end;
-		if (!xpmem_vma_is_attachment(vma) ||
-		    vma->vm_private_data != att)
-			start = end;
-		mmap_read_unlock(mm);
-		if (start < end) {
-			err = vm_munmap(start, end - start);
-			if (err)
-				return err;
-		}
-		addr = end;
+		/* Not to be had in one step: too many mappings, say. */
+		if (file)
+			xpmem_event(XPMEM_EV_UNMAP_TWO_STEPS);
+		err = vm_munmap(start, end - start);
+		if (err)
+			return err;
+		from = end;
 	}
 	return 0;
 }
@@ -362,24 +417,35 @@ int xpmem_attachment_unmap(struct xpmem_attachment *att)
 int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg)
 {
 	struct mm_struct *mm = current->mm;
-	struct xpmem_attachment *att = NULL;
+	struct xpmem_attachment *att;
 	struct vm_area_struct *vma;
+	unsigned long start, size = 0;
 	int err = 0;
 
 	if (!mm || arg->vaddr >= TASK_SIZE)
 		return 0;
 	mmap_read_lock(mm);
 	vma = find_vma_intersection(mm, arg->vaddr, arg->vaddr + 1);
-	if (vma && xpmem_vma_is_attachment(vma)) {
-		att = vma->vm_private_data;
-		refcount_inc(&att->ref);
-	} else if (vma) {
-		err = -EINVAL;
+	if (!vma || !xpmem_vma_is_attachment(vma)) {
+		mmap_read_unlock(mm);
+		return vma ? -EINVAL : 0;
 	}
+	att = vma->vm_private_data;
+	refcount_inc(&att->ref);
+	/* Nearly always the VMA found is all of it, and nobody is at it. */
+	start = vma->vm_start;
+	if (start <= att->lo && vma->vm_end >= att->hi &&
+	    mutex_trylock(&att->access->unmap))
+		size = vma->vm_end - start;
 	mmap_read_unlock(mm);
-	if (att) {
-		err = xpmem_attachment_unmap(att);
-		xpmem_attachment_put(att);
+
+	if (size) {
+		err = vm_munmap(start, size);
+	} else {
+		mutex_lock(&att->access->unmap);
+		err = xpmem_attachment_unmap(att, NULL);
 	}
+	mutex_unlock(&att->access->unmap);
+	xpmem_attachment_put(att);
 	return err;
 }

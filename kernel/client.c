@@ -32,14 +32,16 @@ int xpmem_release(struct inode *inode, struct file *file)
 	struct xpmem_client *client = file->private_data;
 	struct xpmem_object *obj;
 
-	while ((obj = xpmem_owned_first(&client->accesses))) {
+	while ((obj = xpmem_owned_first(&xpmem_accesses,
+					&client->accesses))) {
 		struct xpmem_access *access =
 			container_of(obj, struct xpmem_access, obj);
 
 		xpmem_access_revoke(access);
 		xpmem_access_put(access);
 	}
-	while ((obj = xpmem_owned_first(&client->segments))) {
+	while ((obj = xpmem_owned_first(&xpmem_segments,
+					&client->segments))) {
 		struct xpmem_segment *segment =
 			container_of(obj, struct xpmem_segment, obj);
 

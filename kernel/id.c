@@ -1,88 +1,126 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Ids: 39 random bits over a 24-bit index. The index keeps the table dense;
- * the random part makes an id that nobody was told useless to try, and an old
- * id never names a new object.
+ * Ids: 63 random bits. An id that nobody was told is useless to try, and an
+ * old id never names a new object. Being random, an id is its own hash: the
+ * table is an array of chains, and adding to it allocates nothing.
  */
+#include <linux/bits.h>
+#include <linux/limits.h>
+#include <linux/mm.h>
 #include <linux/random.h>
 
 #include "xpmem.h"
 
-#define XPMEM_ID_INDEX_BITS	24
-#define XPMEM_ID_INDEX_MAX	((1U << XPMEM_ID_INDEX_BITS) - 1)
+/* So many that a chain is short: three for 100,000 ids, 128 at the limit. */
+#define XPMEM_ID_CHAINS		BIT(15)
+#define XPMEM_ID_MAX		BIT(22)
 
-DEFINE_XARRAY_ALLOC1(xpmem_segments);
-DEFINE_XARRAY_ALLOC1(xpmem_accesses);
-DEFINE_SPINLOCK(xpmem_owned_lock);
+struct xpmem_table xpmem_segments = {
+	.lock = __SPIN_LOCK_UNLOCKED(xpmem_segments.lock),
+};
 
-static unsigned long xpmem_id_index(s64 id)
+struct xpmem_table xpmem_accesses = {
+	.lock = __SPIN_LOCK_UNLOCKED(xpmem_accesses.lock),
+};
+
+int xpmem_ids_init(void)
 {
-	return id & XPMEM_ID_INDEX_MAX;
+	size_t size = XPMEM_ID_CHAINS * sizeof(struct hlist_head);
+
+	/* Zeroes are empty chains. */
+	xpmem_segments.chains = kvzalloc(size, GFP_KERNEL);
+	xpmem_accesses.chains = kvzalloc(size, GFP_KERNEL);
+	if (xpmem_segments.chains && xpmem_accesses.chains)
+		return 0;
+	xpmem_ids_exit();
+	return -ENOMEM;
 }
 
-/* The table's reference is the one the object was born with. */
-int xpmem_id_add(struct xarray *table, struct xpmem_object *obj)
+void xpmem_ids_exit(void)
 {
-	u64 tag = get_random_u64() >> 1;
-	u32 index;
-	int err;
-
-	err = xa_alloc(table, &index, obj, XA_LIMIT(1, XPMEM_ID_INDEX_MAX),
-		       GFP_KERNEL_ACCOUNT);
-	if (err)
-		return err == -EBUSY ? -ENOSPC : err;
-	/* Until it has its id no lookup can match it. */
-	WRITE_ONCE(obj->id, (tag & ~(u64)XPMEM_ID_INDEX_MAX) | index);
-	return 0;
+	kvfree(xpmem_segments.chains);
+	kvfree(xpmem_accesses.chains);
 }
 
-/* With a reference, or NULL. */
-struct xpmem_object *xpmem_id_get(struct xarray *table, s64 id)
+/* Under the table's lock. */
+static struct xpmem_object *xpmem_id_find(struct xpmem_table *table, s64 id)
 {
 	struct xpmem_object *obj;
 
-	xa_lock(table);
-	obj = xa_load(table, xpmem_id_index(id));
-	if (obj && READ_ONCE(obj->id) == id)
+	hlist_for_each_entry(obj, &table->chains[id & (XPMEM_ID_CHAINS - 1)],
+			     chain)
+		if (obj->id == id)
+			return obj;
+	return NULL;
+}
+
+/*
+ * Into the table and the client's list @owned. The table's reference is the
+ * one the object was born with.
+ */
+int xpmem_id_add(struct xpmem_table *table, struct xpmem_object *obj,
+		 struct list_head *owned)
+{
+	s64 id = get_random_u64() & S64_MAX;
+	int err = -ENOSPC;
+
+	spin_lock(&table->lock);
+	if (table->count < XPMEM_ID_MAX) {
+		while (unlikely(!id || xpmem_id_find(table, id)))
+			id = get_random_u64() & S64_MAX;
+		obj->id = id;
+		hlist_add_head(&obj->chain,
+			       &table->chains[id & (XPMEM_ID_CHAINS - 1)]);
+		list_add(&obj->owned, owned);
+		table->count++;
+		err = 0;
+	}
+	spin_unlock(&table->lock);
+	return err;
+}
+
+/* With a reference, or NULL. */
+struct xpmem_object *xpmem_id_get(struct xpmem_table *table, s64 id)
+{
+	struct xpmem_object *obj;
+
+	spin_lock(&table->lock);
+	obj = xpmem_id_find(table, id);
+	if (obj)
 		kref_get(&obj->ref);
-	else
-		obj = NULL;
-	xa_unlock(table);
+	spin_unlock(&table->lock);
 	return obj;
 }
 
 /* True for the one caller that took it out: it now holds the table's reference. */
-bool xpmem_id_del(struct xarray *table, struct xpmem_object *obj)
+bool xpmem_id_del(struct xpmem_table *table, struct xpmem_object *obj)
 {
-	unsigned long index = xpmem_id_index(obj->id);
 	bool found;
 
-	xa_lock(table);
-	found = xa_load(table, index) == obj;
-	if (found)
-		__xa_erase(table, index);
-	xa_unlock(table);
-	if (!found)
-		return false;
-
-	spin_lock(&xpmem_owned_lock);
-	list_del_init(&obj->owned);
-	spin_unlock(&xpmem_owned_lock);
-	return true;
+	spin_lock(&table->lock);
+	found = !hlist_unhashed(&obj->chain);
+	if (found) {
+		hlist_del_init(&obj->chain);
+		list_del_init(&obj->owned);
+		table->count--;
+	}
+	spin_unlock(&table->lock);
+	return found;
 }
 
 /* Takes the first object off a client's list, with a reference. */
-struct xpmem_object *xpmem_owned_first(struct list_head *owned)
+struct xpmem_object *xpmem_owned_first(struct xpmem_table *table,
+				       struct list_head *owned)
 {
 	struct xpmem_object *obj;
 
-	spin_lock(&xpmem_owned_lock);
+	spin_lock(&table->lock);
 	obj = list_first_entry_or_null(owned, struct xpmem_object, owned);
 	if (obj) {
 		/* While listed it still has the table's reference. */
 		kref_get(&obj->ref);
 		list_del_init(&obj->owned);
 	}
-	spin_unlock(&xpmem_owned_lock);
+	spin_unlock(&table->lock);
 	return obj;
 }

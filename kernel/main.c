@@ -4,6 +4,7 @@
 
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/page_table_check.h>
 #include <linux/uaccess.h>
 
@@ -83,51 +84,65 @@ static void xpmem_undo_attach(struct xpmem_client *client, union xpmem_ioc *arg)
 }
 
 struct xpmem_command {
-	unsigned int number;
-	size_t size;
+	u8 size;
+	u8 answer;	/* where in the argument the 64-bit answer is */
 	int (*handle)(struct xpmem_client *client, union xpmem_ioc *arg);
-	/* Set when the argument is also the answer. */
+	/* Set when there is an answer. */
 	void (*undo)(struct xpmem_client *client, union xpmem_ioc *arg);
 };
 
+#define XPMEM_COMMAND(nr, type, fn)					\
+	[(nr) - XPMEM_IOC_VERSION] = {					\
+		.size = sizeof(type), .handle = (fn) }
+#define XPMEM_ANSWER(nr, type, field, fn, undone)			\
+	[(nr) - XPMEM_IOC_VERSION] = {					\
+		.size = sizeof(type), .handle = (fn),			\
+		.answer = offsetof(type, field), .undo = (undone) }
+struct xpmem_ioc_none { };
+
+/* Every number from the first to the last is there. */
 static const struct xpmem_command xpmem_commands[] = {
-	{ XPMEM_IOC_VERSION, 0, xpmem_ioc_version, NULL },
-	{ XPMEM_IOC_MAKE, sizeof(struct xpmem_ioc_make), xpmem_ioc_make,
-	  xpmem_undo_make },
-	{ XPMEM_IOC_REMOVE, sizeof(struct xpmem_ioc_remove), xpmem_ioc_remove,
-	  NULL },
-	{ XPMEM_IOC_GET, sizeof(struct xpmem_ioc_get), xpmem_ioc_get,
-	  xpmem_undo_get },
-	{ XPMEM_IOC_RELEASE, sizeof(struct xpmem_ioc_release),
-	  xpmem_ioc_release, NULL },
-	{ XPMEM_IOC_ATTACH, sizeof(struct xpmem_ioc_attach), xpmem_ioc_attach,
-	  xpmem_undo_attach },
-	{ XPMEM_IOC_DETACH, sizeof(struct xpmem_ioc_detach), xpmem_ioc_detach,
-	  NULL },
-	{ XPMEM_IOC_FORK_BEGIN, 0, xpmem_ioc_nothing, NULL },
-	{ XPMEM_IOC_FORK_END, 0, xpmem_ioc_nothing, NULL },
+	XPMEM_COMMAND(XPMEM_IOC_VERSION, struct xpmem_ioc_none,
+		      xpmem_ioc_version),
+	XPMEM_ANSWER(XPMEM_IOC_MAKE, struct xpmem_ioc_make, segid,
+		     xpmem_ioc_make, xpmem_undo_make),
+	XPMEM_COMMAND(XPMEM_IOC_REMOVE, struct xpmem_ioc_remove,
+		      xpmem_ioc_remove),
+	XPMEM_ANSWER(XPMEM_IOC_GET, struct xpmem_ioc_get, apid, xpmem_ioc_get,
+		     xpmem_undo_get),
+	XPMEM_COMMAND(XPMEM_IOC_RELEASE, struct xpmem_ioc_release,
+		      xpmem_ioc_release),
+	XPMEM_ANSWER(XPMEM_IOC_ATTACH, struct xpmem_ioc_attach, vaddr,
+		     xpmem_ioc_attach, xpmem_undo_attach),
+	XPMEM_COMMAND(XPMEM_IOC_DETACH, struct xpmem_ioc_detach,
+		      xpmem_ioc_detach),
+	XPMEM_COMMAND(XPMEM_IOC_FORK_BEGIN, struct xpmem_ioc_none,
+		      xpmem_ioc_nothing),
+	XPMEM_COMMAND(XPMEM_IOC_FORK_END, struct xpmem_ioc_none,
+		      xpmem_ioc_nothing),
 };
 
 static long xpmem_ioctl(struct file *file, unsigned int number,
 			unsigned long user)
 {
-	const struct xpmem_command *command = NULL;
+	unsigned int index = number - XPMEM_IOC_VERSION;
 	struct xpmem_client *client = file->private_data;
 	void __user *where = (void __user *)user;
+	const struct xpmem_command *command;
 	union xpmem_ioc arg;
-	int i, ret;
+	int ret;
 
-	for (i = 0; i < ARRAY_SIZE(xpmem_commands); i++)
-		if (xpmem_commands[i].number == number)
-			command = &xpmem_commands[i];
-	if (!command)
+	if (index >= ARRAY_SIZE(xpmem_commands))
 		return -ENOTTY;
+	index = array_index_nospec(index, ARRAY_SIZE(xpmem_commands));
+	command = &xpmem_commands[index];
 	if (command->size && copy_from_user(&arg, where, command->size))
 		return -EFAULT;
 	ret = command->handle(client, &arg);
 	if (ret < 0 || !command->undo)
 		return ret;
-	if (copy_to_user(where, &arg, command->size)) {
+	if (put_user(*(u64 *)((void *)&arg + command->answer),
+		     (u64 __user *)(where + command->answer))) {
 		command->undo(client, &arg);
 		return -EFAULT;
 	}
@@ -177,12 +192,21 @@ static int __init xpmem_init(void)
 		pr_err("the kernel was booted with page_table_check=on\n");
 		return -EOPNOTSUPP;
 	}
-	err = xpmem_stats_init();
+	err = xpmem_ids_init();
 	if (err)
 		return err;
+	err = xpmem_stats_init();
+	if (err)
+		goto no_ids;
 	err = misc_register(&xpmem_device);
 	if (err)
-		xpmem_stats_exit();
+		goto no_stats;
+	return 0;
+
+no_stats:
+	xpmem_stats_exit();
+no_ids:
+	xpmem_ids_exit();
 	return err;
 }
 
@@ -190,6 +214,7 @@ static void __exit xpmem_exit(void)
 {
 	misc_deregister(&xpmem_device);
 	xpmem_stats_exit();
+	xpmem_ids_exit();
 }
 
 module_init(xpmem_init);

@@ -79,16 +79,12 @@ int xpmem_make(struct xpmem_client *client, struct xpmem_ioc_make *arg)
 	segment->user_ns = get_user_ns(current->nsproxy->ipc_ns->user_ns);
 	xpmem_live_inc(XPMEM_LIVE_SEGMENTS);
 
-	err = xpmem_id_add(&xpmem_segments, &segment->obj);
+	err = xpmem_id_add(&xpmem_segments, &segment->obj, &client->segments);
 	if (err) {
 		xpmem_segment_put(segment);
 		return err;
 	}
 	arg->segid = segment->obj.id;
-	/* Listed last; only this caller, and the close after it, knows it. */
-	spin_lock(&xpmem_owned_lock);
-	list_add(&segment->obj.owned, &client->segments);
-	spin_unlock(&xpmem_owned_lock);
 	return 0;
 }
 

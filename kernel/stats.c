@@ -27,6 +27,7 @@ static const char *const xpmem_event_names[XPMEM_EV_MAX] = {
 	[XPMEM_EV_MAPPED_HUGE] = "huge_pages_mapped",
 	[XPMEM_EV_INVALIDATE] = "invalidations",
 	[XPMEM_EV_INVALIDATE_MAPPED] = "invalidations_mapped",
+	[XPMEM_EV_UNMAP_TWO_STEPS] = "releases_in_two_steps",
 };
 
 static int xpmem_stats_show(struct seq_file *m, void *v)

@@ -16,7 +16,8 @@
  * Lock order, outermost first:
  *
  *   client->lock
- *   attacher's mmap_lock
+ *   access->unmap
+ *   attacher's mmap_lock		(access->unmap inside it: try only)
  *   owner's mmap_lock			(try only, when the attacher's is held)
  *   attachment->tables
  *   mmu notifier of the owner		(its start..end)
@@ -24,10 +25,10 @@
  *   i_mmap_rwsem of the space's inode	(never together with space->inval)
  *   page-table locks
  *
- * xpmem_owned_lock, xpmem_exempt_lock, access->lock and the tables' xa_locks
- * are leaves. The kernel splits a VMA with i_mmap_rwsem held and notifies
- * inside: space.c ignores that, or the order above would be turned round.
- * Nothing may allocate under space->inval: reclaim calls the notifier.
+ * xpmem_exempt_lock, access->lock and the locks of the id tables are leaves.
+ * The kernel splits a VMA with i_mmap_rwsem held and notifies inside: space.c
+ * ignores that, or the order above would be turned round. Nothing may allocate
+ * under space->inval: reclaim calls the notifier.
  */
 #ifndef _XPMEM_H
 #define _XPMEM_H
@@ -44,36 +45,45 @@
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/uidgid.h>
-#include <linux/xarray.h>
 
 #include "compat.h"
 #include "xpmem_uapi.h"
 
 struct user_namespace;
 
-/* id.c: 63-bit ids, not guessable, over a dense index. */
+/* id.c: 63-bit ids, not guessable. */
 struct xpmem_object {
 	struct kref ref;
 	s64 id;
-	/* In the client's list of what it made or got; xpmem_owned_lock. */
+	struct hlist_node chain;	/* the table's; its lock */
+	/* In the client's list of what it made or got; the table's lock. */
 	struct list_head owned;
 };
 
-extern struct xarray xpmem_segments, xpmem_accesses;
-extern spinlock_t xpmem_owned_lock;
+struct xpmem_table {
+	spinlock_t lock;	/* also of the clients' lists of its objects */
+	unsigned int count;
+	struct hlist_head *chains;
+};
 
-int xpmem_id_add(struct xarray *table, struct xpmem_object *obj);
-struct xpmem_object *xpmem_id_get(struct xarray *table, s64 id);
-bool xpmem_id_del(struct xarray *table, struct xpmem_object *obj);
-struct xpmem_object *xpmem_owned_first(struct list_head *owned);
+extern struct xpmem_table xpmem_segments, xpmem_accesses;
+
+int xpmem_ids_init(void);
+void xpmem_ids_exit(void);
+int xpmem_id_add(struct xpmem_table *table, struct xpmem_object *obj,
+		 struct list_head *owned);
+struct xpmem_object *xpmem_id_get(struct xpmem_table *table, s64 id);
+bool xpmem_id_del(struct xpmem_table *table, struct xpmem_object *obj);
+struct xpmem_object *xpmem_owned_first(struct xpmem_table *table,
+				       struct list_head *owned);
 
 /* client.c: an open file of /dev/xpmem, and the address space that opened it. */
 struct xpmem_client {
 	struct mm_struct *mm;		/* mmgrab; identity only */
 	struct mutex lock;		/* space, until it is set */
 	struct xpmem_space *space;
-	struct list_head segments;	/* xpmem_owned_lock */
-	struct list_head accesses;	/* xpmem_owned_lock */
+	struct list_head segments;	/* xpmem_segments.lock */
+	struct list_head accesses;	/* xpmem_accesses.lock */
 };
 
 int xpmem_open(struct inode *inode, struct file *file);
@@ -135,6 +145,11 @@ struct xpmem_access {
 	bool revoked;			/* as segment->removed; set under lock */
 	struct file *file;		/* lock; made at the first attach */
 	struct list_head attachments;	/* lock */
+	/* One detach or release at a time looks up and unmaps. */
+	struct mutex unmap;
+	/* Set by a task for itself alone; see xpmem_unmap_exactly(). */
+	struct task_struct *unmapper;
+	struct xpmem_attachment *unmapping;
 };
 
 int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg);
@@ -180,7 +195,7 @@ void xpmem_split_forget(struct xpmem_attachment *att);
 int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg);
 int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg);
 void xpmem_attachment_put(struct xpmem_attachment *att);
-int xpmem_attachment_unmap(struct xpmem_attachment *att);
+int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file);
 struct file *xpmem_access_file(struct xpmem_access *access);
 
 /* fault.c */
@@ -209,6 +224,7 @@ enum xpmem_event {
 	XPMEM_EV_MAPPED_HUGE,
 	XPMEM_EV_INVALIDATE,
 	XPMEM_EV_INVALIDATE_MAPPED,
+	XPMEM_EV_UNMAP_TWO_STEPS,
 	XPMEM_EV_MAX
 };
 

@@ -110,13 +110,69 @@ static void one(const char *name, unsigned long size, int huge, int order, int w
 		     huge ? 12000 : 2000000, "");
 }
 
+/*
+ * What the kernel itself takes for the same: a mapping of a memfd made and
+ * dropped, and memory of the process's own, touched and dropped.
+ */
+static void floor_calls(int memfd, long *map, long *unmap)
+{
+	long t = now();
+	char *p = mmap(NULL, MIB64, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+
+	*map = now() - t;
+	t = now();
+	munmap(p, MIB64);
+	*unmap = now() - t;
+}
+
+enum { ANON_SMALL, ANON_HUGE, MEMFD };
+static long floor_unmap(int kind)
+{
+	int fd = kind == MEMFD ? memfd_create("floor", 0) : -1;
+	long least = 1L << 60, t;
+
+	if (fd >= 0 && ftruncate(fd, MIB64))
+		abort();
+	for (int round = 0; round < 5; round++) {
+		char *p = mmap((void *)0x300000000000L, MIB64, PROT_READ | PROT_WRITE,
+			       fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+
+		if (fd < 0)
+			madvise(p, MIB64, kind == ANON_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		r_fill((long)p, MIB64 / PAGE, 1);
+		t = now();
+		munmap(p, MIB64);
+		t = now() - t;
+		least = t < least ? t : least;
+	}
+	if (fd >= 0)
+		close(fd);
+	return least;
+}
+
+static void floors(void)
+{
+	line("  the kernel's own: munmap, memfd, 4 KiB", floor_unmap(MEMFD), 0, "(64 MiB, touched)");
+	line("  the kernel's own: munmap, anonymous, 4 KiB", floor_unmap(ANON_SMALL), 0, "(64 MiB, touched)");
+	line("  the kernel's own: munmap, anonymous, 2 MiB", floor_unmap(ANON_HUGE), 0, "(64 MiB, touched)");
+}
+
 static void calls(void)
 {
-	long get[101], attach[101], detach[101], release[101], none[101], t;
+	static long get[101], attach[101], detach[101], release[101], none[101], map[101], unmap[101];
+	int memfd = memfd_create("floor", 0);
+	long t;
 
+	if (ftruncate(memfd, MIB64))
+		abort();
 	for (int i = 0; i < 101; i++) {
 		long a, p;
 
+		/*
+		 * One more mapping each round: what the kernel's tree of them
+		 * costs depends on how full its nodes are.
+		 */
+		mmap(NULL, PAGE, i & 1 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		t = now();
 		a = x_get(segid, RW);
 		get[i] = now() - t;
@@ -128,6 +184,7 @@ static void calls(void)
 		t = now();
 		x_detach(p);
 		detach[i] = now() - t;
+		floor_calls(memfd, &map[i], &unmap[i]);
 		t = now();
 		x_release(a);
 		release[i] = now() - t;
@@ -137,10 +194,13 @@ static void calls(void)
 		ioctl(dev, VERSION);
 		none[i] = now() - t;
 	}
+	close(memfd);
 	line("an ioctl that does nothing", median(none, 101), 0, "(part of each below)");
 	line("get", median(get, 101), 1000, "");
 	line("attach, 64 MiB", median(attach, 101), 6000, "");
+	line("  the kernel's own: mmap of a memfd, 64 MiB", median(map, 101), 0, "");
 	line("detach, untouched", median(detach, 101), 0, "");
+	line("  the kernel's own: munmap of it, untouched", median(unmap, 101), 0, "");
 	line("release", median(release, 101), 0, "");
 }
 
@@ -177,40 +237,63 @@ static void owner_cost(void)
 	x_release(a);
 }
 
-struct part { char *p; long pages; };
+/*
+ * Do faults of two threads wait for each other? Each thread touches its half,
+ * either of one attachment or of an attachment of its own: any lock that an
+ * attachment's faults share makes the first slower than the second. Only under
+ * -smp 2 without -icount.
+ */
+struct part { char *p; long pages, took; int n; };
+static volatile int part_go;
 static void *touch_part(void *arg)
 {
 	struct part *part = arg;
 
-	for (int i = 0; i < 4; i++)
-		touch(part->p, part->pages, FORWARD, 0);
+	__atomic_fetch_add(&part_go, 1, __ATOMIC_SEQ_CST);
+	while (part_go < part->n)
+		;
+	part->took = touch(part->p, part->pages, FORWARD, 0);
 	return NULL;
 }
 
-/* Only under -smp 2 without -icount. */
-static void scaling(void)
+static long touched_by(int n, int attachments)
 {
-	for (int n = 1; n <= 2; n++) {
-		long best = 1L << 60;
+	long pages = MIB64 / PAGE, took = 0;
+	struct part part[2];
+	pthread_t t[2];
+	char *p[2];
 
-		for (int round = 0; round < 7; round++) {
-			char *p = (char *)x_attach(apid, 0, MIB64);
-			struct part part[2];
-			pthread_t t[2];
-			long start = now();
-
-			for (int i = 0; i < n; i++) {
-				part[i] = (struct part){ p + i * (MIB64 / n), MIB64 / PAGE / n };
-				pthread_create(&t[i], NULL, touch_part, &part[i]);
-			}
-			for (int i = 0; i < n; i++)
-				pthread_join(t[i], NULL);
-			if (now() - start < best)
-				best = now() - start;
-			x_detach(p);
-		}
-		printf("%d thread(s) fault 64 MiB of 4 KiB pages in %ld us\n", n, best / 1000);
+	for (int i = 0; i < attachments; i++)
+		p[i] = (char *)x_attach(apid, 0, MIB64);
+	part_go = 0;
+	for (int i = 0; i < n; i++) {
+		part[i] = (struct part){ p[i % attachments] + i * (MIB64 / n), pages / n, 0, n };
+		pthread_create(&t[i], NULL, touch_part, &part[i]);
 	}
+	for (int i = 0; i < n; i++) {
+		pthread_join(t[i], NULL);
+		took = part[i].took > took ? part[i].took : took;
+	}
+	for (int i = 0; i < attachments; i++)
+		x_detach(p[i]);
+	return took;
+}
+
+static void scaling(const char *what)
+{
+	long one = 1L << 60, two = one, apart = one, t;
+
+	/* Taken in turn, so that a busy machine spoils all three alike. */
+	for (int round = 0; round < 41; round++) {
+		t = touched_by(1, 1);
+		one = t < one ? t : one;
+		t = touched_by(2, 1);
+		two = t < two ? t : two;
+		t = touched_by(2, 2);
+		apart = t < apart ? t : apart;
+	}
+	printf("64 MiB of %s, us: 1 thread %ld, 2 threads %ld (%ld.%02ldx), on an attachment each %ld\n",
+	       what, one / 1000, two / 1000, one / two, one * 100 / two % 100, apart / 1000);
 }
 
 static void prepare(int huge)
@@ -237,7 +320,9 @@ int main(int argc, char **argv)
 	apid = x_get(segid, RW);
 	prepare(0);
 	if (argc > 1) {
-		scaling();
+		scaling("4 KiB pages");
+		prepare(1);
+		scaling("2 MiB pages");
 	} else {
 		calls();
 		for (int order = FORWARD; order <= RANDOM; order++)
@@ -248,6 +333,7 @@ int main(int argc, char **argv)
 		prepare(1);
 		for (int write = 0; write < 2; write++)
 			one("64 MiB of 2 MiB pages", MIB64, 1, FORWARD, write, 500000, 32);
+		floors();
 		prepare(0);
 		owner_cost();
 		printf("%d targets missed\n", missed);

@@ -11,7 +11,7 @@ root=$("$vm_top/tests/vm/root.sh" "$suite")
 out=$vm_cache/build-$suite
 exec 9>"$out.lock"
 flock 9
-rm -rf "$out" "$root/src"
+rm -rf "$root/src"
 mkdir -p "$out" "$root/src"
 cp "$vm_top"/kernel/{Kbuild,Makefile,*.[ch]} "$root/src/"
 
@@ -30,5 +30,7 @@ vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C \
 if grep -iE 'warning|error' "$out/log" | grep -vE 'Skipping BTF|compiler differs' >&2; then
 	vm_die "$suite: the build is not clean"
 fi
-cp "$root/src/xpmem.ko" "$out/"
+# Whoever copies the last one meanwhile gets the whole of it.
+cp "$root/src/xpmem.ko" "$out/xpmem.ko.new"
+mv "$out/xpmem.ko.new" "$out/xpmem.ko"
 echo "$out/xpmem.ko"

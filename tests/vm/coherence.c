@@ -749,9 +749,9 @@ static void atomics(void)
 }
 
 /* System calls on attached memory, and a debugger. */
-static void system_calls(void)
+static void calls_on(long flags)
 {
-	char *p = start(SIZE, 0), path[64];
+	char *p = start(SIZE, flags), path[64];
 	long v = 0;
 	int fds[2], fd;
 
@@ -765,6 +765,9 @@ static void system_calls(void)
 	struct iovec local = { &v, 8 }, remote = { p, 8 };
 
 	CHECK(process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == -1 && errno == EFAULT);
+	remote.iov_len = PAGE;
+	CHECK(vmsplice(fds[1], &remote, 1, 0) == -1 && errno == EFAULT);
+	CHECK(syscall(SYS_futex, p, 1, 1, NULL, NULL, 0) == -1 && errno == EFAULT);
 	close(fds[0]);
 	close(fds[1]);
 	/* vm_ops->access: read, write, and not past what the owner may. */
@@ -778,6 +781,12 @@ static void system_calls(void)
 	CHECK(pwrite(fd, &v, 8, (long)p + 3 * PAGE) != 8 && val(p + 3 * PAGE) == 1003);
 	close(fd);
 	finish(p, SIZE);
+}
+
+static void system_calls(void)
+{
+	calls_on(0);
+	calls_on(MAP_SHARED);
 }
 
 int main(void)

@@ -237,6 +237,67 @@ static void split_beside_source(void)
 	munmap(raw, 2 * HUGE);
 }
 
+/*
+ * One thread releases the permit, another unmaps the same attachments and maps
+ * its own memory in their place: the release must leave that alone.
+ */
+#define TAKEN 64
+static char *taken[TAKEN];
+static volatile int taken_go;
+static void *take_over(void *arg)
+{
+	while (!taken_go)
+		;
+	for (long i = TAKEN - 1 - (long)arg; i >= 0; i--) {
+		munmap(taken[i], PAGE);
+		char *q = mmap(taken[i], PAGE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		if (q != taken[i]) {
+			if (q != MAP_FAILED)
+				munmap(q, PAGE);
+			taken[i] = NULL;
+		}
+	}
+	return NULL;
+}
+
+static void released_while_unmapped(void)
+{
+	long lost = 0, kept = 0, n = stat_of("attachments");
+	long two = stat_of("releases_in_two_steps");
+
+	for (long round = 0; round < 300; round++) {
+		long a = x_get(segid, RW);
+		pthread_t t;
+
+		taken_go = 0;
+		for (int i = 0; i < TAKEN; i++)
+			taken[i] = (char *)x_attach(a, (i % 8) * PAGE, PAGE);
+		NEED(!pthread_create(&t, NULL, take_over, (void *)(round % 8)));
+		taken_go = 1;
+		if (round & 1)
+			sched_yield();
+		CHECK(x_release(a) == 0);
+		pthread_join(t, NULL);
+		for (int i = 0; i < TAKEN; i++) {
+			if (!taken[i])
+				continue;
+			if (i > TAKEN - 1 - round % 8)
+				CHECK(rd(taken[i], NULL) == SIGSEGV);
+			else if (wr(taken[i], 1))
+				lost++;
+			else
+				kept++;
+			munmap(taken[i], PAGE);
+		}
+	}
+	CHECK(lost == 0 && kept > 0);
+	CHECK(two >= 0 && stat_of("releases_in_two_steps") == two);
+	if (lost)
+		printf("  %ld fresh mappings gone, %ld kept\n", lost, kept);
+	CHECK(stat_settles("attachments", n));
+}
+
 int main(void)
 {
 	long n;
@@ -264,6 +325,7 @@ int main(void)
 		RUN(split_own);
 		RUN(split_beside_source);
 	}
+	RUN(released_while_unmapped);
 	if (!stat_settles("attachments", n))
 		t_failed++;
 	x_release(apid);
