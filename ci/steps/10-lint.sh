@@ -34,7 +34,7 @@ spdx() {
         LICENSE-* | */COPYING | Cargo.lock | */Cargo.lock | */corpus/* | .gitignore | */.gitignore | *.md) continue ;;
         ci/packages.d/* | *.bin | *.xml | *.gz | *.xz | */compat | */changelog) continue ;;
         kernel/uapi/*) wanted='GPL-2.0' ;;
-        kernel/* | packaging/dkms/* | tests/vm/*.config) wanted='GPL-2.0-only' ;;
+        kernel/* | tests/vm/*.config) wanted='GPL-2.0-only' ;;
         *) wanted='MIT OR Apache-2.0' ;;
         esac
         if ! head -n 5 "$file" | grep -q "SPDX-License-Identifier: .*$wanted"; then
