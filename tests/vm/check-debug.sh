@@ -12,13 +12,13 @@ set -u
 vm_build_tests "$SCRATCH/tests"
 cat >"$SCRATCH/list" <<E2
 root /tests/checkers
-root /tests/abi
-root /tests/surgery
-root /tests/coherence
-root /tests/life
-root /tests/churn 6
-root /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
-root /tests/failslab
+root T_SECONDS=1800 /tests/abi
+root T_SECONDS=1800 /tests/surgery
+root T_SECONDS=1800 /tests/coherence
+root T_SECONDS=1800 /tests/life
+root T_SECONDS=1800 /tests/churn 6
+root T_SECONDS=1800 /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
+root T_SECONDS=1800 /tests/failslab
 root /tests/checkers
 E2
 # The checkers are there, and lockdep has not given up.
