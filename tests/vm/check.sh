@@ -6,6 +6,7 @@ set -u
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/tests.sh"
 
+named=$#
 suites=${*:-$vm_suites arm64}
 if ! (vm_need) 2>"$SCRATCH/need"; then
 	skip "guests" "$(cat "$SCRATCH/need")"
@@ -71,5 +72,5 @@ for suite in $suites; do
 	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
 	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest" "status $status"; fi
 done
-[ $# != 0 ] || run_suite "DKMS" 1200 "$vm_top/tests/vm/dkms.sh"
+[ "$named" != 0 ] || run_suite "DKMS" 1200 "$vm_top/tests/vm/dkms.sh"
 finish
