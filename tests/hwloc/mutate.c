@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "dump.h"
+#include "random.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <hwloc/shmem.h>
@@ -21,17 +22,6 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static uint64_t state;
-
-static uint64_t next(void)
-{
-	uint64_t z = (state += 0x9e3779b97f4a7c15u);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
 
 static uint64_t value(const uint64_t *words, size_t used, uint64_t old, uint64_t addr)
 {

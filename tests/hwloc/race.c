@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "dump.h"
+#include "random.h"
 #include <errno.h>
 #include <hwloc/shmem.h>
 #include <signal.h>
@@ -23,17 +24,6 @@
 #include <unistd.h>
 
 static char *const addr = (void *)0x340000000000;
-static uint64_t state;
-
-static uint64_t next(void)
-{
-	uint64_t z = (state += 0x9e3779b97f4a7c15u);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
-
 /* Changes up to three words at a time, for ever. */
 static void disturb(volatile uint64_t *words, size_t used)
 {
