@@ -21,12 +21,6 @@ static void across(int namespaces)
 	quit(&p);
 }
 
-static long f_make_all(long b, long c, long d, long e)
-{
-	(void)b, (void)c, (void)d, (void)e;
-	return api->make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0666);
-}
-
 CASE(pid_namespace, "an attacher in another PID namespace")
 {
 	across(CLONE_NEWPID);

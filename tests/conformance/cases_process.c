@@ -6,12 +6,6 @@
 #include <pthread.h>
 #include <sys/prctl.h>
 
-static long f_make_all(long b, long c, long d, long e)
-{
-	(void)b, (void)c, (void)d, (void)e;
-	return api->make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0666);
-}
-
 /* Runs f in a child of this process; the child's answer (0 to 120), or 200 and
  * the signal. */
 static long in_child(function f, long a, long b, long c, long d)
@@ -606,24 +600,13 @@ CASE(no_standard_streams, "a program without standard streams keeps the library 
 	quit(&p);
 }
 
-static volatile sig_atomic_t handled;
-
-static void on_alarm(int sig)
-{
-	(void)sig;
-	handled++;
-}
-
 CASE(signals, "the program's signals go to its own threads, and calls survive them")
 {
 	struct peer p = spawn();
 	char *source = anonymous(4 * PAGE);
-	struct sigaction action;
 	long segid;
 
-	memset(&action, 0, sizeof action);
-	action.sa_handler = on_alarm;
-	sigaction(SIGALRM, &action, NULL);
+	count_alarms(0);
 	fill(source, 4 * PAGE, 1);
 	segid = make_all();
 	ualarm(500, 500);
@@ -636,7 +619,7 @@ CASE(signals, "the program's signals go to its own threads, and calls survive th
 		EXPECT_EQ(api->release(apid), 0);
 	}
 	ualarm(0, 0);
-	EXPECT(handled > 0);
+	EXPECT(alarms > 0);
 	EXPECT(api->remove(segid) == 0);
 	quit(&p);
 }
@@ -715,16 +698,12 @@ CASE(fork_under_signals, "a fork that signals delay: its child has its copy of s
 {
 	struct peer p = spawn();
 	char *source = anonymous(16 * PAGE);
-	struct sigaction action;
 	long addr;
 
 	fill(source, 16 * PAGE, 1);
 	addr = share(&p, source, 16 * PAGE);
 	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
-	memset(&action, 0, sizeof action);
-	action.sa_handler = on_alarm;
-	action.sa_flags = SA_RESTART;
-	sigaction(SIGALRM, &action, NULL);
+	count_alarms(SA_RESTART);
 	ualarm(400, 400);
 	for (int i = 0; i < 60; i++) {
 		int status = 0;
@@ -737,7 +716,7 @@ CASE(fork_under_signals, "a fork that signals delay: its child has its copy of s
 		EXPECT_EQ(status, 0);
 	}
 	ualarm(0, 0);
-	EXPECT(handled > 0);
+	EXPECT(alarms > 0);
 	quit(&p);
 }
 

@@ -10,14 +10,6 @@
 #include <sys/sem.h>
 #include <time.h>
 
-static volatile sig_atomic_t handled;
-
-static void on_alarm(int sig)
-{
-	(void)sig;
-	handled++;
-}
-
 /* Threads of the owner that wait for ever, each until its word is given. */
 struct waiter {
 	int fd, set, interrupted;
@@ -66,7 +58,7 @@ static void *poll_with_handler(void *argument)
 
 	epoll_ctl(epoll, EPOLL_CTL_ADD, w->fd, &event);
 	/* Ends by a signal with a handler: that must be told. */
-	if (epoll_wait(epoll, &event, 1, -1) == -1 && errno == EINTR && handled > 0)
+	if (epoll_wait(epoll, &event, 1, -1) == -1 && errno == EINTR && alarms > 0)
 		w->interrupted = 1;
 	close(epoll);
 	return NULL;
@@ -80,7 +72,6 @@ CASE(waits_are_not_interrupted, "an owner that waits is not told EINTR because a
 	struct peer p = spawn();
 	struct waiter w = { .fd = eventfd(0, 0), .set = semget(IPC_PRIVATE, 1, 0600) };
 	struct waiter each[4] = { w, w, w, w };
-	struct sigaction action;
 	pthread_t threads[4];
 	char *source = anonymous((size_t)CHUNKS * CHUNK);
 	uint64_t one = 1;
@@ -89,9 +80,7 @@ CASE(waits_are_not_interrupted, "an owner that waits is not told EINTR because a
 
 	EXPECT(w.set != -1);
 	each[3].fd = eventfd(0, 0);
-	memset(&action, 0, sizeof action);
-	action.sa_handler = on_alarm;
-	sigaction(SIGALRM, &action, NULL);
+	count_alarms(0);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -120,18 +109,6 @@ CASE(waits_are_not_interrupted, "an owner that waits is not told EINTR because a
 	EXPECT_EQ(each[3].interrupted, 1);
 	semctl(w.set, 0, IPC_RMID);
 	quit(&p);
-}
-
-static long f_make_all(long a, long b, long c, long d)
-{
-	(void)a, (void)b, (void)c, (void)d;
-	return make_all();
-}
-
-static long f_fill(long addr, long size, long seed, long d)
-{
-	(void)d;
-	return fill_there(addr, size, seed);
 }
 
 static int sleep_in_child(void *argument)

@@ -145,6 +145,14 @@ long r_poke(struct peer *p, long addr, long value);
 long r_verify(struct peer *p, long addr, long size, long seed);
 long r_fill(struct peer *p, long addr, long size, long seed);
 
+/* For peers and threads to run. */
+long f_make_all(long, long, long, long);
+long f_fill(long addr, long size, long seed, long);
+
+/* Counts SIGALRM from now on; flags as for sigaction. */
+void count_alarms(int flags);
+extern volatile sig_atomic_t alarms;
+
 /* XPMEM here. */
 long make_all(void);
 long make_range(void *p, size_t size);

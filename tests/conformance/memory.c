@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Touching memory that may not be there. */
+/* Touching memory that may not be there; signals. */
 #include "harness.h"
 
 #include <setjmp.h>
@@ -95,4 +95,22 @@ int mapped(long addr)
 {
 	/* msync answers ENOMEM where nothing is mapped, and does nothing else. */
 	return msync((void *)(addr & -PAGE), PAGE, MS_ASYNC) == 0 || errno != ENOMEM;
+}
+
+volatile sig_atomic_t alarms;
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+	alarms++;
+}
+
+void count_alarms(int flags)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_alarm;
+	action.sa_flags = flags;
+	sigaction(SIGALRM, &action, NULL);
 }

@@ -228,7 +228,7 @@ static long f_verify(long addr, long size, long seed, long d)
 	return verify(addr, size, seed);
 }
 
-static long f_fill(long addr, long size, long seed, long d)
+long f_fill(long addr, long size, long seed, long d)
 {
 	(void)d;
 	return fill_there(addr, size, seed);
@@ -285,6 +285,12 @@ long make_range(void *p, size_t size)
 
 	EXPECT(segid > 0);
 	return segid;
+}
+
+long f_make_all(long a, long b, long c, long d)
+{
+	(void)a, (void)b, (void)c, (void)d;
+	return make_all();
 }
 
 long make_all(void)
