@@ -107,10 +107,9 @@ impl Service {
         let traced = &self.traced[..self.traced_count];
         if let Some(i) = traced.iter().position(|t| t.tid == tid) {
             if let Waited::Stopped { signal, .. } = wait_soon(tid) {
-                let _ = trace::detach(tid, signal);
+                trace::release(tid, signal);
             }
-            self.traced_count -= 1;
-            self.traced[i] = self.traced[self.traced_count];
+            self.forget_traced(i);
         }
     }
 

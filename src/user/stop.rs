@@ -183,8 +183,7 @@ impl Service {
                     }
                     Waited::Syscall => self.traced[i].stopped = true,
                     Waited::Gone => {
-                        self.traced_count -= 1;
-                        self.traced[i] = self.traced[self.traced_count];
+                        self.forget_traced(i);
                         continue;
                     }
                 }
@@ -192,6 +191,12 @@ impl Service {
             i += 1;
         }
         pending == 0
+    }
+
+    /// The thread in place `i` is traced no more; the last takes its place.
+    pub fn forget_traced(&mut self, i: usize) {
+        self.traced_count -= 1;
+        self.traced[i] = self.traced[self.traced_count];
     }
 
     /// Lets every stopped thread go. One that has not stopped yet is let go
@@ -208,10 +213,7 @@ impl Service {
         for i in 0..self.traced_count {
             let t = self.traced[i];
             if t.stopped {
-                if t.signal == 0 {
-                    trace::take_back_interruption(t.tid);
-                }
-                let _ = trace::detach(t.tid, t.signal);
+                trace::release(t.tid, t.signal);
             } else {
                 self.traced[kept] = t;
                 kept += 1;
@@ -231,13 +233,9 @@ impl Service {
                 Waited::Nothing => i += 1,
                 waited => {
                     if let Waited::Stopped { signal, .. } = waited {
-                        if signal == 0 {
-                            trace::take_back_interruption(self.traced[i].tid);
-                        }
-                        let _ = trace::detach(self.traced[i].tid, signal);
+                        trace::release(self.traced[i].tid, signal);
                     }
-                    self.traced_count -= 1;
-                    self.traced[i] = self.traced[self.traced_count];
+                    self.forget_traced(i);
                 }
             }
         }

@@ -37,6 +37,14 @@ pub fn detach(tid: i32, signal: c_int) -> Sys<()> {
     sys!(libc::SYS_ptrace, DETACH, tid, 0, signal).map(drop)
 }
 
+/// Lets a thread go that was stopped by [`interrupt`], as if it had not been.
+pub fn release(tid: i32, signal: c_int) {
+    if signal == 0 {
+        take_back_interruption(tid);
+    }
+    let _ = detach(tid, signal);
+}
+
 /// Lets a stopped thread go on, still traced.
 pub fn go_on(tid: i32, signal: c_int) -> Sys<()> {
     sys!(libc::SYS_ptrace, CONT, tid, 0, signal).map(drop)
@@ -232,7 +240,7 @@ pub fn set_registers(tid: i32, regs: &Registers) -> Sys<()> {
 /// Only calls that have done nothing when they answer EINTR, and wait without a
 /// limit of time: with one, each stop would begin it anew.
 #[cfg(target_arch = "x86_64")]
-pub fn take_back_interruption(tid: i32) {
+fn take_back_interruption(tid: i32) {
     /// The kernel's own number: start again unless a handler runs.
     const ERESTARTNOHAND: i64 = 514;
     const EXT_ARG: u64 = 8;
@@ -260,7 +268,7 @@ pub fn take_back_interruption(tid: i32) {
 
 /// There the kernel has prepared the answer before it stops: it stays.
 #[cfg(target_arch = "aarch64")]
-pub fn take_back_interruption(_: i32) {}
+fn take_back_interruption(_: i32) {}
 
 /// Number and arguments of the system call at whose entry a thread stands;
 /// `None` at an exit.
