@@ -472,9 +472,10 @@ fn sidecar(
     // SAFETY: the caller holds the mapping at `addr`; its pointers lead there.
     let image = unsafe { Image::new(addr as u64, addr as *const u8, length, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    let kinds = image.slice::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
+    let kinds = image.list::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
     if t.nr_cpukinds != 0 {
-        t.cpukinds = side.put(kinds.ok_or(Error::Invalid)?);
+        let kinds: Vec<Cpukind> = kinds.ok_or(Error::Invalid)?.iter().collect();
+        t.cpukinds = side.put(&kinds);
         t.nr_cpukinds_allocated = t.nr_cpukinds;
     }
     if report.resolved {
@@ -492,25 +493,23 @@ fn memattrs(
     image: &Image<'_>,
     resolver: &Resolver<'_, '_>,
 ) -> Option<()> {
-    let list = image.slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
+    let list = image.list::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
     let mut copies = Vec::with_capacity(list.len());
-    for source in list {
-        let mut attr = *source;
+    for mut attr in list.iter() {
         let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
-        let targets = image.slice::<Target>(attr.targets, attr.nr_targets as usize)?;
+        let targets = image.list::<Target>(attr.targets, attr.nr_targets as usize)?;
         let mut kept = Vec::with_capacity(targets.len());
-        for source in targets {
-            let Some(found) = resolver.target(source, valid) else {
+        for mut target in targets.iter() {
+            let Some(found) = resolver.target(&target, valid) else {
                 continue;
             };
-            let mut target = *source;
             target.obj = found.addr;
             target.gp_index = found.gp_index;
-            let count = source.nr_initiators as usize;
-            let initiators = image.slice::<Initiator>(source.initiators, count)?;
+            let count = target.nr_initiators as usize;
+            let initiators = image.list::<Initiator>(target.initiators, count)?;
             let resolved: Vec<Initiator> = initiators
                 .iter()
-                .filter_map(|i| resolver.initiator(i, valid))
+                .filter_map(|i| resolver.initiator(&i, valid))
                 .collect();
             if resolved.is_empty() && attr.flags & MEMATTR_NEED_INITIATOR != 0 {
                 continue;

@@ -104,16 +104,30 @@ impl<'a> Image<'a> {
         (room >= size && offset % align == 0).then_some(offset)
     }
 
-    /// The value at an address.
+    /// The value at an address: read once, so that what was checked is what
+    /// is used, also where somebody changes the file meanwhile.
     #[inline]
     pub fn get<T: Plain>(&self, addr: Addr) -> Option<T> {
         let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
         // SAFETY: `locate` showed the bytes to be inside and aligned; any
-        // bit pattern is a `T`.
-        Some(unsafe { self.data.wrapping_add(offset).cast::<T>().read() })
+        // bit pattern is a `T`. Volatile: the compiler may drop a plain copy
+        // and look at the file again for each field.
+        Some(unsafe { self.data.wrapping_add(offset).cast::<T>().read_volatile() })
     }
 
-    /// The value at an address, in place.
+    /// An array whose elements are read as [`Image::get`] reads.
+    #[inline]
+    pub fn list<T: Plain>(&self, addr: Addr, count: usize) -> Option<List<'a, T>> {
+        let first = self.slice::<T>(addr, count)?.as_ptr();
+        Some(List {
+            first,
+            count,
+            held: PhantomData,
+        })
+    }
+
+    /// The value at an address, in place: only where nobody else can change
+    /// it. Of a mapped file two looks at one field may see two values.
     #[inline]
     pub fn at<T: Plain>(&self, addr: Addr) -> Option<&'a T> {
         let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
@@ -137,7 +151,8 @@ impl<'a> Image<'a> {
         let _ = (addr, size);
     }
 
-    /// An array of values.
+    /// An array of values, in place. Of a mapped file only for words that are
+    /// taken one by one, each once: [`Image::list`] is for structures.
     #[inline]
     pub fn slice<T: Plain>(&self, addr: Addr, count: usize) -> Option<&'a [T]> {
         if count == 0 {
@@ -167,7 +182,7 @@ impl<'a> Image<'a> {
     /// A bitmap whose array is inside the image.
     #[inline]
     pub fn bitmap(&self, addr: Addr) -> Option<Bits<'a>> {
-        let head: &Bitmap = self.at(addr)?;
+        let head: Bitmap = self.get(addr)?;
         let plausible = head.count >= 1 && head.allocated >= head.count && head.infinite & !1 == 0;
         // A copy of the bitmap is as large as `allocated` says. Both numbers
         // have 32 bits: no overflow.
@@ -197,7 +212,34 @@ impl<'a> Image<'a> {
     }
 }
 
+/// Structures in a row, each read by value when its turn comes.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a, T> {
+    first: *const T,
+    count: usize,
+    held: PhantomData<&'a [T]>,
+}
+
+impl<'a, T: Plain> List<'a, T> {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = T> + 'a {
+        let first = self.first;
+        // SAFETY: `Image::list` showed `count` elements to be inside, for
+        // `'a`; any bit pattern is a `T`.
+        (0..self.count).map(move |i| unsafe { first.add(i).read_volatile() })
+    }
+}
+
 /// A set of small integers: bits in words, and whether all beyond are set.
+/// The words may change under a reader: they are compared and combined, and
+/// nothing is found by them.
 #[derive(Clone, Copy, Debug)]
 pub struct Bits<'a> {
     pub words: &'a [u64],

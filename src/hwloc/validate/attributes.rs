@@ -8,11 +8,11 @@ use core::mem::size_of;
 
 /// An array of name and value pairs; both strings must be there.
 pub fn infos(image: &Image<'_>, array: Addr, count: u32, at: Addr) -> Checked<()> {
-    let list = image.slice::<Info>(array, count as usize).ok_or(Corrupt {
+    let list = image.list::<Info>(array, count as usize).ok_or(Corrupt {
         what: "infos: array outside",
         at,
     })?;
-    for info in list {
+    for info in list.iter() {
         let ends = image.string(info.name).is_some() && image.string(info.value).is_some();
         ensure(ends, "infos: string does not end", at)?;
     }
@@ -86,14 +86,15 @@ impl Context<'_, '_> {
             if d.iflags & DIST_OBJS_VALID == 0 {
                 resolved = false;
             } else {
-                for i in 0..n {
-                    let kind = types.map_or(d.unique_type, |t| t[i]);
+                for (i, (obj, index)) in objs.iter().zip(indexes).enumerate() {
+                    let kind = types.and_then(|t| t.get(i)).copied();
+                    let kind = kind.unwrap_or(d.unique_type);
                     // PUs and NUMA nodes alone go by the OS's number.
                     let by_os = matches!(d.unique_type, ty::PU | ty::NUMANODE);
                     let right = if by_os {
-                        self.is(objs[i], kind, None, Some(indexes[i] as u32))
+                        self.is(*obj, kind, None, Some(*index as u32))
                     } else {
-                        self.is(objs[i], kind, Some(indexes[i]), None)
+                        self.is(*obj, kind, Some(*index), None)
                     };
                     ensure(right, "distances: wrong object", at)?;
                 }
@@ -112,7 +113,7 @@ impl Context<'_, '_> {
     fn memattrs(&self) -> Checked<bool> {
         let image = self.image;
         let at = self.topology.memattrs;
-        let list = image.slice::<Memattr>(at, self.topology.nr_memattrs as usize);
+        let list = image.list::<Memattr>(at, self.topology.nr_memattrs as usize);
         let list = list.ok_or(Corrupt {
             what: "memattrs: array outside",
             at,
@@ -139,7 +140,7 @@ impl Context<'_, '_> {
             )?;
             let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
             resolved &= valid;
-            let targets = image.slice::<Target>(attr.targets, attr.nr_targets as usize);
+            let targets = image.list::<Target>(attr.targets, attr.nr_targets as usize);
             let targets = targets.ok_or(Corrupt {
                 what: "memattrs: targets outside",
                 at,
@@ -147,8 +148,8 @@ impl Context<'_, '_> {
             // hwloc's copy frees an empty array's address: it has to be null,
             // and is made so where the writer left one.
             resolved &= attr.nr_targets != 0 || attr.targets == 0;
-            for target in targets {
-                self.target(attr, target, valid)?;
+            for target in targets.iter() {
+                self.target(&attr, &target, valid)?;
                 resolved &= target.nr_initiators != 0 || target.initiators == 0;
             }
         }
@@ -163,14 +164,14 @@ impl Context<'_, '_> {
             ensure(right, "memattrs: wrong target", at)?;
         }
         let count = target.nr_initiators as usize;
-        let initiators = self.image.slice::<Initiator>(target.initiators, count);
+        let initiators = self.image.list::<Initiator>(target.initiators, count);
         let initiators = initiators.ok_or(Corrupt {
             what: "memattrs: initiators outside",
             at,
         })?;
         let needed = attr.flags & MEMATTR_NEED_INITIATOR != 0;
         ensure(needed == (count > 0), "memattrs: initiators missing", at)?;
-        for i in initiators {
+        for i in initiators.iter() {
             let right = match i.location {
                 LOCATION_CPUSET => self.image.bitmap(i.obj_or_cpuset).is_some(),
                 LOCATION_OBJECT => {
@@ -187,12 +188,12 @@ impl Context<'_, '_> {
     fn cpukinds(&self) -> Checked<()> {
         let t = self.topology;
         let at = t.cpukinds;
-        let kinds = self.image.slice::<Cpukind>(at, t.nr_cpukinds as usize);
+        let kinds = self.image.list::<Cpukind>(at, t.nr_cpukinds as usize);
         let kinds = kinds.ok_or(Corrupt {
             what: "cpukinds: array outside",
             at,
         })?;
-        for kind in kinds {
+        for kind in kinds.iter() {
             let set = self.image.bitmap(kind.cpuset);
             ensure(set.is_some(), "cpukinds: bad set", at)?;
             infos(self.image, kind.infos, kind.nr_infos, at)?;

@@ -79,23 +79,25 @@ impl<'a> Levels<'a> {
             group: (0, 0),
         };
         let mut special = [empty; SPECIAL_LEVELS];
-        for (i, s) in t.slevels.iter().enumerate() {
-            special[i] = level(image, s.objs, s.nbobjs)?;
+        let types = t.slevels.iter().zip(SPECIAL_TYPES);
+        for (found, (s, kind)) in special.iter_mut().zip(types) {
+            *found = level(image, s.objs, s.nbobjs)?;
             total += s.nbobjs as usize;
             let ends = (
-                special[i].objs.first().copied().unwrap_or(0),
-                special[i].objs.last().copied().unwrap_or(0),
+                found.objs.first().copied().unwrap_or(0),
+                found.objs.last().copied().unwrap_or(0),
             );
             ensure(
                 (s.first, s.last) == ends,
                 "level: first or last object wrong",
                 s.objs,
             )?;
-            special[i].kind = SPECIAL_TYPES[i];
+            found.kind = kind;
         }
         let fits = total <= image.len() / size_of::<Obj>();
         ensure(fits, "topology: more objects than bytes", at)?;
-        ensure(!special[0].objs.is_empty(), "topology: no memory node", at)?;
+        let nodes = special.first().is_some_and(|l| !l.objs.is_empty());
+        ensure(nodes, "topology: no memory node", at)?;
         let found = Levels {
             normal,
             special,
@@ -178,8 +180,8 @@ impl<'a> Levels<'a> {
 
     /// The object at `addr`, if it is one of this topology. Only after the
     /// tree was walked: then each entry of the arrays is a checked object.
-    pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<&'a Obj> {
-        let obj: &Obj = image.at(addr)?;
+    pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<Obj> {
+        let obj: Obj = image.get(addr)?;
         let level = self.at(obj.depth)?;
         (level.objs.get(obj.logical_index as usize) == Some(&addr)).then_some(obj)
     }

@@ -13,6 +13,8 @@
 //! cycle or a second path cannot be built, and when as many objects were
 //! reached as the arrays hold, each entry of the arrays was.
 
+#![deny(clippy::indexing_slicing)]
+
 mod attributes;
 mod levels;
 mod tree;

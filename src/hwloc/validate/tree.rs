@@ -15,11 +15,11 @@ enum Class {
     Misc,
 }
 
-/// An object under check, with its sets.
+/// An object under check, as it was read, with its sets.
 struct Node<'a> {
     addr: Addr,
-    obj: &'a Obj,
-    attr: &'a Attr,
+    obj: Obj,
+    attr: Attr,
     sets: Option<Sets<'a>>,
 }
 
@@ -62,7 +62,7 @@ impl Seen {
 
     fn distinct(mut self) -> bool {
         self.far.sort_unstable();
-        self.far.windows(2).all(|w| w[0] != w[1])
+        self.far.is_sorted_by(|a, b| a < b)
     }
 }
 
@@ -133,12 +133,12 @@ impl<'a> Walk<'a, '_> {
             what: "object: outside the file",
             at: addr,
         };
-        let obj: &Obj = self.image.at(addr).ok_or(outside)?;
-        let attr: &Attr = self.image.at(obj.attr).ok_or(Corrupt {
+        let obj: Obj = self.image.get(addr).ok_or(outside)?;
+        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
             what: "object: attributes outside",
             at: addr,
         })?;
-        let sets = self.sets(addr, obj)?;
+        let sets = self.sets(addr, &obj)?;
         Ok(Node {
             addr,
             obj,
@@ -253,7 +253,7 @@ impl<'a> Walk<'a, '_> {
             "object: memory does not add up",
             at,
         )?;
-        let o = node.obj;
+        let o = &node.obj;
         if o.io_arity != 0 || o.io_first_child != 0 {
             self.children(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
         }
@@ -328,7 +328,7 @@ impl<'a> Walk<'a, '_> {
         ensure(allowed, "object: a processor that is not allowed", at)?;
         let whole = self.is_inherited(&ours.nodeset);
         ensure(whole, "object: children do not make up the nodeset", at)?;
-        let o = node.obj;
+        let o = &node.obj;
         let leaf = o.arity == 0 && o.children == 0 && o.first_child == 0 && o.last_child == 0;
         ensure(leaf, "object: children of a processor", at)
     }
@@ -399,7 +399,7 @@ impl<'a> Walk<'a, '_> {
         nesting: usize,
         each: &mut dyn FnMut(&mut Self, &Node<'a>) -> Checked<()>,
     ) -> Checked<()> {
-        let p = parent.obj;
+        let p = &parent.obj;
         let at = parent.addr;
         let (arity, first) = match class {
             Class::Normal => (p.arity, p.first_child),
@@ -438,12 +438,12 @@ impl<'a> Walk<'a, '_> {
         let mut prev = 0;
         for rank in 0..arity {
             let child = self.node(addr)?;
-            let c = child.obj;
+            let c = &child.obj;
             let linked = c.parent == at
                 && c.sibling_rank == rank
                 && c.prev_sibling == prev
                 && (c.next_sibling == 0) == (rank + 1 == arity)
-                && array.is_none_or(|a| a[rank as usize] == addr);
+                && array.is_none_or(|a| a.get(rank as usize) == Some(&addr));
             ensure(linked, "object: wrong links between siblings", addr)?;
             let right = match class {
                 Class::Normal => is_normal(c.kind) && c.depth > p.depth,
@@ -503,9 +503,10 @@ impl<'a> Walk<'a, '_> {
 
     /// Types that the writer's filters exclude do not occur.
     fn filter(&self, node: &Node<'a>) -> Checked<()> {
-        let kept = match self.topology.type_filter[node.obj.kind as usize] {
-            KEEP_NONE => false,
-            KEEP_IMPORTANT => match node.obj.kind {
+        let filter = self.topology.type_filter.get(node.obj.kind as usize);
+        let kept = match filter.copied() {
+            None | Some(KEEP_NONE) => false,
+            Some(KEEP_IMPORTANT) => match node.obj.kind {
                 ty::PCI_DEVICE => {
                     let class = node.attr.pci_class();
                     matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
