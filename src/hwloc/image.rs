@@ -5,7 +5,8 @@
 use super::layout::{Addr, Bitmap, Plain};
 use core::cell::Cell;
 use core::marker::PhantomData;
-use core::mem::{align_of, size_of};
+use core::mem::{align_of, size_of, MaybeUninit};
+use core::sync::atomic::{compiler_fence, Ordering};
 
 /// Why a file is refused: what is wrong, and at which address of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +111,21 @@ impl<'a> Image<'a> {
     pub fn get<T: Plain>(&self, addr: Addr) -> Option<T> {
         let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
         // SAFETY: `locate` showed the bytes to be inside and aligned; any
-        // bit pattern is a `T`. Volatile: the compiler may drop a plain copy
-        // and look at the file again for each field.
-        Some(unsafe { self.data.wrapping_add(offset).cast::<T>().read_volatile() })
+        // bit pattern is a `T`.
+        Some(unsafe { read_once(self.data.wrapping_add(offset).cast::<T>()) })
+    }
+
+    /// As [`Image::get`], at a place of the caller's: a large value that is
+    /// returned is copied more than once.
+    #[inline]
+    pub fn get_in<'p, T: Plain>(&self, addr: Addr, place: &'p mut MaybeUninit<T>) -> Option<&'p T> {
+        let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
+        let from = self.data.wrapping_add(offset).cast::<T>();
+        // SAFETY: as in `get`; the place is memory of this program alone.
+        unsafe { core::ptr::copy(from, place.as_mut_ptr(), 1) };
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: just written, and any bit pattern is a `T`.
+        Some(unsafe { place.assume_init_ref() })
     }
 
     /// An array whose elements are read as [`Image::get`] reads.
@@ -212,6 +225,21 @@ impl<'a> Image<'a> {
     }
 }
 
+/// A copy that later changes do not reach. Behind a plain read alone the
+/// compiler may drop the copy and look at the file again for each field; the
+/// fence forbids that, and, unlike a volatile read, leaves out fields that
+/// nobody uses.
+///
+/// # Safety
+/// `at` must be readable and aligned.
+#[inline(always)]
+unsafe fn read_once<T: Plain>(at: *const T) -> T {
+    // SAFETY: the caller's promise; any bit pattern is a `T`.
+    let value = unsafe { at.read() };
+    compiler_fence(Ordering::SeqCst);
+    value
+}
+
 /// Structures in a row, each read by value when its turn comes.
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a, T> {
@@ -233,7 +261,7 @@ impl<'a, T: Plain> List<'a, T> {
         let first = self.first;
         // SAFETY: `Image::list` showed `count` elements to be inside, for
         // `'a`; any bit pattern is a `T`.
-        (0..self.count).map(move |i| unsafe { first.add(i).read_volatile() })
+        (0..self.count).map(move |i| unsafe { read_once(first.add(i)) })
     }
 }
 

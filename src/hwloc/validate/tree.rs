@@ -4,7 +4,7 @@
 use super::super::image::{ensure, Bits, Checked, Corrupt, Image, Union, NOTHING};
 use super::super::layout::*;
 use super::{attributes, Levels, MAX_DEPTH};
-use core::mem::size_of;
+use core::mem::{size_of, MaybeUninit};
 
 /// The four lists of children an object may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,11 +15,16 @@ enum Class {
     Misc,
 }
 
+/// Where an object and its attributes are read to.
+type Place = (MaybeUninit<Obj>, MaybeUninit<Attr>);
+
+const NOWHERE: Place = (MaybeUninit::uninit(), MaybeUninit::uninit());
+
 /// An object under check, as it was read, with its sets.
-struct Node<'a> {
+struct Node<'n, 'a> {
     addr: Addr,
-    obj: Obj,
-    attr: Attr,
+    obj: &'n Obj,
+    attr: &'n Attr,
     sets: Option<Sets<'a>>,
 }
 
@@ -104,7 +109,8 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         spare: Vec::new(),
     };
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
-    let root = walk.node(root.unwrap_or(0))?;
+    let mut place = NOWHERE;
+    let root = walk.node(root.unwrap_or(0), &mut place)?;
     let alone = root.obj.parent == 0
         && root.obj.sibling_rank == 0
         && root.obj.next_sibling == 0
@@ -127,18 +133,19 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
 }
 
 impl<'a> Walk<'a, '_> {
-    #[inline]
-    fn node(&self, addr: Addr) -> Checked<Node<'a>> {
+    // Not a call: its answer is large, and would be copied once more.
+    #[inline(always)]
+    fn node<'n>(&self, addr: Addr, place: &'n mut Place) -> Checked<Node<'n, 'a>> {
         let outside = Corrupt {
             what: "object: outside the file",
             at: addr,
         };
-        let obj: Obj = self.image.get(addr).ok_or(outside)?;
-        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
+        let obj = self.image.get_in(addr, &mut place.0).ok_or(outside)?;
+        let attr = self.image.get_in(obj.attr, &mut place.1).ok_or(Corrupt {
             what: "object: attributes outside",
             at: addr,
         })?;
-        let sets = self.sets(addr, &obj)?;
+        let sets = self.sets(addr, obj)?;
         Ok(Node {
             addr,
             obj,
@@ -196,7 +203,7 @@ impl<'a> Walk<'a, '_> {
         }))
     }
 
-    fn root_sets(&self, root: &Node<'a>) -> Checked<()> {
+    fn root_sets(&self, root: &Node<'_, 'a>) -> Checked<()> {
         let Some(sets) = &root.sets else {
             return ensure(false, "object: the root has no sets", root.addr);
         };
@@ -217,7 +224,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Checks an object and all below it.
-    fn visit(&mut self, node: &Node<'a>, nesting: usize) -> Checked<()> {
+    fn visit(&mut self, node: &Node<'_, 'a>, nesting: usize) -> Checked<()> {
         let at = node.addr;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
         self.visited += 1;
@@ -253,7 +260,7 @@ impl<'a> Walk<'a, '_> {
             "object: memory does not add up",
             at,
         )?;
-        let o = &node.obj;
+        let o = node.obj;
         if o.io_arity != 0 || o.io_first_child != 0 {
             self.children(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
         }
@@ -272,7 +279,7 @@ impl<'a> Walk<'a, '_> {
 
     /// The memory children. Answers whether there are any: then the nodes
     /// attached to this object or above are on top of `inherited`.
-    fn memory(&mut self, node: &Node<'a>, nesting: usize, memory: &mut u64) -> Checked<bool> {
+    fn memory(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<bool> {
         let at = node.addr;
         if node.obj.memory_arity == 0 {
             let none = node.obj.memory_first_child == 0;
@@ -317,7 +324,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// A processor: its own set, and no children.
-    fn processor(&mut self, node: &Node<'a>, ours: &Sets<'a>) -> Checked<()> {
+    fn processor(&mut self, node: &Node<'_, 'a>, ours: &Sets<'a>) -> Checked<()> {
         let at = node.addr;
         let bit = node.obj.os_index;
         let alone = ours.cpuset.is_only(bit)
@@ -328,13 +335,13 @@ impl<'a> Walk<'a, '_> {
         ensure(allowed, "object: a processor that is not allowed", at)?;
         let whole = self.is_inherited(&ours.nodeset);
         ensure(whole, "object: children do not make up the nodeset", at)?;
-        let o = &node.obj;
+        let o = node.obj;
         let leaf = o.arity == 0 && o.children == 0 && o.first_child == 0 && o.last_child == 0;
         ensure(leaf, "object: children of a processor", at)
     }
 
     /// The normal children, and that their sets make up the parent's.
-    fn cpu_tree(&mut self, node: &Node<'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
+    fn cpu_tree(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
         let at = node.addr;
         let Some(ours) = &node.sets else {
             return ensure(false, "object: no sets", at);
@@ -394,12 +401,12 @@ impl<'a> Walk<'a, '_> {
     /// Walks one list of children: links first, then `each`, then below.
     fn children(
         &mut self,
-        parent: &Node<'a>,
+        parent: &Node<'_, 'a>,
         class: Class,
         nesting: usize,
-        each: &mut dyn FnMut(&mut Self, &Node<'a>) -> Checked<()>,
+        each: &mut dyn FnMut(&mut Self, &Node<'_, 'a>) -> Checked<()>,
     ) -> Checked<()> {
-        let p = &parent.obj;
+        let p = parent.obj;
         let at = parent.addr;
         let (arity, first) = match class {
             Class::Normal => (p.arity, p.first_child),
@@ -436,9 +443,10 @@ impl<'a> Walk<'a, '_> {
         };
         let mut addr = first;
         let mut prev = 0;
+        let mut place = NOWHERE;
         for rank in 0..arity {
-            let child = self.node(addr)?;
-            let c = &child.obj;
+            let child = self.node(addr, &mut place)?;
+            let c = child.obj;
             let linked = c.parent == at
                 && c.sibling_rank == rank
                 && c.prev_sibling == prev
@@ -461,7 +469,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// What concerns one object alone.
-    fn scalars(&mut self, node: &Node<'a>) -> Checked<()> {
+    fn scalars(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
         let Node {
             addr, obj, attr, ..
         } = node;
@@ -502,7 +510,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Types that the writer's filters exclude do not occur.
-    fn filter(&self, node: &Node<'a>) -> Checked<()> {
+    fn filter(&self, node: &Node<'_, 'a>) -> Checked<()> {
         let filter = self.topology.type_filter.get(node.obj.kind as usize);
         let kept = match filter.copied() {
             None | Some(KEEP_NONE) => false,
@@ -521,7 +529,7 @@ impl<'a> Walk<'a, '_> {
         ensure(kept, "object: type is filtered out", node.addr)
     }
 
-    fn attributes(&self, node: &Node<'a>) -> Checked<()> {
+    fn attributes(&self, node: &Node<'_, 'a>) -> Checked<()> {
         let Node {
             addr, obj, attr, ..
         } = node;
