@@ -47,6 +47,8 @@ old_kernel() {
     cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
     run_suite "user back end as on Linux 6.1, C" 900 env XPMEM_BACKEND=user XPMEM_TEST_OLD_KERNEL=1 \
         LD_LIBRARY_PATH="$control/lib" "$T/conformance"
+    run_suite "user back end, pages that will not move back" 120 env XPMEM_BACKEND=user \
+        XPMEM_TEST_NO_MOVE_BACK=1 LD_LIBRARY_PATH="$control/lib" "$T/conformance" source_pinned
 }
 
 user env

@@ -87,6 +87,19 @@ fn revocation_is_off() -> bool {
     }
 }
 
+/// Whether pages that were moved aside for nothing are to be copied back, as if
+/// the kernel would not move them.
+fn moving_back_is_refused() -> bool {
+    #[cfg(feature = "fault-injection")]
+    {
+        crate::debug::environment(c"XPMEM_TEST_NO_MOVE_BACK").is_some()
+    }
+    #[cfg(not(feature = "fault-injection"))]
+    {
+        false
+    }
+}
+
 /// Whether the back end is to do with what Linux 6.1 has, to show that it can.
 fn plays_old_kernel() -> bool {
     #[cfg(feature = "fault-injection")]

@@ -68,17 +68,32 @@ impl Service {
         let mut back = 0;
         let mut tries = 0;
         while back < done {
-            match uffd::move_pages(self.precopy, lo + back, aside + back, done - back) {
+            let moved = if crate::user::moving_back_is_refused() {
+                Err(libc::EINVAL)
+            } else {
+                uffd::move_pages(self.precopy, lo + back, aside + back, done - back)
+            };
+            match moved {
                 Ok(moved) => back += moved,
                 Err(libc::EBUSY | libc::EAGAIN) if tries < TRIES * 1000 => tries += 1,
                 Err(errno) => {
-                    // They have just come from there, and nobody runs. Should it
-                    // be refused all the same, the content is what counts.
-                    debug_log!("page {:#x} goes back as a copy: errno {errno}", lo + back);
-                    mem::copy_page(aside + back, lo + back);
-                    back += PAGE;
+                    debug_log!("{:#x} goes back as a copy: errno {errno}", lo + back);
+                    return self.copy_back(lo + back, done - back, aside + back);
                 }
             }
+        }
+    }
+
+    /// Undoes a move that the kernel will not undo. The pages have just come from
+    /// there, and nobody runs; should they be refused all the same, the content
+    /// is what counts.
+    fn copy_back(&mut self, lo: usize, len: usize, aside: usize) {
+        // While they are watched for missing pages, a touch of one that has been
+        // moved, or was never there, would wait for an answer of ours, for ever.
+        let _ = uffd::unregister(self.precopy, lo, len);
+        let _ = uffd::unregister(self.precopy, aside, len);
+        for at in (0..len).step_by(PAGE) {
+            mem::copy_page(aside + at, lo + at);
         }
     }
 }
