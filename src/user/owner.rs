@@ -61,6 +61,14 @@ impl Deferred {
         room
     }
 
+    /// The request that has waited longest.
+    fn pop(&mut self) -> Option<Request> {
+        let first = *self.requests[..self.len].first()?;
+        self.requests.copy_within(1..self.len, 0);
+        self.len -= 1;
+        Some(first)
+    }
+
     /// A peer is gone: so are its requests.
     pub fn forget(&mut self, connection: usize) {
         let mut kept = 0;
@@ -185,10 +193,11 @@ impl Service {
         if self.pause.left() > 0 {
             return;
         }
-        let waiting = core::mem::take(&mut self.deferred.len);
-        for k in 0..waiting {
-            // Requests put back come at or before the place just read.
-            let request = self.deferred.requests[k];
+        // Each once: while one is tried peers may be heard, and more put off.
+        for _ in 0..self.deferred.len {
+            let Some(request) = self.deferred.pop() else {
+                break;
+            };
             if self.connections[request.connection].side == Side::Owner {
                 self.try_share(shared, request);
             }
@@ -345,5 +354,37 @@ impl Service {
             }
         }
         Ok((lo, hi))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(cookie: u64) -> Request {
+        let mut message = Message::new(Verb::Share);
+        message.cookie = cookie;
+        Request {
+            connection: 0,
+            message,
+            tries: 0,
+        }
+    }
+
+    #[test]
+    fn requests_that_come_during_a_retry_push_none_out() {
+        let mut deferred = Deferred {
+            len: 0,
+            requests: [request(0); REQUESTS],
+        };
+        for cookie in 1..=3 {
+            assert!(deferred.push(request(cookie)));
+        }
+        // The first is tried again; meanwhile another arrives, and it is put back.
+        let first = deferred.pop().expect("there are three");
+        assert!(deferred.push(request(4)) && deferred.push(first));
+        let rest = core::iter::from_fn(|| deferred.pop()).map(|r| r.message.cookie);
+        assert!(rest.eq([2, 3, 4, 1]));
+        assert!(deferred.is_empty());
     }
 }
