@@ -103,28 +103,44 @@ static void dump_file(const char *path, const char *what)
 	fprintf(stderr, " %s: %s;", what, text);
 }
 
-void child_dump(unsigned n, const char *role)
+// Where each thread of a process is, and those of its services: the children
+// of its threads.
+static void dump_process(int pid, unsigned depth)
 {
 	char path[300];
 	DIR *d;
 	struct dirent *e;
 
-	snprintf(path, sizeof(path), "/proc/%d/task", children[n].pid);
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	d = opendir(path);
-	fprintf(stderr, "stress: %s %d:\n", role, children[n].pid);
 	while (d && (e = readdir(d))) {
+		FILE *f;
+		int child;
+
 		if (e->d_name[0] == '.')
 			continue;
-		fprintf(stderr, "  thread %s", e->d_name);
+		fprintf(stderr, "  %s %s", depth ? "of its child, thread" : "thread", e->d_name);
 		for (const char *const *what = (const char *const[]){ "stat", "wchan", "syscall", "stack", NULL };
 		     *what; what++) {
-			snprintf(path, sizeof(path), "/proc/%d/task/%s/%s", children[n].pid, e->d_name, *what);
+			snprintf(path, sizeof(path), "/proc/%d/task/%s/%s", pid, e->d_name, *what);
 			dump_file(path, *what);
 		}
 		fputc('\n', stderr);
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/children", pid, e->d_name);
+		f = fopen(path, "r");
+		while (f && depth < 2 && fscanf(f, "%d", &child) == 1)
+			dump_process(child, depth + 1);
+		if (f)
+			fclose(f);
 	}
 	if (d)
 		closedir(d);
+}
+
+void child_dump(unsigned n, const char *role)
+{
+	fprintf(stderr, "stress: %s %d:\n", role, children[n].pid);
+	dump_process(children[n].pid, 0);
 }
 
 unsigned strangers(bool end, char *names, unsigned long size)
