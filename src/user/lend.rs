@@ -261,22 +261,25 @@ impl Service {
         count(&COUNTERS.revocations);
         let mut m = Message::new(Verb::Recall);
         (m.lo, m.hi) = (start as u64, end as u64);
-        for i in 0..CONNECTIONS {
-            if self.connections[i].side == Side::Owner {
-                self.connections[i].recalled = self.post(i, &m, None);
-            }
+        let mut unsent = [false; CONNECTIONS];
+        for (unsent, c) in unsent.iter_mut().zip(&self.connections) {
+            *unsent = c.side == Side::Owner;
         }
         let before = core::mem::replace(&mut self.recalling, true);
         let deadline = task::now() + RECALL_NS;
         loop {
             // Others may recall from here meanwhile: all are heard.
             let mut open = false;
-            for i in 0..CONNECTIONS {
+            for (i, unsent) in unsent.iter_mut().enumerate() {
+                if *unsent && self.connections[i].side == Side::Owner && self.post(i, &m, None) {
+                    self.connections[i].recalls += 1;
+                    *unsent = false;
+                }
                 if self.connections[i].side != Side::Free {
                     self.drain(shared, i);
                 }
                 let c = &self.connections[i];
-                open |= c.side == Side::Owner && c.recalled;
+                open |= c.side == Side::Owner && (*unsent || c.recalls > 0);
             }
             if !open {
                 break;
@@ -286,6 +289,13 @@ impl Service {
                 break;
             }
             crate::rawsys::sleep(core::time::Duration::from_micros(20));
+        }
+        for (i, unsent) in unsent.iter().enumerate() {
+            // Its queue is full and it reads nothing: it would keep the file for
+            // ever. When it notices that it is hung up on, its touches are SIGBUS.
+            if *unsent && self.connections[i].side == Side::Owner {
+                self.hang_up(shared, i);
+            }
         }
         self.recalling = before;
     }

@@ -48,8 +48,9 @@ pub struct Connection {
     pub chunk: usize,
     /// Owner's side: answers to `Share` that have not been acted upon.
     pub unnoted: u32,
-    /// Owner's side: a recall has not been answered.
-    pub recalled: bool,
+    /// Owner's side: recalls that have not been answered. Counted: the answer to
+    /// one that was no longer waited for must not stand for the next one's.
+    pub recalls: u32,
 }
 
 impl Service {
@@ -100,7 +101,7 @@ impl Service {
             next_expected: 0,
             chunk: 0,
             unnoted: 0,
-            recalled: false,
+            recalls: 0,
         };
         Ok(i)
     }
@@ -187,7 +188,8 @@ impl Service {
                 c.unnoted = c.unnoted.saturating_sub(1);
             }
             (Side::Owner, Verb::Answer) if m.flags == Verb::Recall as u64 => {
-                self.connections[i].recalled = false;
+                let c = &mut self.connections[i];
+                c.recalls = c.recalls.saturating_sub(1);
             }
             (Side::Attacher, Verb::Recall) => {
                 self.on_recall(i, m.lo as usize, m.hi as usize);
