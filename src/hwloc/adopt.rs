@@ -472,8 +472,8 @@ fn sidecar(
     // SAFETY: the caller holds the mapping at `addr`; its pointers lead there.
     let image = unsafe { Image::new(addr as u64, addr as *const u8, length, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    let kinds = image.list::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
     if t.nr_cpukinds != 0 {
+        let kinds = image.list::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
         let kinds: Vec<Cpukind> = kinds.ok_or(Error::Invalid)?.iter().collect();
         t.cpukinds = side.put(&kinds);
         t.nr_cpukinds_allocated = t.nr_cpukinds;

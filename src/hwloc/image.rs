@@ -123,6 +123,7 @@ impl<'a> Image<'a> {
         let from = self.data.wrapping_add(offset).cast::<T>();
         // SAFETY: as in `get`; the place is memory of this program alone.
         unsafe { core::ptr::copy(from, place.as_mut_ptr(), 1) };
+        // As in `read_once`.
         compiler_fence(Ordering::SeqCst);
         // SAFETY: just written, and any bit pattern is a `T`.
         Some(unsafe { place.assume_init_ref() })

@@ -57,7 +57,7 @@ pub mod wire;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::uapi;
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use ids::Id;
 use shared::Op;
 use sys::{PAGE, TOP};
@@ -75,41 +75,25 @@ pub fn backend() -> Result<&'static dyn Backend> {
     Ok(&USER)
 }
 
+/// Whether the environment asks for a fault; only a build for tests has any.
+fn is_injected(fault: &CStr) -> bool {
+    cfg!(feature = "fault-injection") && crate::debug::environment(fault).is_some()
+}
+
 /// Whether revocation has been switched off, to show that the tests notice.
 fn revocation_is_off() -> bool {
-    #[cfg(feature = "fault-injection")]
-    {
-        crate::debug::environment(c"XPMEM_TEST_NO_REVOKE").is_some()
-    }
-    #[cfg(not(feature = "fault-injection"))]
-    {
-        false
-    }
+    is_injected(c"XPMEM_TEST_NO_REVOKE")
 }
 
 /// Whether pages that were moved aside for nothing are to be copied back, as if
 /// the kernel would not move them.
 fn moving_back_is_refused() -> bool {
-    #[cfg(feature = "fault-injection")]
-    {
-        crate::debug::environment(c"XPMEM_TEST_NO_MOVE_BACK").is_some()
-    }
-    #[cfg(not(feature = "fault-injection"))]
-    {
-        false
-    }
+    is_injected(c"XPMEM_TEST_NO_MOVE_BACK")
 }
 
 /// Whether the back end is to do with what Linux 6.1 has, to show that it can.
 fn plays_old_kernel() -> bool {
-    #[cfg(feature = "fault-injection")]
-    {
-        crate::debug::environment(c"XPMEM_TEST_OLD_KERNEL").is_some()
-    }
-    #[cfg(not(feature = "fault-injection"))]
-    {
-        false
-    }
+    is_injected(c"XPMEM_TEST_OLD_KERNEL")
 }
 
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {

@@ -23,9 +23,9 @@ pub struct Segment {
 }
 
 /// Smallest and largest chunk that one lazy request shares. Requests that go
-/// on where the last one ended double the size. A larger one would have its
-/// owner stand still for longer than it saves (benches/README.md).
+/// on where the last one ended double the size.
 const CHUNK_MIN: usize = 64 * 1024;
+/// The larger it is the longer the owner stands still (benches/README.md).
 const CHUNK_MAX: usize = 4 * 1024 * 1024;
 
 /// A request that could not be served yet, since the threads could not be

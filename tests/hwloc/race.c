@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 static char *const addr = (void *)0x340000000000;
+
 /* Changes up to three words at a time, for ever. */
 static void disturb(volatile uint64_t *words, size_t used)
 {
