@@ -13,6 +13,7 @@
 //! | [`service`]     | the loop: owner and attacher for its process                 |
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
+//! | [`copier`]      | on two processors, where it is long                          |
 //! | [`pins`]        | but not where a device writes to it                           |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
 //! | [`lend`]        | shared files of the owner are handed out, and recalled         |
@@ -32,6 +33,7 @@
 //! | [`sys`]         | system calls; all `unsafe` is there                          |
 
 pub mod attacher;
+pub mod copier;
 pub mod fork;
 pub mod hooks;
 pub mod ids;

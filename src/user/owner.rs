@@ -23,7 +23,7 @@ pub struct Segment {
 }
 
 /// Smallest and largest chunk that one lazy request shares. Requests that go
-/// on where the last one ended double the size.
+/// on where the last one ended take four times as much.
 const CHUNK_MIN: usize = 64 * 1024;
 /// The larger it is the longer the owner stands still (benches/README.md).
 const CHUNK_MAX: usize = 4 * 1024 * 1024;
@@ -307,7 +307,7 @@ impl Service {
         let c = &mut self.connections[i];
         let goes_on = addr == c.next_expected && c.chunk != 0;
         c.chunk = if goes_on {
-            (c.chunk * 2).min(CHUNK_MAX)
+            (c.chunk * 4).min(CHUNK_MAX)
         } else {
             CHUNK_MIN
         };

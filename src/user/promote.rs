@@ -386,11 +386,11 @@ impl Service {
     /// Copies every page that holds something, and maps the copies at `stage`.
     fn copy_to_stage(&mut self, mapping: &Mapping, lo: usize, hi: usize, stage: usize) -> Sys<()> {
         if Self::backed(mapping) {
-            return uffd::copy_pages(self.precopy, stage, lo, hi - lo);
+            return self.copy_pages(stage, lo, hi - lo);
         }
         self.for_each_run(lo, hi, false, |service, run, _| {
             let to = stage + (run.0 - lo);
-            uffd::copy_pages(service.precopy, to, run.0, run.1 - run.0)
+            service.copy_pages(to, run.0, run.1 - run.0)
         })
     }
 

@@ -5,6 +5,7 @@
 //! is shared with the service: a thread may be stopped at any instruction, by
 //! the service itself, which must never wait for it.
 
+use super::copier::Copying;
 use super::hooks::Hooks;
 use super::ranges::Ranges;
 use super::service::Service;
@@ -118,6 +119,7 @@ pub struct Shared {
     pub slots: [Slot; SLOTS],
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,
+    pub copying: Copying,
     /// Handed over by the thread that starts the service.
     pub hooks: ServiceOnly<Hooks>,
     pub service: ServiceOnly<Service>,

@@ -4,6 +4,7 @@
  * that is no longer the owner's, shown without an error, is the worst failure.
  */
 #include "harness.h"
+#include <pthread.h>
 #include <sys/syscall.h>
 
 static long remap(char *p, size_t size)
@@ -354,6 +355,73 @@ CASE(own_attachment, "an attachment of one's own memory is cut off like a peer's
 		fill(source, 4 * PAGE, i);
 		EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, i), 0);
 		EXPECT_EQ(verify(own, 4 * PAGE, i), 0);
+	}
+	quit(&p);
+}
+
+/* A large buffer that is written while it is shared. Of each page, word 0 counts
+ * what the owner has stored there, word 1 what the attacher has, and the rest says
+ * which page it is. */
+enum { WRITTEN_PAGES = 6000, WORDS = PAGE / sizeof(uint64_t), WRITERS = 2 };
+
+static struct written {
+	uint64_t (*pages)[WORDS];
+	uint64_t rounds[WRITERS];
+	int end;
+} written;
+
+static void *keep_writing(void *argument)
+{
+	long me = (long)argument;
+
+	while (!__atomic_load_n(&written.end, __ATOMIC_ACQUIRE)) {
+		for (long i = me; i < WRITTEN_PAGES; i += WRITERS)
+			written.pages[i][0]++;
+		written.rounds[me]++;
+	}
+	return NULL;
+}
+
+/* One look at every page, front to back, and a store to each; 0, or 1 + the page
+ * that is not what it must be. */
+static long f_look_through(long addr, long size, long round, long unused)
+{
+	volatile uint64_t(*pages)[WORDS] = (void *)addr;
+
+	(void)unused;
+	for (long i = 0; i < size / (long)PAGE; i++) {
+		if (pages[i][1] != (uint64_t)round)
+			return 1 + i;
+		for (unsigned long k = 2; k < WORDS; k++)
+			if (pages[i][k] != (uint64_t)i * WORDS + k)
+				return 1 + i;
+		pages[i][1] = round + 1;
+	}
+	return 0;
+}
+
+CASE(written_while_shared, "a large buffer that two threads write while its pages come to be shared")
+{
+	struct peer p = spawn();
+	size_t size = WRITTEN_PAGES * PAGE;
+	pthread_t threads[WRITERS];
+	long addr;
+
+	written.pages = anonymous(size);
+	for (long i = 0; i < WRITTEN_PAGES; i++)
+		for (unsigned long k = 2; k < WORDS; k++)
+			written.pages[i][k] = (uint64_t)i * WORDS + k;
+	addr = share(&p, written.pages, size);
+	for (long i = 0; i < WRITERS; i++)
+		EXPECT_EQ(pthread_create(&threads[i], NULL, keep_writing, (void *)i), 0);
+	EXPECT_EQ(call(&p, f_look_through, addr, size, 0), 0);
+	EXPECT_EQ(call(&p, f_look_through, addr, size, 1), 0);
+	__atomic_store_n(&written.end, 1, __ATOMIC_RELEASE);
+	for (long i = 0; i < WRITERS; i++)
+		EXPECT_EQ(pthread_join(threads[i], NULL), 0);
+	for (long i = 0; i < WRITTEN_PAGES; i++) {
+		EXPECT_EQ(written.pages[i][0], written.rounds[i % WRITERS]);
+		EXPECT_EQ(written.pages[i][1], 2);
 	}
 	quit(&p);
 }

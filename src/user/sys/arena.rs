@@ -36,9 +36,10 @@ static ARENA: AtomicUsize = AtomicUsize::new(0);
 pub unsafe trait Zeroable {}
 
 const STACK: usize = 256 * 1024;
+const SECOND_STACK: usize = 64 * 1024;
 
 fn size<T>() -> usize {
-    super::page_up(core::mem::size_of::<T>()) + STACK
+    super::page_up(core::mem::size_of::<T>()) + SECOND_STACK + STACK
 }
 
 /// The one `T` of this process, if the arena has been made.
@@ -83,4 +84,9 @@ pub fn range<T>() -> (usize, usize) {
 /// Top of the service task's stack, at the end of the arena.
 pub fn stack_top<T>() -> usize {
     range::<T>().1 - 64
+}
+
+/// Top of the stack of the service's second thread, below the first one's.
+pub fn second_stack_top<T>() -> usize {
+    stack_top::<T>() - STACK
 }

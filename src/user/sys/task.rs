@@ -110,6 +110,16 @@ pub fn await_child_stop(us: u64) {
     );
 }
 
+/// How many processors the caller may run on; 1 where that is not to be had.
+pub fn processors_allowed() -> u32 {
+    let mut mask = [0u64; 128];
+    let size = core::mem::size_of_val(&mask);
+    match sys!(libc::SYS_sched_getaffinity, 0, size, mask.as_mut_ptr()) {
+        Ok(_) => mask.iter().map(|word| word.count_ones()).sum(),
+        Err(_) => 1,
+    }
+}
+
 /// A descriptor that becomes readable when process `pid` is gone.
 pub fn pidfd(pid: i32) -> Sys<c_int> {
     sys!(libc::SYS_pidfd_open, pid, 0).map(|fd| fd as c_int)
@@ -225,6 +235,27 @@ pub fn spawn_on_same_memory(
     argument: usize,
 ) -> Sys<i32> {
     let flags = libc::CLONE_VM | libc::CLONE_FILES;
+    spawn(flags, stack_top, entry, argument)
+}
+
+/// As [`spawn_on_same_memory`], but a thread of the caller's process: it ends
+/// with it. It has no thread-local storage of its own.
+pub fn spawn_sibling(
+    stack_top: usize,
+    entry: extern "C" fn(usize) -> !,
+    argument: usize,
+) -> Sys<i32> {
+    let process = libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | process;
+    spawn(flags, stack_top, entry, argument)
+}
+
+fn spawn(
+    flags: c_int,
+    stack_top: usize,
+    entry: extern "C" fn(usize) -> !,
+    argument: usize,
+) -> Sys<i32> {
     let ret: isize;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the child runs on a stack of its own that nobody else uses, in a
