@@ -154,8 +154,15 @@ static bool move(struct mapping *m, uint64_t to)
 	pattern_fill((void *)from, len / 8, m->w->key, gen);
 	if (rng_one_in(&m->w->rng, 2))
 		publish_again(m->w, "before moving", m->k, (void *)from, len, gen, 0);
-	if (!m->vm->remap(from, len, len + more, to))
-		return remap_refused(m, "mremap to move");
+	if (!m->vm->remap(from, len, len + more, to)) {
+		// Linux 6.17 and later move mapping by mapping: those before the one
+		// that cannot be moved with others are at the new place by now.
+		if (remap_refused(m, "mremap to move")) {
+			m->vm->unmap(from, len);
+			m->vm->unmap(to, len + more);
+		}
+		return false;
+	}
 	m->at = to;
 	m->len = len + more;
 	publish_again(m->w, "moved", m->k, (void *)to, len, gen, 0);
