@@ -172,9 +172,8 @@ impl Shared {
     }
 
     fn await_answer(&self, slot: &Slot) -> i64 {
+        self.ring();
         loop {
-            // Again after each second of waiting: nothing may hang on one ring.
-            self.ring();
             match slot.state.load(Ordering::Acquire) {
                 DONE => return slot.answer.load(Ordering::Relaxed),
                 state => {
@@ -183,6 +182,10 @@ impl Shared {
                     }
                     task::futex_wait(&slot.state, state, 1000);
                 }
+            }
+            // After a second nobody has taken it: nothing may hang on one ring.
+            if slot.state.load(Ordering::Acquire) == READY {
+                self.ring();
             }
         }
     }

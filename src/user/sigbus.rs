@@ -237,6 +237,9 @@ impl Service {
     /// are not traced. All others stand meanwhile, so that nobody can have put
     /// other memory there between the look and the deed.
     pub fn clear_poison(&mut self) {
+        if self.poisoned.is_empty() {
+            return;
+        }
         let now = task::now();
         let due = |page: &(usize, u64)| now.saturating_sub(page.1) > SIGBUS_NS;
         if !self.poisoned.pages[..self.poisoned.len].iter().any(due) {
