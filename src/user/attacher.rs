@@ -409,6 +409,8 @@ impl Service {
             if piece.attachment == attachment {
                 self.attachments.remove_at(i);
                 self.for_mapped_parts(piece, |service, lo, len| {
+                    // Else each page would be looked at for its protection first.
+                    let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
                     let _ = uffd::unregister(service.faults, lo, len);
                     let _ = mem::unmap(lo, len);
                 });
