@@ -32,4 +32,6 @@ void guard_install(void (*fatal)(int, void *))
 	on_fatal = fatal;
 	sigaction(SIGBUS, &sa, NULL);
 	sigaction(SIGSEGV, &sa, NULL);
+	// libc's, when a futex of a page that has gone with its owner answers EFAULT.
+	sigaction(SIGABRT, &sa, NULL);
 }
