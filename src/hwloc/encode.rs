@@ -445,7 +445,7 @@ impl<'a> Encoder<'a, '_> {
     /// then its sets, then their words, of processors the last.
     #[inline]
     fn ahead(&self, objs: &[Addr], i: usize, processors: bool) {
-        if let Some(addr) = objs.get(i + 6) {
+        if let Some(addr) = objs.get(i + 16) {
             self.source.soon(*addr, size_of::<Obj>());
         }
         let sets = |i: usize| {
@@ -457,10 +457,10 @@ impl<'a> Encoder<'a, '_> {
                 obj.complete_nodeset,
             ])
         };
-        for set in sets(i + 4).into_iter().flatten() {
+        for set in sets(i + 11).into_iter().flatten() {
             self.source.soon(set, size_of::<Bitmap>());
         }
-        for set in sets(i + 2).into_iter().flatten() {
+        for set in sets(i + 6).into_iter().flatten() {
             if set != 0 {
                 if let Some(bitmap) = self.source.at::<Bitmap>(set) {
                     self.source.soon(bitmap.ulongs, 8);
