@@ -30,8 +30,8 @@ use std::os::fd::RawFd;
 ///
 /// The limit is a price, not the point where copying wins: it never does.
 /// `make bench-hwloc` shows adopt, walk and destroy by size. Beside stock's a
-/// mapped file takes 1.1 to 1.4 times as long at any size; a copied one 1.4
-/// times at 4 KiB, 2 at 53 KiB, 2.2 at 190 KiB (256 processors), where no more
+/// mapped file takes 1.15 to 1.25 times as long at any size; a copied one 1.45
+/// times at 4 KiB, 2 at 48 KiB and 184 KiB (256 processors), where no more
 /// than 1.5 is wanted. Up to here safety costs some 20 microseconds, once.
 pub const COPY_LIMIT: usize = 64 << 10;
 

@@ -4,7 +4,8 @@
 //! The parts lie in the order header, topology, objects level by level, then
 //! all the rest. So the address of an object follows from its depth and
 //! logical index, and no table is needed. What is equal is written once:
-//! sets, attributes and strings are read-only for whoever adopts. The arrays
+//! sets, attributes and strings are read-only for whoever adopts. So are the
+//! arrays of children: they are parts of the array of a level. The arrays
 //! of sets end at their last member, and sets whose members all fall into
 //! one word share a run of zeros before that word: a machine with 10,000
 //! processors would otherwise be mostly zeros.
@@ -150,6 +151,8 @@ struct Encoder<'a, 'w> {
     /// Where the objects of each normal and each special level begin.
     normal: Vec<usize>,
     special: [usize; SPECIAL_LEVELS],
+    /// The arrays of the normal levels.
+    arrays: Vec<usize>,
     runs: HashMap<u64, Run, Fast>,
     strings: HashMap<&'a [u8], Addr, Fast>,
     /// Words of the largest set.
@@ -181,6 +184,7 @@ pub fn encode(
         buffer: Buffer::with_capacity(levels.total() * 300 + (16 << 10))?,
         normal: Vec::with_capacity(levels.depth()),
         special: [0; SPECIAL_LEVELS],
+        arrays: Vec::with_capacity(levels.depth()),
         runs: HashMap::default(),
         strings: HashMap::default(),
         widest,
@@ -317,12 +321,15 @@ impl<'a> Encoder<'a, '_> {
         } else {
             self.put_slice(words)?
         };
-        let count = words.len() as u32;
+        self.put_bitmap(words.len() as u32, ulongs, set.infinite)
+    }
+
+    fn put_bitmap(&mut self, count: u32, ulongs: Addr, infinite: bool) -> Option<Addr> {
         self.put(Bitmap {
             count,
             allocated: count,
             ulongs,
-            infinite: i32::from(set.infinite),
+            infinite: i32::from(infinite),
             mark: BITMAP_MARK,
         })
     }
@@ -377,6 +384,45 @@ impl<'a> Encoder<'a, '_> {
         Some(self.addr(at))
     }
 
+    /// The array of a level, whose objects lie in a row.
+    fn row(&mut self, first: usize, count: usize) -> Option<usize> {
+        let at = self.claim(count * 8)?;
+        let base = self.base;
+        let room = &mut self.buffer.bytes()[at..at + count * 8];
+        for (i, word) in room.chunks_exact_mut(8).enumerate() {
+            let addr = base + (first + i * size_of::<Obj>()) as u64;
+            word.copy_from_slice(&addr.to_ne_bytes());
+        }
+        Some(at)
+    }
+
+    /// The normal children of an object: their array, the first and the last.
+    fn children(&mut self, source: &Obj) -> Option<[Addr; 3]> {
+        let (array, count) = (source.children, source.arity as usize);
+        let list = self.source.slice::<Addr>(array, count)?;
+        let (Some(first), Some(last)) = (list.first(), list.last()) else {
+            return Some([0; 3]);
+        };
+        let obj: &Obj = self.source.at(*first)?;
+        let at = obj.logical_index as usize;
+        let level = self.levels.at(obj.depth)?.objs;
+        let array = usize::try_from(obj.depth).ok();
+        let array = array.and_then(|depth| self.arrays.get(depth)).copied();
+        // Mostly they are a part of their level.
+        match array.filter(|_| level.get(at..at + count) == Some(list)) {
+            Some(array) => {
+                let first = self.addr(self.place(obj.depth, obj.logical_index)?);
+                let beyond = ((count - 1) * size_of::<Obj>()) as u64;
+                Some([self.addr(array + at * 8), first, first + beyond])
+            }
+            None => Some([
+                self.objects(list)?,
+                self.object(*first)?,
+                self.object(*last)?,
+            ]),
+        }
+    }
+
     fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Option<Addr> {
         let mut attr: Attr = self.source.get(obj.attr)?;
         if obj.kind == ty::NUMANODE {
@@ -396,10 +442,10 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// The source is scattered over the heap: an object is asked for early,
-    /// then its sets, then their words.
+    /// then its sets, then their words, of processors the last.
     #[inline]
-    fn ahead(&self, objs: &[Addr], i: usize) {
-        if let Some(addr) = objs.get(i + 6) {
+    fn ahead(&self, objs: &[Addr], i: usize, processors: bool) {
+        if let Some(addr) = objs.get(i + 16) {
             self.source.soon(*addr, size_of::<Obj>());
         }
         let sets = |i: usize| {
@@ -411,16 +457,16 @@ impl<'a> Encoder<'a, '_> {
                 obj.complete_nodeset,
             ])
         };
-        for set in sets(i + 4).into_iter().flatten() {
+        for set in sets(i + 11).into_iter().flatten() {
             self.source.soon(set, size_of::<Bitmap>());
         }
-        for set in sets(i + 2).into_iter().flatten() {
+        for set in sets(i + 6).into_iter().flatten() {
             if set != 0 {
                 if let Some(bitmap) = self.source.at::<Bitmap>(set) {
                     self.source.soon(bitmap.ulongs, 8);
-                    // Long ones lie apart too, and are read to the end.
+                    // Long ones lie apart too.
                     if bitmap.count > 8 {
-                        self.long_ahead(bitmap);
+                        self.long_ahead(bitmap, processors);
                     }
                 }
             }
@@ -429,9 +475,14 @@ impl<'a> Encoder<'a, '_> {
 
     #[cold]
     #[inline(never)]
-    fn long_ahead(&self, bitmap: &Bitmap) {
-        let words = bitmap.count.min(256) as usize;
-        self.source.soon(bitmap.ulongs, words * 8);
+    fn long_ahead(&self, bitmap: &Bitmap, processors: bool) {
+        if processors {
+            let last = bitmap.ulongs + (u64::from(bitmap.count) - 1) * 8;
+            self.source.soon(last, 8);
+        } else {
+            let words = bitmap.count.min(256) as usize;
+            self.source.soon(bitmap.ulongs, words * 8);
+        }
     }
 
     /// One level of objects. Levels above come first, so that a set equal
@@ -440,8 +491,9 @@ impl<'a> Encoder<'a, '_> {
         let level = *self.levels.at(depth)?;
         let mut attr_before = None;
         let mut nodeset_before = (0, 0);
+        let mut parent = (0, 0);
         for (i, addr) in level.objs.iter().enumerate() {
-            self.ahead(level.objs, i);
+            self.ahead(level.objs, i, level.kind == ty::PU);
             let source: &Obj = self.source.at(*addr)?;
             let mut obj = *source;
             let here = self.place(depth, i as u32)?;
@@ -457,12 +509,23 @@ impl<'a> Encoder<'a, '_> {
             obj.name = self.string(source.name)?;
             obj.subtype = self.string(source.subtype)?;
             obj.attr = self.attr(source, &mut attr_before)?;
+            // Looking at another object is a cache line of the source each:
+            // most of these are known.
+            if parent.0 != source.parent {
+                parent = (source.parent, self.object(source.parent)?);
+            }
+            obj.parent = parent.1;
+            obj.next_sibling = if source.next_sibling == source.next_cousin {
+                obj.next_cousin
+            } else {
+                self.object(source.next_sibling)?
+            };
+            obj.prev_sibling = if source.prev_sibling == source.prev_cousin {
+                obj.prev_cousin
+            } else {
+                self.object(source.prev_sibling)?
+            };
             for (to, from) in [
-                (&mut obj.parent, source.parent),
-                (&mut obj.next_sibling, source.next_sibling),
-                (&mut obj.prev_sibling, source.prev_sibling),
-                (&mut obj.first_child, source.first_child),
-                (&mut obj.last_child, source.last_child),
                 (&mut obj.memory_first_child, source.memory_first_child),
                 (&mut obj.io_first_child, source.io_first_child),
                 (&mut obj.misc_first_child, source.misc_first_child),
@@ -471,10 +534,7 @@ impl<'a> Encoder<'a, '_> {
                     *to = self.object(from)?;
                 }
             }
-            let children = self
-                .source
-                .slice::<Addr>(source.children, source.arity as usize)?;
-            obj.children = self.objects(children)?;
+            [obj.children, obj.first_child, obj.last_child] = self.children(source)?;
             obj.infos = self.infos(source.infos, source.infos_count)?;
             if source.cpuset != 0 {
                 self.sets(source, &mut obj, &mut nodeset_before)?;
@@ -504,14 +564,63 @@ impl<'a> Encoder<'a, '_> {
             cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
             nodes_above = (above.nodeset, field(offset_of!(Obj, nodeset)));
         }
-        obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
-        obj.complete_cpuset =
-            self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
+        match self.own_bit(source) {
+            Some((zeros, word)) => {
+                obj.cpuset = self.single(source, cpus_above, zeros, word)?;
+                obj.complete_cpuset = obj.cpuset;
+            }
+            None => {
+                obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
+                obj.complete_cpuset =
+                    self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
+            }
+        }
         obj.nodeset = self.bitmap(source.nodeset, &[nodes_above, *nodes])?;
         obj.complete_nodeset =
             self.bitmap(source.complete_nodeset, &[(source.nodeset, obj.nodeset)])?;
         *nodes = (source.nodeset, obj.nodeset);
         Some(())
+    }
+
+    /// The sets of a processor, both just its own number, as a number of zeros
+    /// and a word. hwloc says so of every processor, and whoever adopts
+    /// insists on it: so only the ends are looked at. The zeros before them
+    /// are most of what a machine with thousands of processors consists of.
+    fn own_bit(&self, source: &Obj) -> Option<(usize, u64)> {
+        if source.kind != ty::PU || source.parent == 0 {
+            return None;
+        }
+        let zeros = source.os_index as usize / 64;
+        let word = 1 << (source.os_index % 64);
+        let own = |set| {
+            let bitmap: &Bitmap = self.source.at(set)?;
+            if bitmap.count as usize != zeros + 1 || bitmap.infinite != 0 {
+                return None;
+            }
+            let last: u64 = self.source.get(bitmap.ulongs + zeros as u64 * 8)?;
+            (last == word).then_some(())
+        };
+        own(source.cpuset)?;
+        own(source.complete_cpuset)?;
+        Some((zeros, word))
+    }
+
+    /// Writes the set of a processor, unless it equals the parent's, a pair as
+    /// in [`Encoder::bitmap`].
+    fn single(
+        &mut self,
+        source: &Obj,
+        above: (Addr, Addr),
+        zeros: usize,
+        word: u64,
+    ) -> Option<Addr> {
+        let parent: Option<&Obj> = self.source.at(source.parent);
+        if parent.is_some_and(|p| p.arity == 1) {
+            return self.bitmap(source.cpuset, &[above]);
+        }
+        let ulongs = self.run(zeros, word)?;
+        let count = zeros as u32 + 1;
+        self.put_bitmap(count, ulongs, false)
     }
 
     fn distances(&mut self, t: &mut Topology) -> Option<()> {
@@ -683,6 +792,11 @@ impl<'a> Encoder<'a, '_> {
             self.special[i] = self.claim(objs * size_of::<Obj>())?;
         }
         self.no_attr = self.put(Attr { words: [0; 5] })?;
+        for depth in 0..self.levels.depth() {
+            let objs = self.levels.at(depth as i32)?.objs.len();
+            let array = self.row(self.normal[depth], objs)?;
+            self.arrays.push(array);
+        }
 
         let mut t = *source;
         let allowed = (source.allowed_cpuset, source.allowed_nodeset);
@@ -732,7 +846,7 @@ impl<'a> Encoder<'a, '_> {
         let counts = self.reserve(depth * 4)?;
         for d in 0..depth {
             let objs = self.levels.at(d as i32)?.objs;
-            let array = self.objects(objs)?;
+            let array = self.addr(self.arrays[d]);
             self.set(arrays + d * 8, array);
             self.set(counts + d * 4, objs.len() as u32);
         }
@@ -740,14 +854,19 @@ impl<'a> Encoder<'a, '_> {
         t.level_nbobjects = self.addr(counts);
         for i in 0..SPECIAL_LEVELS {
             let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs;
-            let end = |o: Option<&Addr>| o.map_or(Some(0), |o| self.object(*o));
-            let (first, last) = (end(objs.first())?, end(objs.last())?);
+            let first = self.special[i];
+            let array = self.row(first, objs.len())?;
+            let end = |index: usize| self.addr(first + index * size_of::<Obj>());
+            let ends = match objs.len() {
+                0 => [0; 3],
+                n => [self.addr(array), end(0), end(n - 1)],
+            };
             t.slevels[i] = SpecialLevel {
                 nbobjs: objs.len() as u32,
                 _pad: 0,
-                objs: self.objects(objs)?,
-                first,
-                last,
+                objs: ends[0],
+                first: ends[1],
+                last: ends[2],
             };
         }
         Some(())

@@ -340,6 +340,20 @@ impl Bits<'_> {
             && other.words[n..].iter().all(|w| *w == self.beyond())
     }
 
+    /// Adds the members to `words`, those of a finite set; false if one was
+    /// there before, or has no place.
+    #[inline]
+    pub fn move_into(&self, words: &mut [u64]) -> bool {
+        let mut common = 0;
+        for (mine, new) in words.iter_mut().zip(self.words) {
+            let new = *new;
+            common |= *mine & new;
+            *mine |= new;
+        }
+        let beyond = self.words.get(words.len()..).unwrap_or(&[]);
+        common == 0 && beyond.iter().all(|w| *w == 0)
+    }
+
     /// Whether every member is in `other` too.
     pub fn included_in(&self, other: &Bits<'_>) -> bool {
         let n = self.words.len().max(other.words.len());

@@ -478,11 +478,19 @@ pub const SPECIAL_TYPES: [u32; SPECIAL_LEVELS] = [
 ];
 
 /// The special depth of a type, or `None` for a type of the CPU tree.
+#[inline]
 pub fn special_depth(kind: u32) -> Option<i32> {
-    SPECIAL_TYPES
-        .iter()
-        .position(|t| *t == kind)
-        .map(|i| DEPTH_NUMANODE - i as i32)
+    // As in `SPECIAL_TYPES`; every object of a check asks.
+    let level = match kind {
+        ty::NUMANODE => 0,
+        ty::BRIDGE => 1,
+        ty::PCI_DEVICE => 2,
+        ty::OS_DEVICE => 3,
+        ty::MISC => 4,
+        ty::MEMCACHE => 5,
+        _ => return None,
+    };
+    Some(DEPTH_NUMANODE - level)
 }
 
 /// Machine, packages, dies, groups, caches, cores and PUs.

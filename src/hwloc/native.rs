@@ -286,6 +286,9 @@ mod tests {
             let mut bad = good.clone();
             bad[i] = BASE + LENGTH as u64;
             assert!(check(&bad, BASE).is_none(), "word {i} may lead outside");
+            // No number stands for "seen before", neither 1 nor 0.
+            bad[i] = 1;
+            assert!(check(&bad, BASE).is_none(), "word {i} may be odd");
         }
     }
 
@@ -302,7 +305,13 @@ mod tests {
         let mut again = words(encoded.expect("encodes").as_slice());
         assert!(again.len() * 8 <= LENGTH);
         again.resize(LENGTH / 8, 0);
-        assert_eq!(check(&again, other).expect("valid").objects, 3);
+        let written = check(&again, other).expect("valid");
+        assert_eq!(written.objects, 3);
+        // The array of the root's children is that of the level below.
+        let at = |addr: Addr| again[((addr - other) / 8) as usize];
+        let root = at(at(written.topology.levels));
+        let children = core::mem::offset_of!(Obj, children) as u64;
+        assert_eq!(at(root + children), at(written.topology.levels + 8));
 
         let mut bytes = minimal(BASE, true);
         relocate::rebase(&image, &report.topology, &mut bytes, other).expect("moves");

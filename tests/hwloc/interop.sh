@@ -115,5 +115,10 @@ done
 "$(dirname "$0")/dgx2.sh" >"$work/dgx2.xml"
 with EXCHANGE_XML "$work/dgx2.xml" "like a DGX-2" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" "${releases[@]}"
+# Sets of many words: a flat machine, one number after another and not, and
+# processors that are only children.
+with EXCHANGE_SYNTHETIC "pu:700" "flat" "${releases[@]}"
+with EXCHANGE_SYNTHETIC "core:350 pu:2(indexes=core:pu)" "interleaved" "${releases[@]}"
+with EXCHANGE_SYNTHETIC "core:700 pu:1" "only children" "${releases[@]}"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

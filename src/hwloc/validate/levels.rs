@@ -12,14 +12,33 @@ pub struct Level<'a> {
     pub objs: &'a [Addr],
     pub kind: u32,
     /// Kind and sub-kind of the first object's group, if it is one.
-    group: (u32, u32),
+    pub group: (u32, u32),
+}
+
+impl Level<'_> {
+    /// Whether `obj`, read at `addr`, stands in this level between its
+    /// cousins, and is of the level's type.
+    #[inline]
+    pub fn holds(&self, addr: Addr, obj: &Obj) -> bool {
+        let i = obj.logical_index as usize;
+        let before = match i {
+            0 => 0,
+            _ => self.objs.get(i - 1).copied().unwrap_or(0),
+        };
+        let after = self.objs.get(i + 1).copied().unwrap_or(0);
+        self.objs.get(i) == Some(&addr)
+            && obj.kind == self.kind
+            && obj.prev_cousin == before
+            && obj.next_cousin == after
+    }
 }
 
 /// All levels of a topology.
 #[derive(Debug)]
 pub struct Levels<'a> {
-    normal: Vec<Level<'a>>,
-    special: [Level<'a>; SPECIAL_LEVELS],
+    /// The normal ones from the root down, then the special ones.
+    all: Vec<Level<'a>>,
+    normal: usize,
     total: usize,
 }
 
@@ -66,22 +85,15 @@ impl<'a> Levels<'a> {
             .ok_or(outside)?;
         let arrays = image.slice::<Addr>(t.levels, depth).ok_or(outside)?;
 
-        let mut normal = Vec::with_capacity(depth);
+        let mut all = Vec::with_capacity(depth + SPECIAL_LEVELS);
         let mut total = 0usize;
         for (array, count) in arrays.iter().zip(counts) {
             ensure(*count > 0, "level: empty", *array)?;
-            normal.push(level(image, *array, *count)?);
+            all.push(level(image, *array, *count)?);
             total += *count as usize;
         }
-        let empty = Level {
-            objs: &[],
-            kind: ty::NONE,
-            group: (0, 0),
-        };
-        let mut special = [empty; SPECIAL_LEVELS];
-        let types = t.slevels.iter().zip(SPECIAL_TYPES);
-        for (found, (s, kind)) in special.iter_mut().zip(types) {
-            *found = level(image, s.objs, s.nbobjs)?;
+        for (s, kind) in t.slevels.iter().zip(SPECIAL_TYPES) {
+            let mut found = level(image, s.objs, s.nbobjs)?;
             total += s.nbobjs as usize;
             let ends = (
                 found.objs.first().copied().unwrap_or(0),
@@ -93,16 +105,17 @@ impl<'a> Levels<'a> {
                 s.objs,
             )?;
             found.kind = kind;
+            all.push(found);
         }
         let fits = total <= image.len() / size_of::<Obj>();
         ensure(fits, "topology: more objects than bytes", at)?;
-        let nodes = special.first().is_some_and(|l| !l.objs.is_empty());
-        ensure(nodes, "topology: no memory node", at)?;
         let found = Levels {
-            normal,
-            special,
+            all,
+            normal: depth,
             total,
         };
+        let nodes = found.at(DEPTH_NUMANODE).is_some_and(|l| !l.objs.is_empty());
+        ensure(nodes, "topology: no memory node", at)?;
         found.types(t)?;
         Ok(found)
     }
@@ -110,8 +123,9 @@ impl<'a> Levels<'a> {
     /// The type of each level, and where each type is said to be.
     fn types(&self, t: &Topology) -> Checked<()> {
         let at = t.levels;
-        let last = self.normal.len() - 1;
-        for (depth, level) in self.normal.iter().enumerate() {
+        let last = self.normal - 1;
+        let normal = || self.all.iter().take(self.normal).enumerate();
+        for (depth, level) in normal() {
             let right = match depth {
                 0 => level.kind == ty::MACHINE && level.objs.len() == 1,
                 d if d == last => level.kind == ty::PU,
@@ -124,7 +138,7 @@ impl<'a> Levels<'a> {
             let expected = match special_depth(kind) {
                 Some(special) => special,
                 None => {
-                    let mut on = self.normal.iter().enumerate().filter(|l| l.1.kind == kind);
+                    let mut on = normal().filter(|l| l.1.kind == kind);
                     match (on.next(), on.next()) {
                         (None, _) => DEPTH_UNKNOWN,
                         (Some((only, _)), None) => only as i32,
@@ -142,40 +156,32 @@ impl<'a> Levels<'a> {
     }
 
     pub fn depth(&self) -> usize {
-        self.normal.len()
+        self.normal
+    }
+
+    /// Where in [`Levels::iter`] the level at a depth is.
+    #[inline]
+    pub fn slot(&self, depth: i32) -> Option<usize> {
+        match usize::try_from(depth) {
+            Ok(depth) => (depth < self.normal).then_some(depth),
+            Err(_) => Some(self.normal + special_level(depth)?),
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, slot: usize) -> Option<&Level<'a>> {
+        self.all.get(slot)
     }
 
     /// The level at a depth, special ones by their negative number.
+    #[inline]
     pub fn at(&self, depth: i32) -> Option<&Level<'a>> {
-        match usize::try_from(depth) {
-            Ok(normal) => self.normal.get(normal),
-            Err(_) => self.special.get(special_level(depth)?),
-        }
+        self.all.get(self.slot(depth)?)
     }
 
     /// All levels, the normal ones from the root down first.
     pub fn iter(&self) -> impl Iterator<Item = &Level<'a>> {
-        self.normal.iter().chain(self.special.iter())
-    }
-
-    /// Whether `obj`, read at `addr`, stands in its level between its
-    /// cousins, and is of the level's type.
-    #[inline]
-    pub fn holds(&self, addr: Addr, obj: &Obj, attr: &Attr) -> bool {
-        let Some(level) = self.at(obj.depth) else {
-            return false;
-        };
-        let i = obj.logical_index as usize;
-        let before = match i {
-            0 => 0,
-            _ => level.objs.get(i - 1).copied().unwrap_or(0),
-        };
-        let after = level.objs.get(i + 1).copied().unwrap_or(0);
-        level.objs.get(i) == Some(&addr)
-            && obj.kind == level.kind
-            && obj.prev_cousin == before
-            && obj.next_cousin == after
-            && (obj.kind != ty::GROUP || attr.group_kind() == level.group)
+        self.all.iter()
     }
 
     /// The object at `addr`, if it is one of this topology. Only after the

@@ -1,39 +1,103 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tree of objects: links, types, sets, attributes.
 
-use super::super::image::{ensure, Bits, Checked, Corrupt, Image, Union, NOTHING};
+use super::super::image::{ensure, same_words, Bits, Checked, Corrupt, Image, Union, NOTHING};
 use super::super::layout::*;
 use super::{attributes, Levels, MAX_DEPTH};
 use core::mem::{size_of, MaybeUninit};
 
-/// The four lists of children an object may have.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The lists of children an object may have beside the normal ones.
+#[derive(Clone, Copy)]
 enum Class {
-    Normal,
     Memory,
     Io,
     Misc,
 }
 
-/// Where an object and its attributes are read to.
-type Place = (MaybeUninit<Obj>, MaybeUninit<Attr>);
+/// Where an object and its sets are read to.
+struct Place<'a> {
+    obj: MaybeUninit<Obj>,
+    cpus: MaybeUninit<Pair<'a>>,
+    nodes: MaybeUninit<Pair<'a>>,
+}
 
-const NOWHERE: Place = (MaybeUninit::uninit(), MaybeUninit::uninit());
+impl Place<'_> {
+    const NOWHERE: Self = Place {
+        obj: MaybeUninit::uninit(),
+        cpus: MaybeUninit::uninit(),
+        nodes: MaybeUninit::uninit(),
+    };
+}
 
-/// An object under check, as it was read, with its sets.
+/// An object under check, as it was read, with its sets. Devices have none:
+/// theirs are empty here.
 struct Node<'n, 'a> {
     addr: Addr,
     obj: &'n Obj,
-    attr: &'n Attr,
-    sets: Option<Sets<'a>>,
+    cpus: &'n Pair<'a>,
+    nodes: &'n Pair<'a>,
 }
 
-/// What hwloc wants all four or none of.
-struct Sets<'a> {
-    cpuset: Bits<'a>,
-    complete_cpuset: Bits<'a>,
-    nodeset: Bits<'a>,
-    complete_nodeset: Bits<'a>,
+/// A set and its complete form, and where they were read: an object below
+/// often has the same two, and they need no second look. Address 0 is none,
+/// also where a file says so.
+struct Pair<'a> {
+    addr: Addr,
+    complete_addr: Addr,
+    set: Bits<'a>,
+    complete: Bits<'a>,
+}
+
+/// Words of a set that is put together without an allocation.
+const SMALL_SET: usize = 8;
+
+/// The sets of a device, and those above the root.
+const NO_SETS: Pair<'static> = Pair {
+    addr: 0,
+    complete_addr: 0,
+    set: NOTHING,
+    complete: NOTHING,
+};
+
+/// Where a list of children is, and what the next one has to say.
+struct Siblings {
+    parent: Addr,
+    prev: Addr,
+    next: Addr,
+    rank: u32,
+    arity: u32,
+}
+
+impl Siblings {
+    fn of(parent: &Node<'_, '_>, first: Addr, arity: u32) -> Self {
+        Siblings {
+            parent: parent.addr,
+            prev: 0,
+            next: first,
+            rank: 0,
+            arity,
+        }
+    }
+
+    /// Checks the links of the next child, and goes on to the one behind it.
+    #[inline(always)]
+    fn check(&mut self, child: &Node<'_, '_>) -> Checked<()> {
+        let c = child.obj;
+        let linked = c.parent == self.parent
+            && c.sibling_rank == self.rank
+            && c.prev_sibling == self.prev
+            && (c.next_sibling == 0) == (self.rank + 1 == self.arity);
+        ensure(linked, "object: wrong links between siblings", child.addr)?;
+        self.rank += 1;
+        self.prev = child.addr;
+        self.next = c.next_sibling;
+        Ok(())
+    }
+}
+
+/// Whether an object has no normal children.
+fn has_no_children(obj: &Obj) -> bool {
+    obj.arity == 0 && obj.children == 0 && obj.first_child == 0 && obj.last_child == 0
 }
 
 /// Which indexes were seen: hwloc's own check wants each once.
@@ -78,10 +142,15 @@ struct Walk<'a, 'w> {
     allowed_cpuset: Bits<'a>,
     allowed_nodeset: Bits<'a>,
     seen: Seen,
+    /// The attributes last found to be right, for each level: often all
+    /// objects of a level share them.
+    attributes: Vec<Addr>,
     visited: usize,
     empty_infos: bool,
     /// Memory nodes attached to an ancestor, one set for each that has any.
     inherited: Vec<Union>,
+    /// Where a set was read that is just those nodes, if one was.
+    plain: Addr,
     /// Buffers given back.
     spare: Vec<Union>,
 }
@@ -103,14 +172,17 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         allowed_cpuset: set(t.allowed_cpuset)?,
         allowed_nodeset: set(t.allowed_nodeset)?,
         seen: Seen::new(levels.total()),
+        attributes: vec![0; levels.iter().count()],
         visited: 0,
         empty_infos: false,
         inherited: vec![Union::default()],
+        plain: 0,
         spare: Vec::new(),
     };
+    walk.filters()?;
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
-    let mut place = NOWHERE;
-    let root = walk.node(root.unwrap_or(0), &mut place)?;
+    let mut place = Place::NOWHERE;
+    let root = walk.node(root.unwrap_or(0), &mut place, (&NO_SETS, &NO_SETS))?;
     let alone = root.obj.parent == 0
         && root.obj.sibling_rank == 0
         && root.obj.next_sibling == 0
@@ -133,84 +205,80 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
 }
 
 impl<'a> Walk<'a, '_> {
+    /// Reads an object below one with the sets `above`.
     // Not a call: its answer is large, and would be copied once more.
     #[inline(always)]
-    fn node<'n>(&self, addr: Addr, place: &'n mut Place) -> Checked<Node<'n, 'a>> {
+    fn node<'n>(
+        &self,
+        addr: Addr,
+        place: &'n mut Place<'a>,
+        above: (&'n Pair<'a>, &'n Pair<'a>),
+    ) -> Checked<Node<'n, 'a>> {
         let outside = Corrupt {
             what: "object: outside the file",
             at: addr,
         };
-        let obj = self.image.get_in(addr, &mut place.0).ok_or(outside)?;
-        let attr = self.image.get_in(obj.attr, &mut place.1).ok_or(Corrupt {
-            what: "object: attributes outside",
-            at: addr,
-        })?;
-        let sets = self.sets(addr, obj)?;
+        let obj = self.image.get_in(addr, &mut place.obj).ok_or(outside)?;
+        let (cpus, nodes): (&Pair<'a>, &Pair<'a>) = if is_special(obj.kind) {
+            let four = obj.cpuset | obj.complete_cpuset | obj.nodeset | obj.complete_nodeset;
+            ensure(four == 0, "object: sets on a device", addr)?;
+            (&NO_SETS, &NO_SETS)
+        } else {
+            let cpus = (obj.cpuset, obj.complete_cpuset);
+            let nodes = (obj.nodeset, obj.complete_nodeset);
+            (
+                self.pair(cpus, &mut place.cpus, above.0, addr)?,
+                self.pair(nodes, &mut place.nodes, above.1, addr)?,
+            )
+        };
         Ok(Node {
             addr,
             obj,
-            attr,
-            sets,
+            cpus,
+            nodes,
         })
     }
 
-    fn sets(&self, addr: Addr, obj: &Obj) -> Checked<Option<Sets<'a>>> {
-        let four = [
-            obj.cpuset,
-            obj.complete_cpuset,
-            obj.nodeset,
-            obj.complete_nodeset,
-        ];
-        if is_special(obj.kind) {
-            ensure(four == [0; 4], "object: sets on a device", addr)?;
-            return Ok(None);
+    /// A set and its complete form: those of the object above, or read.
+    #[inline(always)]
+    fn pair<'n>(
+        &self,
+        (addr, complete_addr): (Addr, Addr),
+        place: &'n mut MaybeUninit<Pair<'a>>,
+        above: &'n Pair<'a>,
+        at: Addr,
+    ) -> Checked<&'n Pair<'a>> {
+        if addr != 0 && addr == above.addr && complete_addr == above.complete_addr {
+            return Ok(above);
         }
-        let set = |at| {
-            self.image.bitmap(at).ok_or(Corrupt {
-                what: "object: bad set",
-                at: addr,
-            })
+        let bad = Corrupt {
+            what: "object: bad set",
+            at,
         };
-        let cpuset = set(obj.cpuset)?;
-        let nodeset = set(obj.nodeset)?;
-        ensure(
-            !cpuset.infinite && !nodeset.infinite,
-            "object: infinite set",
-            addr,
-        )?;
+        let set = self.image.bitmap(addr).ok_or(bad)?;
+        ensure(!set.infinite, "object: infinite set", at)?;
         // Equal sets are often one set: nothing to compare then.
-        let complete_cpuset = if obj.complete_cpuset == obj.cpuset {
-            cpuset
+        let complete = if complete_addr == addr {
+            set
         } else {
-            let complete = set(obj.complete_cpuset)?;
-            let larger = cpuset.included_in(&complete);
-            ensure(larger, "object: complete set is smaller", addr)?;
+            let complete = self.image.bitmap(complete_addr).ok_or(bad)?;
+            let larger = set.included_in(&complete);
+            ensure(larger, "object: complete set is smaller", at)?;
             complete
         };
-        let complete_nodeset = if obj.complete_nodeset == obj.nodeset {
-            nodeset
-        } else {
-            let complete = set(obj.complete_nodeset)?;
-            let larger = nodeset.included_in(&complete);
-            ensure(larger, "object: complete set is smaller", addr)?;
-            complete
-        };
-        Ok(Some(Sets {
-            cpuset,
-            complete_cpuset,
-            nodeset,
-            complete_nodeset,
+        Ok(place.write(Pair {
+            addr,
+            complete_addr,
+            set,
+            complete,
         }))
     }
 
     fn root_sets(&self, root: &Node<'_, 'a>) -> Checked<()> {
-        let Some(sets) = &root.sets else {
-            return ensure(false, "object: the root has no sets", root.addr);
-        };
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
         let pairs = [
-            (&self.allowed_cpuset, &sets.cpuset),
-            (&self.allowed_nodeset, &sets.nodeset),
+            (&self.allowed_cpuset, &root.cpus.set),
+            (&self.allowed_nodeset, &root.nodes.set),
         ];
         for (allowed, all) in pairs {
             let right = if loose {
@@ -226,6 +294,7 @@ impl<'a> Walk<'a, '_> {
     /// Checks an object and all below it.
     fn visit(&mut self, node: &Node<'_, 'a>, nesting: usize) -> Checked<()> {
         let at = node.addr;
+        let o = node.obj;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
         self.visited += 1;
         // The arrays of the levels hold each object once: there can be more
@@ -233,39 +302,40 @@ impl<'a> Walk<'a, '_> {
         let known = self.visited <= self.levels.total();
         ensure(known, "object: more than the levels hold", at)?;
         // The next on this level is visited when all below this one was.
-        self.image.soon(node.obj.next_cousin, size_of::<Obj>());
-        self.scalars(node)?;
+        self.image.soon(o.next_cousin, size_of::<Obj>());
+        let local = self.scalars(node)?;
         let mut memory = 0;
-        let has_memory = self.memory(node, nesting, &mut memory)?;
-        if is_normal(node.obj.kind) {
-            self.cpu_tree(node, nesting, &mut memory)?;
+        let has_memory = o.memory_arity != 0;
+        if has_memory {
+            self.memory(node, nesting, &mut memory)?;
         } else {
-            ensure(
-                node.obj.arity == 0
-                    && node.obj.children == 0
-                    && node.obj.first_child == 0
-                    && node.obj.last_child == 0,
-                "object: normal children below another kind",
-                at,
-            )?;
+            let none = o.memory_first_child == 0;
+            ensure(none, "object: children although there are none", at)?;
+        }
+        if o.kind == ty::PU {
+            self.processor(node)?;
+        } else if !is_normal(o.kind) {
+            let none = has_no_children(o);
+            ensure(none, "object: normal children below another kind", at)?;
+        } else if o.arity == 1 {
+            self.only_child(node, nesting, &mut memory)?;
+        } else {
+            self.children(node, nesting, &mut memory)?;
         }
         if has_memory {
             self.spare.extend(self.inherited.pop());
-        }
-        if node.obj.kind == ty::NUMANODE {
-            memory = memory.wrapping_add(node.attr.local_memory());
+            self.plain = 0;
         }
         ensure(
-            memory == node.obj.total_memory,
+            memory.wrapping_add(local) == o.total_memory,
             "object: memory does not add up",
             at,
         )?;
-        let o = node.obj;
         if o.io_arity != 0 || o.io_first_child != 0 {
-            self.children(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
+            self.others(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
         }
         if o.misc_arity != 0 || o.misc_first_child != 0 {
-            self.children(node, Class::Misc, nesting, &mut |_, _| Ok(()))?;
+            self.others(node, Class::Misc, nesting, &mut |_, _| Ok(()))?;
         }
         Ok(())
     }
@@ -277,129 +347,195 @@ impl<'a> Walk<'a, '_> {
         union
     }
 
-    /// The memory children. Answers whether there are any: then the nodes
-    /// attached to this object or above are on top of `inherited`.
-    fn memory(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<bool> {
+    /// The memory nodes attached to the object under check or above.
+    fn inherited(&self) -> Bits<'_> {
+        self.inherited.last().map_or(NOTHING, Union::as_bits)
+    }
+
+    /// The memory children: the nodes attached to this object or above are
+    /// on top of `inherited` then.
+    #[inline(never)]
+    fn memory(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
         let at = node.addr;
-        if node.obj.memory_arity == 0 {
-            let none = node.obj.memory_first_child == 0;
-            ensure(none, "object: children although there are none", at)?;
-            return Ok(false);
-        }
         let mut here = self.union();
         let mut before = None;
-        self.children(node, Class::Memory, nesting, &mut |_, child| {
-            let mine = child.sets.as_ref().zip(node.sets.as_ref());
-            let Some((theirs, ours)) = mine else {
-                return ensure(false, "object: memory without sets", child.addr);
-            };
-            let same = child.obj.cpuset == node.obj.cpuset || theirs.cpuset.equals(&ours.cpuset);
+        self.others(node, Class::Memory, nesting, &mut |_, child| {
+            let same = child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set);
             ensure(same, "object: memory with another cpuset", child.addr)?;
-            let first = theirs.complete_nodeset.first();
+            let first = child.nodes.complete.first();
             let ordered = before.is_none_or(|b| b < first);
             ensure(ordered, "object: memory out of order", child.addr)?;
             before = Some(first);
-            let new = here.add_disjoint(&theirs.nodeset, &NOTHING);
+            let new = here.add_disjoint(&child.nodes.set, &NOTHING);
             ensure(new, "object: memory node attached twice", child.addr)?;
             *memory = memory.wrapping_add(child.obj.total_memory);
             Ok(())
         })?;
-        if let Some(above) = self.inherited.last() {
-            let new = here.add_disjoint(&above.as_bits(), &NOTHING);
-            let below_normal = !is_normal(node.obj.kind);
-            ensure(
-                new || below_normal,
-                "object: memory node attached twice",
-                at,
-            )?;
-        }
+        let new = here.add_disjoint(&self.inherited(), &NOTHING);
+        let below_normal = !is_normal(node.obj.kind);
+        ensure(
+            new || below_normal,
+            "object: memory node attached twice",
+            at,
+        )?;
         self.inherited.push(here);
-        Ok(true)
+        self.plain = 0;
+        Ok(())
     }
 
     /// Whether a set is exactly the memory nodes attached here or above.
-    fn is_inherited(&self, set: &Bits<'_>) -> bool {
-        let above = self.inherited.last().map_or(NOTHING, Union::as_bits);
-        above.equals(set)
+    #[inline]
+    fn is_inherited(&mut self, nodes: &Pair<'_>) -> bool {
+        if self.plain != 0 && nodes.addr == self.plain {
+            return true;
+        }
+        let same = self.inherited().equals(&nodes.set);
+        if same {
+            self.plain = nodes.addr;
+        }
+        same
     }
 
     /// A processor: its own set, and no children.
-    fn processor(&mut self, node: &Node<'_, 'a>, ours: &Sets<'a>) -> Checked<()> {
+    #[inline]
+    fn processor(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
         let at = node.addr;
         let bit = node.obj.os_index;
-        let alone = ours.cpuset.is_only(bit)
-            && (node.obj.cpuset == node.obj.complete_cpuset || ours.complete_cpuset.is_only(bit));
+        let cpus = node.cpus;
+        let alone = cpus.set.is_only(bit)
+            && (cpus.addr == cpus.complete_addr || cpus.complete.is_only(bit));
         ensure(alone, "object: set of a processor", at)?;
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
         let allowed = loose || self.allowed_cpuset.is_set(bit);
         ensure(allowed, "object: a processor that is not allowed", at)?;
-        let whole = self.is_inherited(&ours.nodeset);
+        let whole = self.is_inherited(node.nodes);
         ensure(whole, "object: children do not make up the nodeset", at)?;
-        let o = node.obj;
-        let leaf = o.arity == 0 && o.children == 0 && o.first_child == 0 && o.last_child == 0;
+        let leaf = has_no_children(node.obj);
         ensure(leaf, "object: children of a processor", at)
     }
 
-    /// The normal children, and that their sets make up the parent's.
-    fn cpu_tree(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
+    /// The array of normal children.
+    #[inline(always)]
+    fn listed(&self, node: &Node<'_, 'a>) -> Checked<&'a [Addr]> {
+        let p = node.obj;
+        let array = self.image.slice::<Addr>(p.children, p.arity as usize);
+        let array = array.ok_or(Corrupt {
+            what: "object: array of children outside",
+            at: node.addr,
+        })?;
+        let last = array.last().copied().unwrap_or(0) == p.last_child;
+        ensure(last, "object: wrong last child", node.addr)?;
+        Ok(array)
+    }
+
+    /// Reads a normal child, which stands where its siblings and the array
+    /// say.
+    #[inline(always)]
+    fn child<'n>(
+        &self,
+        node: &'n Node<'_, 'a>,
+        listed: Addr,
+        siblings: &mut Siblings,
+        place: &'n mut Place<'a>,
+    ) -> Checked<Node<'n, 'a>> {
+        let right = listed == siblings.next;
+        ensure(right, "object: wrong links between siblings", siblings.next)?;
+        let child = self.node(listed, place, (node.cpus, node.nodes))?;
+        siblings.check(&child)?;
+        let right = is_normal(child.obj.kind) && child.obj.depth > node.obj.depth;
+        ensure(right, "object: in the wrong list of children", child.addr)?;
+        Ok(child)
+    }
+
+    /// An only child has the same two sets. Its own check, that they are what
+    /// is attached above or below it, is the parent's too.
+    #[inline(always)]
+    fn only_child(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
+        let mut place = Place::NOWHERE;
+        let mut siblings = Siblings::of(node, node.obj.first_child, 1);
+        let listed = self.listed(node)?.first().copied().unwrap_or(0);
+        let child = self.child(node, listed, &mut siblings, &mut place)?;
+        *memory = memory.wrapping_add(child.obj.total_memory);
+        let same = (child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set))
+            && (child.nodes.addr == node.nodes.addr || child.nodes.set.equals(&node.nodes.set));
+        ensure(same, "object: children do not make up the set", node.addr)?;
+        self.visit(&child, nesting + 1)
+    }
+
+    /// The normal children, none or several: their sets make up the parent's.
+    #[inline(never)]
+    fn children(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
         let at = node.addr;
-        let Some(ours) = &node.sets else {
-            return ensure(false, "object: no sets", at);
+        let p = node.obj;
+        let none = p.arity != 0 || has_no_children(p);
+        ensure(none, "object: children although there are none", at)?;
+        let array = self.listed(node)?;
+        let whole = &node.cpus.set;
+        let mut small = [0; SMALL_SET];
+        let mut large = Vec::new();
+        let cpus = match small.get_mut(..whole.words.len()) {
+            Some(small) => small,
+            None => {
+                large.resize(whole.words.len(), 0);
+                large.as_mut_slice()
+            }
         };
-        if node.obj.kind == ty::PU {
-            return self.processor(node, ours);
-        }
-        if node.obj.arity == 1 {
-            // An only child with the same two sets: its own check, that
-            // they are what is attached above or below it, is ours.
-            let mut same = false;
-            self.children(node, Class::Normal, nesting, &mut |_, child| {
-                same = child.obj.cpuset == node.obj.cpuset && child.obj.nodeset == node.obj.nodeset;
-                if !same {
-                    same = child.sets.as_ref().is_some_and(|theirs| {
-                        theirs.cpuset.equals(&ours.cpuset) && theirs.nodeset.equals(&ours.nodeset)
-                    });
-                }
-                *memory = memory.wrapping_add(child.obj.total_memory);
-                Ok(())
-            })?;
-            return ensure(same, "object: children do not make up the set", at);
-        }
-        let mut cpus = self.union();
-        let mut nodes = self.union();
-        if let Some(above) = self.inherited.last() {
-            nodes.add_disjoint(&above.as_bits(), &NOTHING);
-        }
+        // Below the memory nodes no child adds any: this stays empty.
+        let mut nodes = None;
         let mut before = None;
         let mut empty_before = false;
-        self.children(node, Class::Normal, nesting, &mut |walk, child| {
-            let Some(theirs) = &child.sets else {
-                return ensure(false, "object: no sets", child.addr);
-            };
-            let new = cpus.add_disjoint(&theirs.cpuset, &NOTHING);
+        let mut siblings = Siblings::of(node, p.first_child, p.arity);
+        let mut place = Place::NOWHERE;
+        for listed in array {
+            let child = self.child(node, *listed, &mut siblings, &mut place)?;
+            *memory = memory.wrapping_add(child.obj.total_memory);
+            let new = child.cpus.set.move_into(cpus);
             ensure(new, "object: processors below two parents", child.addr)?;
-            let above = walk.inherited.last().map_or(NOTHING, Union::as_bits);
-            let new = nodes.add_disjoint(&theirs.nodeset, &above);
-            ensure(new, "object: memory nodes below two parents", child.addr)?;
-            let first = theirs.complete_cpuset.first();
+            if !self.is_inherited(child.nodes) {
+                let new = self.add_nodes(&mut nodes, &child.nodes.set);
+                ensure(new, "object: memory nodes below two parents", child.addr)?;
+            }
+            let first = child.cpus.complete.first();
             let ordered = first.is_none() || (!empty_before && before < first);
             empty_before |= first.is_none();
             before = first;
             ensure(ordered, "object: children out of order", child.addr)?;
-            *memory = memory.wrapping_add(child.obj.total_memory);
-            Ok(())
-        })?;
-        let whole = cpus.as_bits().equals(&ours.cpuset);
-        ensure(whole, "object: children do not make up the cpuset", at)?;
-        let whole = nodes.as_bits().equals(&ours.nodeset);
-        ensure(whole, "object: children do not make up the nodeset", at)?;
-        self.spare.push(cpus);
-        self.spare.push(nodes);
-        Ok(())
+            self.visit(&child, nesting + 1)?;
+        }
+        let complete = same_words(cpus, whole.words);
+        ensure(complete, "object: children do not make up the cpuset", at)?;
+        let complete = match nodes {
+            None => self.is_inherited(node.nodes),
+            Some(nodes) => {
+                let same = nodes.as_bits().equals(&node.nodes.set);
+                self.spare.push(nodes);
+                same
+            }
+        };
+        ensure(complete, "object: children do not make up the nodeset", at)
     }
 
-    /// Walks one list of children: links first, then `each`, then below.
-    fn children(
+    /// Adds a child's memory nodes to those of its siblings and those
+    /// attached above, which all may have.
+    #[inline(never)]
+    fn add_nodes(&mut self, nodes: &mut Option<Union>, set: &Bits<'_>) -> bool {
+        let mut all = match nodes.take() {
+            Some(all) => all,
+            None => {
+                let mut all = self.union();
+                all.add_disjoint(&self.inherited(), &NOTHING);
+                all
+            }
+        };
+        let new = all.add_disjoint(set, &self.inherited());
+        *nodes = Some(all);
+        new
+    }
+
+    /// Walks a list of children that are no part of the tree of processors:
+    /// links first, then `each`, then below.
+    #[inline(never)]
+    fn others(
         &mut self,
         parent: &Node<'_, 'a>,
         class: Class,
@@ -409,79 +545,58 @@ impl<'a> Walk<'a, '_> {
         let p = parent.obj;
         let at = parent.addr;
         let (arity, first) = match class {
-            Class::Normal => (p.arity, p.first_child),
             Class::Memory => (p.memory_arity, p.memory_first_child),
             Class::Io => (p.io_arity, p.io_first_child),
             Class::Misc => (p.misc_arity, p.misc_first_child),
         };
         if arity == 0 {
-            let none =
-                first == 0 && (class != Class::Normal || (p.children == 0 && p.last_child == 0));
-            return ensure(none, "object: children although there are none", at);
+            return ensure(first == 0, "object: children although there are none", at);
         }
         let may = match class {
-            Class::Normal => is_normal(p.kind) && p.kind != ty::PU,
             Class::Memory => (is_normal(p.kind) && p.kind != ty::PU) || p.kind == ty::MEMCACHE,
             Class::Io => is_normal(p.kind) || is_io(p.kind),
             Class::Misc => true,
         };
         ensure(may, "object: children that its type cannot have", at)?;
-        let array = match class {
-            Class::Normal => {
-                let array =
-                    self.image
-                        .slice::<Addr>(p.children, arity as usize)
-                        .ok_or(Corrupt {
-                            what: "object: array of children outside",
-                            at,
-                        })?;
-                let last = array.last() == Some(&p.last_child);
-                ensure(last, "object: wrong last child", at)?;
-                Some(array)
-            }
-            _ => None,
-        };
-        let mut addr = first;
-        let mut prev = 0;
-        let mut place = NOWHERE;
-        for rank in 0..arity {
-            let child = self.node(addr, &mut place)?;
-            let c = child.obj;
-            let linked = c.parent == at
-                && c.sibling_rank == rank
-                && c.prev_sibling == prev
-                && (c.next_sibling == 0) == (rank + 1 == arity)
-                && array.is_none_or(|a| a.get(rank as usize) == Some(&addr));
-            ensure(linked, "object: wrong links between siblings", addr)?;
+        let mut siblings = Siblings::of(parent, first, arity);
+        let mut place = Place::NOWHERE;
+        for _ in 0..arity {
+            let above = (parent.cpus, parent.nodes);
+            let child = self.node(siblings.next, &mut place, above)?;
+            siblings.check(&child)?;
             let right = match class {
-                Class::Normal => is_normal(c.kind) && c.depth > p.depth,
-                Class::Memory => is_memory(c.kind),
-                Class::Io => is_io(c.kind),
-                Class::Misc => c.kind == ty::MISC,
+                Class::Memory => is_memory(child.obj.kind),
+                Class::Io => is_io(child.obj.kind),
+                Class::Misc => child.obj.kind == ty::MISC,
             };
-            ensure(right, "object: in the wrong list of children", addr)?;
+            ensure(right, "object: in the wrong list of children", child.addr)?;
             each(self, &child)?;
             self.visit(&child, nesting + 1)?;
-            prev = addr;
-            addr = c.next_sibling;
         }
         Ok(())
     }
 
-    /// What concerns one object alone.
-    fn scalars(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
-        let Node {
-            addr, obj, attr, ..
-        } = node;
-        let at = *addr;
-        ensure((obj.kind as usize) < TYPES, "object: unknown type", at)?;
-        let deep = special_depth(obj.kind).map_or(obj.depth >= 0, |d| obj.depth == d);
-        ensure(deep, "object: type at the wrong depth", at)?;
-        ensure(
-            self.levels.holds(at, obj, attr),
-            "object: not where its level has it",
-            at,
-        )?;
+    /// Types that the writer's filters exclude do not occur.
+    fn filters(&self) -> Checked<()> {
+        let filters = &self.topology.type_filter;
+        for level in self.levels.iter() {
+            let filter = filters.get(level.kind as usize).copied();
+            let kept = level.objs.is_empty() || filter.is_some_and(|f| f != KEEP_NONE);
+            ensure(kept, "object: type is filtered out", self.topology.levels)?;
+        }
+        Ok(())
+    }
+
+    /// What concerns one object alone. Answers its own memory.
+    #[inline(always)]
+    fn scalars(&mut self, node: &Node<'_, 'a>) -> Checked<u64> {
+        let obj = node.obj;
+        let at = node.addr;
+        // Each level has one type, the right one for it.
+        let slot = self.levels.slot(obj.depth);
+        let level = slot.and_then(|slot| self.levels.get(slot));
+        let here = level.is_some_and(|level| level.holds(at, obj));
+        ensure(here, "object: not where its level has it", at)?;
         let known = obj.gp_index != 0 && obj.gp_index < self.topology.next_gp_index;
         // hwloc's check uses the lower 32 bits as a bitmap's index.
         ensure(
@@ -496,8 +611,21 @@ impl<'a> Walk<'a, '_> {
             "object: bad symmetry flag",
             at,
         )?;
-        self.filter(node)?;
-        self.attributes(node)?;
+        let mut local = 0;
+        let known = slot.and_then(|slot| self.attributes.get(slot)) == Some(&obj.attr);
+        if !known || obj.attr == 0 || obj.kind == ty::NUMANODE {
+            local = self.attributes(node)?;
+        }
+        if obj.name | obj.subtype | obj.infos != 0 || obj.infos_count != 0 {
+            self.texts(node)?;
+        }
+        Ok(local)
+    }
+
+    #[inline(never)]
+    fn texts(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
+        let obj = node.obj;
+        let at = node.addr;
         for text in [obj.name, obj.subtype] {
             let ends = text == 0 || self.image.string(text).is_some();
             ensure(ends, "object: name does not end", at)?;
@@ -509,31 +637,21 @@ impl<'a> Walk<'a, '_> {
         Ok(())
     }
 
-    /// Types that the writer's filters exclude do not occur.
-    fn filter(&self, node: &Node<'_, 'a>) -> Checked<()> {
-        let filter = self.topology.type_filter.get(node.obj.kind as usize);
-        let kept = match filter.copied() {
-            None | Some(KEEP_NONE) => false,
-            Some(KEEP_IMPORTANT) => match node.obj.kind {
-                ty::PCI_DEVICE => {
-                    let class = node.attr.pci_class();
-                    matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
-                        || matches!(class, 0x0c04 | 0x0c06 | 0x0502)
-                }
-                // DMA engines are the unimportant ones.
-                ty::OS_DEVICE => node.attr.osdev_type() != 4,
-                _ => true,
-            },
-            _ => true,
-        };
-        ensure(kept, "object: type is filtered out", node.addr)
-    }
-
-    fn attributes(&self, node: &Node<'_, 'a>) -> Checked<()> {
-        let Node {
-            addr, obj, attr, ..
-        } = node;
-        let at = *addr;
+    /// The attributes of an object that stands in its level. But for a memory
+    /// node, whose own memory is answered, they alone decide.
+    #[inline(never)]
+    fn attributes(&mut self, node: &Node<'_, 'a>) -> Checked<u64> {
+        let obj = node.obj;
+        let at = node.addr;
+        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
+            what: "object: attributes outside",
+            at,
+        })?;
+        if obj.kind == ty::NUMANODE {
+            self.memory_node(node, &attr)?;
+            return Ok(attr.local_memory());
+        }
+        let slot = self.levels.slot(obj.depth);
         match obj.kind {
             ty::L1CACHE..=ty::L3ICACHE => {
                 let instruction = obj.kind >= ty::L1ICACHE;
@@ -548,37 +666,60 @@ impl<'a> Walk<'a, '_> {
                     } else {
                         attr.cache_type() <= 1
                     };
-                ensure(right, "object: cache of another type", at)
+                ensure(right, "object: cache of another type", at)?;
             }
-            ty::GROUP => ensure(
-                attr.group_depth() != u32::MAX,
-                "object: bad group depth",
-                at,
-            ),
-            ty::NUMANODE => {
-                let n = attr.page_types_len() as usize;
-                let pages = self
-                    .image
-                    .slice::<u64>(attr.page_types(), n.saturating_mul(2));
-                // hwloc's copy frees the address of an empty array.
-                let inside = pages.is_some() && (n != 0 || attr.page_types() == 0);
-                ensure(inside, "object: page types outside", at)?;
-                let bit = obj.os_index;
-                let sets = node.sets.as_ref();
-                let alone =
-                    sets.is_some_and(|s| s.nodeset.is_only(bit) && s.complete_nodeset.is_only(bit));
-                ensure(alone, "object: set of a memory node", at)?;
-                let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-                let allowed = loose || self.allowed_nodeset.is_set(bit);
-                ensure(allowed, "object: a memory node that is not allowed", at)
+            ty::GROUP => {
+                let level = slot.and_then(|slot| self.levels.get(slot));
+                let same = level.is_some_and(|level| attr.group_kind() == level.group);
+                ensure(same, "object: not where its level has it", at)?;
+                let deep = attr.group_depth() != u32::MAX;
+                ensure(deep, "object: bad group depth", at)?;
             }
             ty::BRIDGE => ensure(
                 attr.bridge_upstream() <= 1 && attr.bridge_downstream() == 1,
                 "object: bad bridge",
                 at,
-            ),
-            ty::OS_DEVICE => ensure(attr.osdev_type() <= 6, "object: bad OS device", at),
-            _ => Ok(()),
+            )?,
+            ty::PCI_DEVICE => {
+                let class = attr.pci_class();
+                let important = matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
+                    || matches!(class, 0x0c04 | 0x0c06 | 0x0502);
+                self.important(obj, important, at)?;
+            }
+            ty::OS_DEVICE => {
+                ensure(attr.osdev_type() <= 6, "object: bad OS device", at)?;
+                // DMA engines are the unimportant ones.
+                self.important(obj, attr.osdev_type() != 4, at)?;
+            }
+            _ => {}
         }
+        if let Some(known) = slot.and_then(|slot| self.attributes.get_mut(slot)) {
+            *known = obj.attr;
+        }
+        Ok(0)
+    }
+
+    /// A device that is not important is not there if such were left out.
+    fn important(&self, obj: &Obj, important: bool, at: Addr) -> Checked<()> {
+        let filter = self.topology.type_filter.get(obj.kind as usize);
+        let kept = important || filter != Some(&KEEP_IMPORTANT);
+        ensure(kept, "object: type is filtered out", at)
+    }
+
+    fn memory_node(&self, node: &Node<'_, 'a>, attr: &Attr) -> Checked<()> {
+        let at = node.addr;
+        let n = attr.page_types_len() as usize;
+        let pages = self
+            .image
+            .slice::<u64>(attr.page_types(), n.saturating_mul(2));
+        // hwloc's copy frees the address of an empty array.
+        let inside = pages.is_some() && (n != 0 || attr.page_types() == 0);
+        ensure(inside, "object: page types outside", at)?;
+        let bit = node.obj.os_index;
+        let alone = node.nodes.set.is_only(bit) && node.nodes.complete.is_only(bit);
+        ensure(alone, "object: set of a memory node", at)?;
+        let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+        let allowed = loose || self.allowed_nodeset.is_set(bit);
+        ensure(allowed, "object: a memory node that is not allowed", at)
     }
 }
