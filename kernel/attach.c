@@ -20,7 +20,8 @@ void xpmem_attachment_put(struct xpmem_attachment *att)
 	if (!refcount_dec_and_test(&att->ref))
 		return;
 	spin_lock(&access->lock);
-	hlist_del_init(&att->link);
+	if (!hlist_unhashed(&att->link))
+		__hlist_del(&att->link);
 	spin_unlock(&access->lock);
 	xpmem_access_put(access);
 	xpmem_live_dec(XPMEM_LIVE_ATTACHMENTS);
@@ -452,16 +453,32 @@ int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file)
 	return 0;
 }
 
+/* Split, moved, or another detach or a release is at it. Drops the mmap_lock. */
+static noinline int xpmem_detach_parts(struct mm_struct *mm,
+				       struct xpmem_attachment *att)
+{
+	struct xpmem_access *access = att->access;
+	int err;
+
+	refcount_inc(&att->ref);
+	mmap_read_unlock(mm);
+	mutex_lock(&access->unmap);
+	err = xpmem_attachment_unmap(att, NULL);
+	mutex_unlock(&access->unmap);
+	xpmem_attachment_put(att);
+	return err;
+}
+
 int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 {
 	struct mm_struct *mm = current->mm;
 	struct xpmem_attachment *att;
 	struct xpmem_access *access;
 	struct vm_area_struct *vma;
-	unsigned long start, size = 0;
-	int err = 0;
+	unsigned long start, end;
+	int err;
 
-	if (!mm || vaddr >= TASK_SIZE)
+	if (!mm)
 		return 0;
 	mmap_read_lock(mm);
 	vma = vma_lookup(mm, vaddr);
@@ -471,28 +488,19 @@ int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 	}
 	att = vma->vm_private_data;
 	access = att->access;
-	kref_get(&access->obj.ref);
-	/* Nearly always the VMA found is all of it, and nobody is at it. */
 	start = vma->vm_start;
-	if (start <= att->lo && vma->vm_end >= att->hi &&
-	    mutex_trylock(&access->unmap))
-		size = vma->vm_end - start;
-	else
-		refcount_inc(&att->ref);
+	end = vma->vm_end;
+	/* Nearly always the VMA found is all of it, and nobody is at it. */
+	if (start > att->lo || end < att->hi || !mutex_trylock(&access->unmap))
+		return xpmem_detach_parts(mm, att);
+	kref_get(&access->obj.ref);
 	mmap_read_unlock(mm);
 
-	if (size) {
-		err = vm_munmap(start, size);
-		mutex_unlock(&access->unmap);
-		/* The last one: the next may have its place. */
-		if (start == READ_ONCE(client->top))
-			WRITE_ONCE(client->top, start + size);
-	} else {
-		mutex_lock(&access->unmap);
-		err = xpmem_attachment_unmap(att, NULL);
-		mutex_unlock(&access->unmap);
-		xpmem_attachment_put(att);
-	}
+	err = vm_munmap(start, end - start);
+	mutex_unlock(&access->unmap);
 	xpmem_access_put(access);
+	/* The last one: the next may have its place. */
+	if (start == READ_ONCE(client->top))
+		WRITE_ONCE(client->top, end);
 	return err;
 }

@@ -144,7 +144,8 @@ static long xpmem_ioc_nothing(struct xpmem_client *client, void __user *user)
 	return 0;
 }
 
-#define XPMEM_COMMAND(nr, fn)	[(nr) - XPMEM_IOC_VERSION] = (fn)
+#define XPMEM_COMMAND(nr, fn)						\
+	[(nr) - XPMEM_IOC_VERSION] = (fn)
 
 /* Every number from the first to the last is there. */
 static long (*const xpmem_commands[])(struct xpmem_client *client,
