@@ -5,20 +5,47 @@
 
 #include "xpmem.h"
 
-int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg)
+static struct kmem_cache *xpmem_access_cache;
+
+/* What a permit is again when it is freed: it need not be done for each. */
+static void xpmem_access_construct(void *object)
+{
+	struct xpmem_access *access = object;
+
+	spin_lock_init(&access->lock);
+	mutex_init(&access->unmap);
+	INIT_HLIST_HEAD(&access->attachments);
+}
+
+int xpmem_access_init(void)
+{
+	xpmem_access_cache = kmem_cache_create("xpmem_access",
+					       sizeof(struct xpmem_access), 0,
+					       SLAB_ACCOUNT,
+					       xpmem_access_construct);
+	return xpmem_access_cache ? 0 : -ENOMEM;
+}
+
+void xpmem_access_exit(void)
+{
+	kmem_cache_destroy(xpmem_access_cache);
+}
+
+s64 xpmem_get(struct xpmem_client *client, s64 segid, s32 flags, s32 type,
+	      u64 value)
 {
 	struct xpmem_segment *segment;
 	struct xpmem_access *access;
-	bool write = arg->flags == XPMEM_RDWR;
+	bool write = flags == XPMEM_RDWR;
 	int err;
 
-	if (arg->segid <= 0)
+	if (segid <= 0)
 		return -EINVAL;
-	if (arg->flags != XPMEM_RDONLY && arg->flags != XPMEM_RDWR)
+	if (flags != XPMEM_RDONLY && flags != XPMEM_RDWR)
 		return -EINVAL;
-	if (arg->permit_type != XPMEM_PERMIT_MODE || arg->permit_value)
+	if (type != XPMEM_PERMIT_MODE || value)
 		return -EINVAL;
-	segment = xpmem_segment_get(arg->segid);
+	segment = xpmem_segment_get(segid);
 	if (!segment)
 		return -ENOENT;
 	err = -ENOENT;
@@ -32,18 +59,19 @@ int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg)
 		goto put_segment;
 
 	err = -ENOMEM;
-	access = kzalloc(sizeof(*access), GFP_KERNEL_ACCOUNT);
+	/* Not zeroed: each member is set here, before, or by xpmem_id_add(). */
+	access = kmem_cache_alloc(xpmem_access_cache, GFP_KERNEL);
 	if (!access)
 		goto put_segment;
 	kref_init(&access->obj.ref);
-	INIT_LIST_HEAD(&access->obj.owned);
 	access->segment = segment;
 	access->mm = client->mm;
 	mmgrab(access->mm);
 	access->write = write;
-	spin_lock_init(&access->lock);
-	mutex_init(&access->unmap);
-	INIT_LIST_HEAD(&access->attachments);
+	access->revoked = false;
+	access->file = NULL;
+	access->unmapper = NULL;
+	access->unmapping = NULL;
 	xpmem_live_inc(XPMEM_LIVE_PERMITS);
 
 	err = xpmem_id_add(&xpmem_accesses, &access->obj, &client->accesses);
@@ -51,19 +79,11 @@ int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg)
 		xpmem_access_put(access);
 		return err;
 	}
-	arg->apid = access->obj.id;
-	return 0;
+	return access->obj.id;
 
 put_segment:
 	xpmem_segment_put(segment);
 	return err;
-}
-
-struct xpmem_access *xpmem_access_get(s64 apid)
-{
-	struct xpmem_object *obj = xpmem_id_get(&xpmem_accesses, apid);
-
-	return obj ? container_of(obj, struct xpmem_access, obj) : NULL;
 }
 
 static void xpmem_access_free(struct kref *ref)
@@ -74,7 +94,7 @@ static void xpmem_access_free(struct kref *ref)
 	xpmem_segment_put(access->segment);
 	mmdrop(access->mm);
 	xpmem_live_dec(XPMEM_LIVE_PERMITS);
-	kfree(access);
+	kmem_cache_free(xpmem_access_cache, access);
 }
 
 void xpmem_access_put(struct xpmem_access *access)
@@ -101,10 +121,10 @@ void xpmem_access_revoke(struct xpmem_access *access)
 	WRITE_ONCE(access->revoked, true);
 	file = access->file;
 	access->file = NULL;
-	while ((att = list_first_entry_or_null(&access->attachments,
-					       struct xpmem_attachment, link))) {
+	while ((att = hlist_entry_safe(access->attachments.first,
+				       struct xpmem_attachment, link))) {
 		/* Its last put takes access->lock first: it is alive. */
-		list_del_init(&att->link);
+		hlist_del_init(&att->link);
 		if (!refcount_inc_not_zero(&att->ref))
 			continue;
 		spin_unlock(&access->lock);
@@ -125,20 +145,24 @@ void xpmem_access_revoke(struct xpmem_access *access)
 	xpmem_access_put(access);
 }
 
-int xpmem_give_back(struct xpmem_client *client, struct xpmem_ioc_release *arg)
+int xpmem_give_back(struct xpmem_client *client, s64 apid)
 {
 	struct xpmem_access *access;
 	int err = 0;
 
-	if (arg->apid <= 0)
+	if (apid <= 0)
 		return -EINVAL;
-	access = xpmem_access_get(arg->apid);
+	access = xpmem_access_get(apid);
 	if (!access)
 		return -ENOENT;
-	if (access->mm == current->mm)
+	if (access->mm == current->mm) {
+		/* What it had attached becomes free: search anew. */
+		if (!hlist_empty(&access->attachments))
+			WRITE_ONCE(client->top, 0);
 		xpmem_access_revoke(access);
-	else
+	} else {
 		err = -EACCES;
+	}
 	xpmem_access_put(access);
 	return err;
 }

@@ -20,7 +20,8 @@ void xpmem_attachment_put(struct xpmem_attachment *att)
 	if (!refcount_dec_and_test(&att->ref))
 		return;
 	spin_lock(&access->lock);
-	list_del_init(&att->link);
+	if (!hlist_unhashed(&att->link))
+		__hlist_del(&att->link);
 	spin_unlock(&access->lock);
 	xpmem_access_put(access);
 	xpmem_live_dec(XPMEM_LIVE_ATTACHMENTS);
@@ -151,15 +152,18 @@ static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
 	    vma_pages(vma) > pages - (vma->vm_pgoff - first))
 		return -EINVAL;
 
-	att = kzalloc(sizeof(*att), GFP_KERNEL_ACCOUNT);
+	/* Not zeroed: each member is set here, or with the one beside it. */
+	att = kmalloc(sizeof(*att), GFP_KERNEL_ACCOUNT);
 	if (!att)
 		return -ENOMEM;
 	refcount_set(&att->ref, 1);
-	mutex_init(&att->tables);
-	att->window = XPMEM_WINDOW_MAX;
+	att->access = access;
 	att->lo = vma->vm_start;
 	att->hi = vma->vm_end;
-	att->access = access;
+	mutex_init(&att->tables);
+	att->window = XPMEM_WINDOW_MAX;
+	att->refused_task = NULL;
+	INIT_HLIST_NODE(&att->split.node);
 
 	spin_lock(&access->lock);
 	if (access->revoked) {
@@ -167,7 +171,7 @@ static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
 		kfree(att);
 		return -ENOENT;
 	}
-	list_add(&att->link, &access->attachments);
+	hlist_add_head(&att->link, &access->attachments);
 	spin_unlock(&access->lock);
 	kref_get(&access->obj.ref);
 	xpmem_live_inc(XPMEM_LIVE_ATTACHMENTS);
@@ -190,7 +194,19 @@ static int xpmem_file_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Addresses congruent to the source modulo the huge page size. */
+/* Free, and not the guard below a stack: how large that is, modules cannot see. */
+static bool xpmem_is_free(unsigned long addr, unsigned long len)
+{
+	struct vm_area_struct *vma = find_vma(current->mm, addr);
+
+	return !vma || (addr + len <= vma->vm_start &&
+			!(vma->vm_flags & (VM_GROWSDOWN | VM_SHADOW_STACK)));
+}
+
+/*
+ * Addresses congruent to the source modulo the huge page size. An @addr that
+ * is not fixed is where xpmem_attach() expects room; it is congruent.
+ */
 static unsigned long xpmem_get_unmapped_area(struct file *file,
 					     unsigned long addr,
 					     unsigned long len,
@@ -200,8 +216,14 @@ static unsigned long xpmem_get_unmapped_area(struct file *file,
 	struct xpmem_access *access = file->private_data;
 	struct vm_area_struct *vma;
 
-	if (READ_ONCE(access->unmapper) != current)
+	if (READ_ONCE(access->unmapper) != current) {
+		if (!(flags & MAP_FIXED) && addr) {
+			if (xpmem_is_free(addr, len))
+				return addr;
+			addr = 0;
+		}
 		return thp_get_unmapped_area(file, addr, len, pgoff, flags);
+	}
 	vma = find_vma_intersection(current->mm, addr, addr + len);
 	if (!vma || vma->vm_ops != &xpmem_vm_ops ||
 	    vma->vm_private_data != access->unmapping ||
@@ -277,66 +299,83 @@ static bool xpmem_overlaps_attachment(struct mm_struct *mm, unsigned long addr,
 }
 
 static int xpmem_attach_check(const struct xpmem_access *access,
-			      const struct xpmem_ioc_attach *arg,
-			      unsigned long size)
+			      unsigned long offset, unsigned long size,
+			      unsigned long vaddr)
 {
 	const struct xpmem_segment *segment = access->segment;
-	unsigned long source = segment->start + arg->offset;
+	unsigned long source = segment->start + offset;
 
 	if (!xpmem_access_valid(access) || !xpmem_space_alive(segment->space))
 		return -ENOENT;
 	if (access->mm != current->mm)
 		return -EACCES;
-	if (arg->offset < 0 || !size || arg->offset > segment->size ||
-	    size > segment->size - arg->offset)
+	/* A negative offset is beyond any segment. */
+	if (!size || offset > segment->size || size > segment->size - offset)
 		return -EINVAL;
-	if (!arg->vaddr)
+	if (!vaddr)
 		return 0;
-	if (arg->vaddr > TASK_SIZE || size > TASK_SIZE - arg->vaddr)
+	if (vaddr > TASK_SIZE || size > TASK_SIZE - vaddr)
 		return -ENOMEM;
-	if (segment->space->mm == current->mm &&
-	    arg->vaddr < source + size && source < arg->vaddr + size)
+	if (segment->space->mm == current->mm && vaddr < source + size &&
+	    source < vaddr + size)
 		return -EINVAL;
-	if (xpmem_overlaps_attachment(current->mm, arg->vaddr, size))
+	if (xpmem_overlaps_attachment(current->mm, vaddr, size))
 		return -EINVAL;
 	return 0;
 }
 
-int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg)
+/*
+ * Room for an attachment is likely below the last one of the descriptor:
+ * looking there is cheaper than a search from the top of the address space,
+ * which is made when there is none. Small attachments are searched for: near
+ * others they need no page table of their own. 0: nobody knows.
+ */
+static unsigned long xpmem_attach_hint(const struct xpmem_client *client,
+				       unsigned long source, unsigned long size)
 {
-	unsigned long size = PAGE_ALIGN(arg->size);
-	struct xpmem_access *access;
-	unsigned long addr;
-	struct file *file;
-	int err;
+	unsigned long top = READ_ONCE(client->top), addr = top - size;
 
-	if (arg->apid <= 0)
+	if (size < PMD_SIZE || top < size + PMD_SIZE + TASK_UNMAPPED_BASE ||
+	    client->mm != current->mm)
+		return 0;
+	return addr - ((addr - source) & ~PMD_MASK);
+}
+
+/* Answers the address; errors as IS_ERR_VALUE() sees them. */
+unsigned long xpmem_attach(struct xpmem_client *client, s64 apid, s64 offset,
+			   u64 size, u64 vaddr)
+{
+	struct xpmem_access *access;
+	unsigned long addr, source;
+	struct file *file;
+
+	if (apid <= 0)
 		return -EINVAL;
-	if (!PAGE_ALIGNED(arg->vaddr) || !PAGE_ALIGNED(arg->offset))
+	if (!PAGE_ALIGNED(vaddr) || !PAGE_ALIGNED(offset))
 		return -EINVAL;
-	access = xpmem_access_get(arg->apid);
+	access = xpmem_access_get(apid);
 	if (!access)
 		return -ENOENT;
-	err = xpmem_attach_check(access, arg, size);
-	if (err)
+	size = PAGE_ALIGN(size);
+	addr = xpmem_attach_check(access, offset, size, vaddr);
+	if (addr)
 		goto put_access;
 	file = xpmem_access_file(access);
 	if (IS_ERR(file)) {
-		err = PTR_ERR(file);
+		addr = PTR_ERR(file);
 		goto put_access;
 	}
-	addr = vm_mmap(file, arg->vaddr, size,
+	source = access->segment->start + offset;
+	addr = vm_mmap(file,
+		       vaddr ?: xpmem_attach_hint(client, source, size), size,
 		       PROT_READ | (access->write ? PROT_WRITE : 0),
-		       MAP_SHARED | (arg->vaddr ? MAP_FIXED : 0),
-		       access->segment->start + arg->offset);
+		       MAP_SHARED | (vaddr ? MAP_FIXED : 0), source);
 	fput(file);
-	if (IS_ERR_VALUE(addr))
-		err = (long)addr;
-	else
-		arg->vaddr = addr;
+	if (!vaddr && size >= PMD_SIZE && !IS_ERR_VALUE(addr))
+		WRITE_ONCE(client->top, addr);
 put_access:
 	xpmem_access_put(access);
-	return err;
+	return addr;
 }
 
 /*
@@ -414,38 +453,54 @@ int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file)
 	return 0;
 }
 
-int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg)
+/* Split, moved, or another detach or a release is at it. Drops the mmap_lock. */
+static noinline int xpmem_detach_parts(struct mm_struct *mm,
+				       struct xpmem_attachment *att)
+{
+	struct xpmem_access *access = att->access;
+	int err;
+
+	refcount_inc(&att->ref);
+	mmap_read_unlock(mm);
+	mutex_lock(&access->unmap);
+	err = xpmem_attachment_unmap(att, NULL);
+	mutex_unlock(&access->unmap);
+	xpmem_attachment_put(att);
+	return err;
+}
+
+int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 {
 	struct mm_struct *mm = current->mm;
 	struct xpmem_attachment *att;
+	struct xpmem_access *access;
 	struct vm_area_struct *vma;
-	unsigned long start, size = 0;
-	int err = 0;
+	unsigned long start, end;
+	int err;
 
-	if (!mm || arg->vaddr >= TASK_SIZE)
+	if (!mm)
 		return 0;
 	mmap_read_lock(mm);
-	vma = find_vma_intersection(mm, arg->vaddr, arg->vaddr + 1);
+	vma = vma_lookup(mm, vaddr);
 	if (!vma || !xpmem_vma_is_attachment(vma)) {
 		mmap_read_unlock(mm);
 		return vma ? -EINVAL : 0;
 	}
 	att = vma->vm_private_data;
-	refcount_inc(&att->ref);
-	/* Nearly always the VMA found is all of it, and nobody is at it. */
+	access = att->access;
 	start = vma->vm_start;
-	if (start <= att->lo && vma->vm_end >= att->hi &&
-	    mutex_trylock(&att->access->unmap))
-		size = vma->vm_end - start;
+	end = vma->vm_end;
+	/* Nearly always the VMA found is all of it, and nobody is at it. */
+	if (start > att->lo || end < att->hi || !mutex_trylock(&access->unmap))
+		return xpmem_detach_parts(mm, att);
+	kref_get(&access->obj.ref);
 	mmap_read_unlock(mm);
 
-	if (size) {
-		err = vm_munmap(start, size);
-	} else {
-		mutex_lock(&att->access->unmap);
-		err = xpmem_attachment_unmap(att, NULL);
-	}
-	mutex_unlock(&att->access->unmap);
-	xpmem_attachment_put(att);
+	err = vm_munmap(start, end - start);
+	mutex_unlock(&access->unmap);
+	xpmem_access_put(access);
+	/* The last one: the next may have its place. */
+	if (start == READ_ONCE(client->top))
+		WRITE_ONCE(client->top, end);
 	return err;
 }

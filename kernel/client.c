@@ -15,8 +15,6 @@ int xpmem_open(struct inode *inode, struct file *file)
 	if (!client)
 		return -ENOMEM;
 	mutex_init(&client->lock);
-	INIT_LIST_HEAD(&client->segments);
-	INIT_LIST_HEAD(&client->accesses);
 	client->mm = current->mm;
 	mmgrab(client->mm);
 	file->private_data = client;

@@ -71,4 +71,9 @@ static inline vm_fault_t xpmem_insert_pmd(struct vm_fault *vmf,
 #endif
 }
 
+/* 6.6 brought shadow stacks. */
+#ifndef VM_SHADOW_STACK
+#define VM_SHADOW_STACK	VM_NONE
+#endif
+
 #endif /* _XPMEM_COMPAT_H */

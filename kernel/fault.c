@@ -53,8 +53,9 @@ static void xpmem_window_set(struct xpmem_window *w, unsigned int order)
 }
 
 /*
- * Fills w->pfns. -EBUSY: the owner's memory changed meanwhile. -EAGAIN: its
- * mmap_lock was not to be had without waiting. -EFAULT, -EPERM: no.
+ * Fills w->pfns, which is all zeroes. -EBUSY: the owner's memory changed
+ * meanwhile. -EAGAIN: its mmap_lock was not to be had without waiting.
+ * -EFAULT, -EPERM: no.
  */
 static int xpmem_window_walk(struct xpmem_window *w)
 {
@@ -72,18 +73,16 @@ static int xpmem_window_walk(struct xpmem_window *w)
 	struct vm_area_struct *vma;
 	int err;
 
-	/* Neighbours come as they are; only the touched page is faulted in. */
-	memset(w->pfns, 0, w->pages * sizeof(*w->pfns));
-
 	w->seq = mmu_interval_read_begin(&space->notifier);
 	range.notifier_seq = w->seq;
 	if (!own && !mmap_read_trylock(space->mm))
 		return -EAGAIN;
 	/*
-	 * Nor that one where a userfaultfd would have to be waited for, which
+	 * Neighbours come as they are; only the touched page is faulted in. Nor
+	 * that one where a userfaultfd would have to be waited for, which
 	 * hmm_range_fault() cannot do (and a debug kernel says so).
 	 */
-	vma = find_vma_intersection(space->mm, source, source + 1);
+	vma = vma_lookup(space->mm, source);
 	if (!vma || !userfaultfd_armed(vma))
 		w->pfns[w->index] = HMM_PFN_REQ_FAULT |
 				    (w->write ? HMM_PFN_REQ_WRITE : 0);
@@ -109,13 +108,18 @@ static bool xpmem_window_stale(const struct xpmem_window *w)
  * is dirty from the moment it can be written. File systems that write back
  * make a page writable only as they dirty it: they need no help.
  */
-static void xpmem_mark_dirty(unsigned long pfn)
+static noinline void xpmem_set_dirty(struct folio *folio)
+{
+	if (folio_test_anon(folio) || folio_test_swapbacked(folio))
+		folio_set_dirty(folio);
+}
+
+static __always_inline void xpmem_mark_dirty(unsigned long pfn)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 
-	if (!folio_test_dirty(folio) &&
-	    (folio_test_anon(folio) || folio_test_swapbacked(folio)))
-		folio_set_dirty(folio);
+	if (unlikely(!folio_test_dirty(folio)))
+		xpmem_set_dirty(folio);
 }
 
 static unsigned long xpmem_pfn(unsigned long hmm)
@@ -123,42 +127,52 @@ static unsigned long xpmem_pfn(unsigned long hmm)
 	return hmm & ~HMM_PFN_FLAGS;
 }
 
+/* May the entry stay? Made by another thread from the same sequence, if any. */
+static noinline bool xpmem_entry_stays(pte_t old, unsigned long pfn, bool write)
+{
+	if (!write || !pte_present(old) || pte_write(old))
+		return true;
+	return WARN_ON_ONCE(pte_pfn(old) != pfn);
+}
+
 /*
  * Called for the first page of each page table; fills the rest of the table
- * itself, its lock being held.
+ * itself, its lock being held. What the loop uses it has in locals: half of a
+ * fault is spent here.
  */
 static int xpmem_fill_table(pte_t *pte, unsigned long addr, void *data)
 {
 	struct xpmem_window *w = data;
-	struct mm_struct *mm = w->vmf->vma->vm_mm;
+	struct vm_area_struct *vma = w->vmf->vma;
+	struct mm_struct *mm = vma->vm_mm;
 	unsigned long end = w->addr + (w->pages << PAGE_SHIFT);
 	unsigned long *hmm = w->pfns + ((addr - w->addr) >> PAGE_SHIFT);
-	bool may_write = w->vmf->vma->vm_flags & VM_WRITE;
+	unsigned long may_write = vma->vm_flags & VM_WRITE ? HMM_PFN_WRITE : 0;
+	pgprot_t prot_write = w->prot_write;
+	pgprot_t prot = w->prot;
+	unsigned long mapped = 0;
 
 	end = pmd_addr_end(addr, end);
 	for (; addr < end; addr += PAGE_SIZE, pte++, hmm++) {
 		unsigned long pfn = xpmem_pfn(*hmm);
-		bool write = may_write && *hmm & HMM_PFN_WRITE;
+		unsigned long write = *hmm & may_write;
 		pte_t old;
 
 		if ((*hmm & (HMM_PFN_VALID | HMM_PFN_ERROR)) != HMM_PFN_VALID)
 			continue;
 		old = ptep_get(pte);
-		if (!pte_none(old)) {
-			/* Made by another thread from the same sequence. */
-			if (!write || !pte_present(old) || pte_write(old))
-				continue;
-			if (WARN_ON_ONCE(pte_pfn(old) != pfn))
-				continue;
-		}
+		if (unlikely(!pte_none(old)) &&
+		    xpmem_entry_stays(old, pfn, write))
+			continue;
 		if (write)
 			xpmem_mark_dirty(pfn);
 		/* Special for the compiler to see: arm64's tags need no care. */
 		set_pte_at(mm, addr, pte,
-			   pte_mkspecial(pfn_pte(pfn, write ? w->prot_write :
-							      w->prot)));
-		w->mapped++;
+			   pte_mkspecial(pfn_pte(pfn, write ? prot_write :
+							      prot)));
+		mapped++;
 	}
+	w->mapped += mapped;
 	return 0;
 }
 
@@ -366,6 +380,7 @@ static vm_fault_t xpmem_window_fault(struct xpmem_window *w)
 			err = xpmem_window_insert(w);
 		if (err == -EBUSY) {
 			xpmem_event(XPMEM_EV_FAULT_AGAIN);
+			memset(w->pfns, 0, w->pages * sizeof(*w->pfns));
 			cond_resched();
 			if (fatal_signal_pending(current))
 				return VM_FAULT_NOPAGE;
@@ -416,8 +431,8 @@ static vm_fault_t xpmem_handle_fault(struct vm_fault *vmf)
 		return VM_FAULT_SIGBUS;
 	}
 	xpmem_window_set(&w, READ_ONCE(w.att->window));
-	w.pfns = kmalloc_array(w.pages, sizeof(*w.pfns),
-			       GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
+	w.pfns = kcalloc(w.pages, sizeof(*w.pfns),
+			 GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
 	if (!w.pfns) {
 		xpmem_window_set(&w, 0);
 		w.pfns = &w.one;

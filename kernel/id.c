@@ -59,7 +59,7 @@ static struct xpmem_object *xpmem_id_find(struct xpmem_table *table, s64 id)
  * one the object was born with.
  */
 int xpmem_id_add(struct xpmem_table *table, struct xpmem_object *obj,
-		 struct list_head *owned)
+		 struct hlist_head *owned)
 {
 	s64 id = get_random_u64() & S64_MAX;
 	int err = -ENOSPC;
@@ -71,7 +71,7 @@ int xpmem_id_add(struct xpmem_table *table, struct xpmem_object *obj,
 		obj->id = id;
 		hlist_add_head(&obj->chain,
 			       &table->chains[id & (XPMEM_ID_CHAINS - 1)]);
-		list_add(&obj->owned, owned);
+		hlist_add_head(&obj->owned, owned);
 		table->count++;
 		err = 0;
 	}
@@ -101,7 +101,7 @@ bool xpmem_id_del(struct xpmem_table *table, struct xpmem_object *obj)
 	found = !hlist_unhashed(&obj->chain);
 	if (found) {
 		hlist_del_init(&obj->chain);
-		list_del_init(&obj->owned);
+		hlist_del_init(&obj->owned);
 		table->count--;
 	}
 	spin_unlock(&table->lock);
@@ -110,16 +110,16 @@ bool xpmem_id_del(struct xpmem_table *table, struct xpmem_object *obj)
 
 /* Takes the first object off a client's list, with a reference. */
 struct xpmem_object *xpmem_owned_first(struct xpmem_table *table,
-				       struct list_head *owned)
+				       struct hlist_head *owned)
 {
 	struct xpmem_object *obj;
 
 	spin_lock(&table->lock);
-	obj = list_first_entry_or_null(owned, struct xpmem_object, owned);
+	obj = hlist_entry_safe(owned->first, struct xpmem_object, owned);
 	if (obj) {
 		/* While listed it still has the table's reference. */
 		kref_get(&obj->ref);
-		list_del_init(&obj->owned);
+		hlist_del_init(&obj->owned);
 	}
 	spin_unlock(&table->lock);
 	return obj;

@@ -26,35 +26,27 @@ static struct xpmem_space *xpmem_client_space(struct xpmem_client *client)
 	return space;
 }
 
-static int xpmem_make_check(struct xpmem_client *client,
-			    struct xpmem_ioc_make *arg)
-{
-	if (arg->permit_type != XPMEM_PERMIT_MODE ||
-	    arg->permit_value & ~0777ULL || !arg->size)
-		return -EINVAL;
-	if (client->mm != current->mm)
-		return -XPMEM_ERRNO_NOPROC;
-	if (arg->size == XPMEM_MAXADDR_SIZE) {
-		if (arg->vaddr)
-			return -EINVAL;
-		arg->size = TASK_SIZE;
-	}
-	if (arg->vaddr > TASK_SIZE || arg->size > TASK_SIZE - arg->vaddr)
-		return -EINVAL;
-	if (!PAGE_ALIGNED(arg->vaddr) || !PAGE_ALIGNED(arg->size))
-		return -EINVAL;
-	return 0;
-}
-
-int xpmem_make(struct xpmem_client *client, struct xpmem_ioc_make *arg)
+s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
+	       u64 value)
 {
 	struct xpmem_segment *segment;
 	struct xpmem_space *space;
 	int err;
 
-	err = xpmem_make_check(client, arg);
-	if (err)
-		return err;
+	if (type != XPMEM_PERMIT_MODE || value & ~0777ULL || !size)
+		return -EINVAL;
+	if (client->mm != current->mm)
+		return -XPMEM_ERRNO_NOPROC;
+	if (size == XPMEM_MAXADDR_SIZE) {
+		if (vaddr)
+			return -EINVAL;
+		size = TASK_SIZE;
+	}
+	if (vaddr > TASK_SIZE || size > TASK_SIZE - vaddr)
+		return -EINVAL;
+	if (!PAGE_ALIGNED(vaddr) || !PAGE_ALIGNED(size))
+		return -EINVAL;
+
 	segment = kzalloc(sizeof(*segment), GFP_KERNEL_ACCOUNT);
 	if (!segment)
 		return -ENOMEM;
@@ -65,11 +57,10 @@ int xpmem_make(struct xpmem_client *client, struct xpmem_ioc_make *arg)
 	}
 
 	kref_init(&segment->obj.ref);
-	INIT_LIST_HEAD(&segment->obj.owned);
 	segment->space = space;
-	segment->start = arg->vaddr;
-	segment->size = arg->size;
-	segment->mode = arg->permit_value;
+	segment->start = vaddr;
+	segment->size = size;
+	segment->mode = value;
 	/*
 	 * Effective ids, as System V IPC does: a set-user-id owner's memory is
 	 * not the invoking user's.
@@ -84,15 +75,7 @@ int xpmem_make(struct xpmem_client *client, struct xpmem_ioc_make *arg)
 		xpmem_segment_put(segment);
 		return err;
 	}
-	arg->segid = segment->obj.id;
-	return 0;
-}
-
-struct xpmem_segment *xpmem_segment_get(s64 segid)
-{
-	struct xpmem_object *obj = xpmem_id_get(&xpmem_segments, segid);
-
-	return obj ? container_of(obj, struct xpmem_segment, obj) : NULL;
+	return segment->obj.id;
 }
 
 static void xpmem_segment_free(struct kref *ref)
@@ -121,14 +104,14 @@ void xpmem_segment_withdraw(struct xpmem_segment *segment)
 	xpmem_segment_put(segment);
 }
 
-int xpmem_remove(struct xpmem_client *client, struct xpmem_ioc_remove *arg)
+int xpmem_remove(struct xpmem_client *client, s64 segid)
 {
 	struct xpmem_segment *segment;
 	int err = 0;
 
-	if (arg->segid <= 0)
+	if (segid <= 0)
 		return -EINVAL;
-	segment = xpmem_segment_get(arg->segid);
+	segment = xpmem_segment_get(segid);
 	if (!segment)
 		return -ENOENT;
 	if (!xpmem_space_alive(segment->space))

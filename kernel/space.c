@@ -58,7 +58,7 @@ static void xpmem_exempt_add(struct xpmem_exemption *e)
 	spin_unlock(&xpmem_exempt_lock);
 }
 
-static void xpmem_exempt_del(struct xpmem_exemption *e)
+void xpmem_exempt_del(struct xpmem_exemption *e)
 {
 	spin_lock(&xpmem_exempt_lock);
 	if (!hlist_unhashed(&e->node))
@@ -100,11 +100,6 @@ void xpmem_split_begin(struct vm_area_struct *vma, unsigned long addr)
 	att->split.mm = att->access->mm;
 	att->split.start = start;
 	xpmem_exempt_add(&att->split);
-}
-
-void xpmem_split_forget(struct xpmem_attachment *att)
-{
-	xpmem_exempt_del(&att->split);
 }
 
 /* Takes [start, start + size) from every attacher; size 0: all from start. */

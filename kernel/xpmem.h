@@ -57,7 +57,7 @@ struct xpmem_object {
 	s64 id;
 	struct hlist_node chain;	/* the table's; its lock */
 	/* In the client's list of what it made or got; the table's lock. */
-	struct list_head owned;
+	struct hlist_node owned;
 };
 
 struct xpmem_table {
@@ -71,19 +71,20 @@ extern struct xpmem_table xpmem_segments, xpmem_accesses;
 int xpmem_ids_init(void);
 void xpmem_ids_exit(void);
 int xpmem_id_add(struct xpmem_table *table, struct xpmem_object *obj,
-		 struct list_head *owned);
+		 struct hlist_head *owned);
 struct xpmem_object *xpmem_id_get(struct xpmem_table *table, s64 id);
 bool xpmem_id_del(struct xpmem_table *table, struct xpmem_object *obj);
 struct xpmem_object *xpmem_owned_first(struct xpmem_table *table,
-				       struct list_head *owned);
+				       struct hlist_head *owned);
 
 /* client.c: an open file of /dev/xpmem, and the address space that opened it. */
 struct xpmem_client {
 	struct mm_struct *mm;		/* mmgrab; identity only */
 	struct mutex lock;		/* space, until it is set */
 	struct xpmem_space *space;
-	struct list_head segments;	/* xpmem_segments.lock */
-	struct list_head accesses;	/* xpmem_accesses.lock */
+	unsigned long top;		/* where to attach next: below; a hint */
+	struct hlist_head segments;	/* xpmem_segments.lock */
+	struct hlist_head accesses;	/* xpmem_accesses.lock */
 };
 
 int xpmem_open(struct inode *inode, struct file *file);
@@ -128,12 +129,20 @@ struct xpmem_segment {
 	bool removed;	/* set before space->inval is cycled; read under it */
 };
 
-int xpmem_make(struct xpmem_client *client, struct xpmem_ioc_make *arg);
-int xpmem_remove(struct xpmem_client *client, struct xpmem_ioc_remove *arg);
-struct xpmem_segment *xpmem_segment_get(s64 segid);
+/* What answers an id or an address answers an error as a negative number. */
+s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
+	       u64 value);
+int xpmem_remove(struct xpmem_client *client, s64 segid);
 void xpmem_segment_put(struct xpmem_segment *segment);
 void xpmem_segment_withdraw(struct xpmem_segment *segment);
 bool xpmem_segment_permits(const struct xpmem_segment *segment, bool write);
+
+static inline struct xpmem_segment *xpmem_segment_get(s64 segid)
+{
+	struct xpmem_object *obj = xpmem_id_get(&xpmem_segments, segid);
+
+	return obj ? container_of(obj, struct xpmem_segment, obj) : NULL;
+}
 
 /* access.c */
 struct xpmem_access {
@@ -144,7 +153,7 @@ struct xpmem_access {
 	spinlock_t lock;		/* guards what says so, here and below */
 	bool revoked;			/* as segment->removed; set under lock */
 	struct file *file;		/* lock; made at the first attach */
-	struct list_head attachments;	/* lock */
+	struct hlist_head attachments;	/* lock */
 	/* One detach or release at a time looks up and unmaps. */
 	struct mutex unmap;
 	/* Set by a task for itself alone; see xpmem_unmap_exactly(). */
@@ -152,11 +161,20 @@ struct xpmem_access {
 	struct xpmem_attachment *unmapping;
 };
 
-int xpmem_get(struct xpmem_client *client, struct xpmem_ioc_get *arg);
-int xpmem_give_back(struct xpmem_client *client, struct xpmem_ioc_release *arg);
-struct xpmem_access *xpmem_access_get(s64 apid);
+int xpmem_access_init(void);
+void xpmem_access_exit(void);
+s64 xpmem_get(struct xpmem_client *client, s64 segid, s32 flags, s32 type,
+	      u64 value);
+int xpmem_give_back(struct xpmem_client *client, s64 apid);
 void xpmem_access_put(struct xpmem_access *access);
 void xpmem_access_revoke(struct xpmem_access *access);
+
+static inline struct xpmem_access *xpmem_access_get(s64 apid)
+{
+	struct xpmem_object *obj = xpmem_id_get(&xpmem_accesses, apid);
+
+	return obj ? container_of(obj, struct xpmem_access, obj) : NULL;
+}
 
 static inline bool xpmem_access_valid(const struct xpmem_access *access)
 {
@@ -179,7 +197,7 @@ struct xpmem_exemption {
 struct xpmem_attachment {
 	refcount_t ref;			/* VMAs, and whoever looks at it */
 	struct xpmem_access *access;
-	struct list_head link;		/* access->lock */
+	struct hlist_node link;		/* access->lock */
 	unsigned long lo, hi;		/* its VMAs lie within; access->lock */
 	struct mutex tables;		/* page table or huge entry: one of them */
 	u8 window;			/* log2 of pages a fault; a hint */
@@ -190,10 +208,18 @@ struct xpmem_attachment {
 };
 
 void xpmem_split_begin(struct vm_area_struct *vma, unsigned long addr);
-void xpmem_split_forget(struct xpmem_attachment *att);
+void xpmem_exempt_del(struct xpmem_exemption *e);
 
-int xpmem_attach(struct xpmem_client *client, struct xpmem_ioc_attach *arg);
-int xpmem_detach(struct xpmem_client *client, struct xpmem_ioc_detach *arg);
+/* Called, as xpmem_split_begin() is, under the mmap_lock: nearly always none. */
+static inline void xpmem_split_forget(struct xpmem_attachment *att)
+{
+	if (!hlist_unhashed(&att->split.node))
+		xpmem_exempt_del(&att->split);
+}
+
+unsigned long xpmem_attach(struct xpmem_client *client, s64 apid, s64 offset,
+			   u64 size, u64 vaddr);
+int xpmem_detach(struct xpmem_client *client, u64 vaddr);
 void xpmem_attachment_put(struct xpmem_attachment *att);
 int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file);
 struct file *xpmem_access_file(struct xpmem_access *access);

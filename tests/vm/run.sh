@@ -85,7 +85,7 @@ qemu=$!
 shown=0 end=$((SECONDS + ${VM_SECONDS:-900}))
 show() {
 	local size; size=$(stat -c %s "$work/console")
-	[ "$size" -le "$shown" ] || { tail -c +$((shown + 1)) "$work/console" | head -c $((size - shown)) | tr -d '\r'; shown=$size; }
+	[ "$size" -le "$shown" ] || { head -c "$size" "$work/console" | tail -c +$((shown + 1)) | tr -d '\r'; shown=$size; }
 }
 while kill -0 "$qemu" 2>/dev/null; do
 	[ $SECONDS -lt $end ] || { show; echo "$suite: no end after ${VM_SECONDS:-900} s"; break; }

@@ -237,6 +237,36 @@ static void split_beside_source(void)
 	munmap(raw, 2 * HUGE);
 }
 
+/* Where the kernel is asked for an address: free, and of the source's phase. */
+static void placed(void)
+{
+	char *a = fresh(), *b = fresh(), *c, *m;
+	long guard = 256 * PAGE;
+
+	NEED((long)a > 0 && (long)b > 0);
+	CHECK(!(((long)a ^ base) & (HUGE - 1)) && !(((long)b ^ base) & (HUGE - 1)));
+	CHECK(b + SIZE <= a || a + SIZE <= b);
+	/* The place of the last one, no longer free. */
+	CHECK(x_detach(b) == 0);
+	m = mmap(b + SIZE - PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	NEED(m == b + SIZE - PAGE);
+	CHECK(wr(m, 77) == 0);
+	c = fresh();
+	CHECK((long)c > 0 && (c + SIZE <= m || m + PAGE <= c) && val(m) == 77 && val(a) == 100);
+	CHECK(munmap(m, PAGE) == 0 && x_detach(c) == 0 && x_detach(a) == 0);
+	/* Free again, but a stack above would have no room to grow. */
+	b = fresh();
+	a = fresh();
+	NEED((long)a > 0 && (long)b > 0);
+	CHECK(x_detach(b) == 0 && x_detach(a) == 0);
+	m = mmap(a + SIZE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE,
+		 -1, 0);
+	NEED(m == a + SIZE);
+	c = fresh();
+	CHECK((long)c > 0 && (c + SIZE <= m - guard || m + PAGE <= c));
+	CHECK(x_detach(c) == 0 && munmap(m, PAGE) == 0);
+}
+
 /*
  * One thread releases the permit, another unmaps the same attachments and maps
  * its own memory in their place: the release must leave that alone.
@@ -324,6 +354,7 @@ int main(void)
 		RUN(exec_with_attachments);
 		RUN(split_own);
 		RUN(split_beside_source);
+		RUN(placed);
 	}
 	RUN(released_while_unmapped);
 	if (!stat_settles("attachments", n))
