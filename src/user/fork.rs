@@ -107,7 +107,7 @@ impl Service {
         let traced = &self.traced[..self.traced_count];
         if let Some(i) = traced.iter().position(|t| t.tid == tid) {
             if let Waited::Stopped { signal, .. } = wait_soon(tid) {
-                trace::release(tid, signal);
+                trace::release(tid, signal, &self.traced[i].sleep);
             }
             self.forget_traced(i);
         }

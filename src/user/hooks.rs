@@ -11,6 +11,12 @@
 //! A thread puts down a guard for its range before it looks whether the range
 //! is promoted, and takes it away after its system call. Promotion looks at the
 //! guards with all threads standing, so between the two nothing is promoted.
+//!
+//! Only on x86-64 is there a way into libc's system calls, see
+//! [`super::sys::text`]: on other machines the events are all there is.
+
+// What leads here is written for one machine alone.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
 
 use super::service::Service;
 use super::shared::{self, Guard, Op, Shared};

@@ -234,7 +234,11 @@ mod tests {
 
     fn empty() -> Box<Ranges> {
         // SAFETY: atomics of zero are valid, and zero ranges is an empty set.
-        unsafe { Box::<Ranges>::new_zeroed().assume_init() }
+        unsafe {
+            let mut ranges = Box::<Ranges>::new_uninit();
+            ranges.as_mut_ptr().write_bytes(0, 1);
+            ranges.assume_init()
+        }
     }
 
     fn list(set: &Ranges) -> Vec<(usize, usize)> {

@@ -22,6 +22,8 @@ pub struct Traced {
     pub stopped: bool,
     /// The signal it was about to take.
     pub signal: i32,
+    /// What it slept in before it was asked to stop.
+    pub sleep: trace::Sleep,
 }
 
 /// Most threads that can be stopped.
@@ -149,11 +151,13 @@ impl Service {
             }
             match trace::seize(tid, 0) {
                 Ok(()) => {
+                    let sleep = trace::Sleep::of(tid);
                     let _ = trace::interrupt(tid);
                     self.traced[self.traced_count] = Traced {
                         tid,
                         stopped: false,
                         signal: 0,
+                        sleep,
                     };
                     self.traced_count += 1;
                     fresh += 1;
@@ -213,7 +217,7 @@ impl Service {
         for i in 0..self.traced_count {
             let t = self.traced[i];
             if t.stopped {
-                trace::release(t.tid, t.signal);
+                trace::release(t.tid, t.signal, &t.sleep);
             } else {
                 self.traced[kept] = t;
                 kept += 1;
@@ -233,7 +237,8 @@ impl Service {
                 Waited::Nothing => i += 1,
                 waited => {
                     if let Waited::Stopped { signal, .. } = waited {
-                        trace::release(self.traced[i].tid, signal);
+                        let t = &self.traced[i];
+                        trace::release(t.tid, signal, &t.sleep);
                     }
                     self.forget_traced(i);
                 }

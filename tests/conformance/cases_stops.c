@@ -12,7 +12,7 @@
 
 /* Threads of the owner that wait for ever, each until its word is given. */
 struct waiter {
-	int fd, set, interrupted;
+	int fd, set, interrupted, answer;
 };
 
 static void *wait_for_event(void *argument)
@@ -22,7 +22,7 @@ static void *wait_for_event(void *argument)
 	int epoll = epoll_create1(0);
 
 	epoll_ctl(epoll, EPOLL_CTL_ADD, w->fd, &event);
-	while (epoll_wait(epoll, &event, 1, -1) == -1 && errno == EINTR)
+	while ((w->answer = epoll_wait(epoll, &event, 1, -1)) == -1 && errno == EINTR)
 		w->interrupted++;
 	close(epoll);
 	return NULL;
@@ -33,7 +33,7 @@ static void *wait_for_semaphore(void *argument)
 	struct waiter *w = argument;
 	struct sembuf down = { 0, -1, 0 };
 
-	while (semop(w->set, &down, 1) == -1 && errno == EINTR)
+	while ((w->answer = semop(w->set, &down, 1)) == -1 && errno == EINTR)
 		w->interrupted++;
 	return NULL;
 }
@@ -45,7 +45,7 @@ static void *wait_for_signal(void *argument)
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
-	while (sigwaitinfo(&set, NULL) == -1 && errno == EINTR)
+	while ((w->answer = sigwaitinfo(&set, NULL)) == -1 && errno == EINTR)
 		w->interrupted++;
 	return NULL;
 }
@@ -106,6 +106,10 @@ CASE(waits_are_not_interrupted, "an owner that waits is not told EINTR because a
 		EXPECT_EQ(pthread_join(threads[i], NULL), 0);
 	for (int i = 0; i < 3; i++)
 		EXPECT_EQ(each[i].interrupted, 0);
+	/* Each call that went on is still the one that was made. */
+	EXPECT_EQ(each[0].answer, 1);
+	EXPECT_EQ(each[1].answer, 0);
+	EXPECT_EQ(each[2].answer, SIGUSR1);
 	EXPECT_EQ(each[3].interrupted, 1);
 	semctl(w.set, 0, IPC_RMID);
 	quit(&p);

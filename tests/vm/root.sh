@@ -4,8 +4,9 @@
 # its headers and the compiler that built it; its path on stdout. Packages are
 # unpacked, not configured: that takes seconds. Kept in the cache.
 #
-# Two more: "arm64", trixie's kernel for that architecture with tools for this
-# one; and "dkms", a bookworm system with dkms and a kernel properly installed.
+# Three more: "arm64", trixie's kernel for that architecture with tools for this
+# one; "arm64-rust", a Rust compiler for it that runs here; and "dkms", a bookworm
+# system with dkms and a kernel properly installed.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -22,6 +23,11 @@ arm64)
 	suite=trixie
 	options=(--architectures=amd64,arm64 --extract-hook="$vm_top/tests/vm/arm64-hook.sh")
 	include=gcc-aarch64-linux-gnu,libc6-dev-arm64-cross,pahole,make,libc6-dev,$tools
+	;;
+arm64-rust)
+	suite=trixie
+	options=(--architectures=amd64,arm64 --extract-hook="$vm_top/tests/vm/arm64-std-hook.sh")
+	include=rustc,cargo,gcc,libc6-dev,gcc-aarch64-linux-gnu,libc6-dev-arm64-cross,$tools
 	;;
 dkms)
 	suite=bookworm variant=minbase

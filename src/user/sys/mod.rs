@@ -26,8 +26,13 @@ pub type Sys<T> = core::result::Result<T, c_int>;
 /// is asked once, at start.
 pub const PAGE: usize = 4096;
 
-/// One above the highest user address that a file offset can name: 2^47.
-pub const TOP: usize = 1 << 47;
+/// One above the highest user address that a file offset names. The kernel puts
+/// mappings above it only where a program asks for that.
+pub const TOP: usize = if cfg!(target_arch = "aarch64") {
+    1 << 48
+} else {
+    1 << 47
+};
 
 /// Addresses below this are never exported: the kernel keeps them free.
 pub const BOTTOM: usize = 0x10000;

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# arm64-library.sh [CASE...]: the library cross-compiled for arm64 with trixie's
+# compiler (1.85, the oldest that will do), and the conformance suite, linked
+# statically, over both back ends in an arm64 guest: as root and as a user.
+# Ten minutes; packages and crates come from their registries the first time.
+set -u
+. "$(dirname "$0")/../../ci/lib.sh"
+. "$(dirname "$0")/common.sh"
+
+vm_need
+command -v qemu-system-aarch64 >/dev/null || { echo "missing packages: qemu-system-arm" >&2; exit 77; }
+root=$("$vm_top/tests/vm/root.sh" arm64-rust) || { echo "arm64-library.sh: no root to build in" >&2; exit 77; }
+
+# One at a time, and the crates stay there for the next.
+exec 8>"$vm_cache/build-arm64-library.lock"
+flock 8
+mkdir -p "$root/src/cargo" "$root/etc/ssl/certs"
+rm -rf "$root/src/xpmem"
+mkdir "$root/src/xpmem"
+(cd "$vm_top" && tar -c --exclude=./target --exclude=./build --exclude=./.git .) | tar -C "$root/src/xpmem" -xf -
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+# The machine's own certificates, for one that reaches its registries through a proxy.
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+
+# A warning is a failure.
+in_root() {
+	vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C HOME=/src CARGO_HOME=/src/cargo CC=gcc \
+		CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt RUSTFLAGS=-Dwarnings \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+		sh -ec "cd /src/xpmem; $*"
+}
+target=aarch64-unknown-linux-gnu
+library() {
+	in_root cargo rustc --release --locked --no-default-features --lib --crate-type cdylib,staticlib \
+		--target $target --target-dir /src/target
+}
+programs() {
+	in_root aarch64-linux-gnu-gcc -O1 -g -std=gnu11 -Wall -Wextra -Werror -pthread -DCONFORMANCE_STATIC -static \
+		-o /src/conformance-static "tests/conformance/*.c" /src/target/$target/release/libxpmem.a
+}
+build() { # NAME COMMAND
+	"$2" >"$SCRATCH/log" 2>&1 </dev/null && { ok "$1"; return; }
+	cat "$SCRATCH/log"
+	not_ok "$1"
+	finish
+}
+build "the library builds without a warning" library
+build "the conformance suite builds" programs
+cp "$root/src/conformance-static" "$SCRATCH/conformance-static"
+
+for backend in user kernel; do
+	for user in root user; do
+		echo "$user XPMEM_BACKEND=$backend /tests/conformance-static --timeout 120 $*"
+	done
+done >"$SCRATCH/list"
+status=0
+VM_SECONDS=${VM_SECONDS:-1800} "$vm_top/tests/vm/run.sh" arm64 "$SCRATCH/list" \
+	"$SCRATCH/conformance-static:/tests/conformance-static" >"$SCRATCH/out" 2>&1 || status=$?
+cat "$SCRATCH/out"
+while read -r line; do
+	# shellcheck disable=SC2086
+	set -- ${line//[!0-9]/ }
+	PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
+done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/out")
+if [ $status = 0 ]; then ok "arm64: guest"; else not_ok "arm64: guest" "status $status"; fi
+finish
