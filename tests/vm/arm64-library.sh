@@ -3,7 +3,7 @@
 # arm64-library.sh [CASE...]: the library cross-compiled for arm64 with trixie's
 # compiler (1.85, the oldest that will do), and the conformance suite, linked
 # statically, over both back ends in an arm64 guest: as root and as a user.
-# Ten minutes; packages and crates come from their registries the first time.
+# Eight minutes; packages and crates come from their registries the first time.
 set -u
 . "$(dirname "$0")/../../ci/lib.sh"
 . "$(dirname "$0")/common.sh"
