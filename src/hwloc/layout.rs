@@ -479,8 +479,8 @@ pub const SPECIAL_TYPES: [u32; SPECIAL_LEVELS] = [
 
 /// The special depth of a type, or `None` for a type of the CPU tree.
 #[inline]
-pub fn special_depth(kind: u32) -> Option<i32> {
-    // As in `SPECIAL_TYPES`; every object of a check asks.
+pub const fn special_depth(kind: u32) -> Option<i32> {
+    // A look at `SPECIAL_TYPES` would cost more; every object of a check asks.
     let level = match kind {
         ty::NUMANODE => 0,
         ty::BRIDGE => 1,
@@ -492,6 +492,15 @@ pub fn special_depth(kind: u32) -> Option<i32> {
     };
     Some(DEPTH_NUMANODE - level)
 }
+const _: () = {
+    let mut i = 0;
+    while i < SPECIAL_LEVELS {
+        assert!(
+            matches!(special_depth(SPECIAL_TYPES[i]), Some(d) if d == DEPTH_NUMANODE - i as i32)
+        );
+        i += 1;
+    }
+};
 
 /// Machine, packages, dies, groups, caches, cores and PUs.
 pub fn is_normal(kind: u32) -> bool {
