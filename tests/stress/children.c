@@ -143,6 +143,31 @@ void child_dump(unsigned n, const char *role)
 	dump_process(children[n].pid, 0);
 }
 
+static bool is_known(int pid)
+{
+	for (unsigned n = 0; n < NCHILDREN; n++)
+		if (children[n].pid == pid)
+			return true;
+	return false;
+}
+
+void strangers_dump(void)
+{
+	char path[64];
+	FILE *f;
+	int pid;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &pid) == 1)
+		if (!is_known(pid)) {
+			fprintf(stderr, "stress: left behind, %d:\n", pid);
+			dump_process(pid, 0);
+		}
+	if (f)
+		fclose(f);
+}
+
 unsigned strangers(bool end, char *names, unsigned long size)
 {
 	char path[64], comm[64];

@@ -29,6 +29,9 @@ void child_kill(unsigned n);
 
 // States and wait channels of all threads, to stderr.
 void child_dump(unsigned n, const char *role);
+// The same of processes that others of ours have left behind, such as a service
+// whose program is dead.
+void strangers_dump(void);
 
 // Pids of all processes below this one, killed when `end`; their count.
 unsigned strangers(bool end, char *names, unsigned long size);

@@ -142,6 +142,7 @@ static void hang(const char *who, unsigned i)
 	for (unsigned n = 0; n < NCHILDREN; n++)
 		if (children[n].pid)
 			child_dump(n, role_of(n));
+	strangers_dump();
 	d.hung = true;
 }
 
@@ -274,6 +275,7 @@ static void check_leftovers(long shm_before)
 	}
 	if (left) {
 		fail_note(d.mb, F_LEAK, K_LIBC, "processes left behind:%s", names);
+		strangers_dump();
 		strangers(true, names, sizeof(names));
 	}
 	names[0] = 0;
