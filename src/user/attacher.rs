@@ -95,7 +95,7 @@ impl Attachments {
         self.pieces[..self.len].get(self.lower(addr)).copied()
     }
 
-    fn overlaps(&self, start: usize, end: usize) -> bool {
+    pub fn overlaps(&self, start: usize, end: usize) -> bool {
         self.pieces[..self.len]
             .get(self.lower(start))
             .is_some_and(|p| p.start < end)
@@ -349,9 +349,11 @@ impl Service {
             if self.attachments.overlaps(vaddr, end) {
                 return Err(libc::EINVAL);
             }
+            self.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
                 self.retire(vaddr, end);
             }
+            self.unwatch(vaddr, end)?;
             flags |= libc::MAP_FIXED;
         }
         // Not to be touched before it is registered: a touch would be served
@@ -363,8 +365,9 @@ impl Service {
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            let _ = uffd::unregister(self.faults, addr, len);
-            let _ = mem::unmap(addr, len);
+            if uffd::unregister(self.faults, addr, len).is_ok() {
+                let _ = mem::unmap(addr, len);
+            }
             return Err(if errno == libc::EINVAL {
                 libc::ENOMEM
             } else {
@@ -411,8 +414,9 @@ impl Service {
                 self.for_mapped_parts(piece, |service, lo, len| {
                     // Else each page would be looked at for its protection first.
                     let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                    let _ = uffd::unregister(service.faults, lo, len);
-                    let _ = mem::unmap(lo, len);
+                    if uffd::unregister(service.faults, lo, len).is_ok() {
+                        let _ = mem::unmap(lo, len);
+                    }
                 });
             } else {
                 i += 1;
@@ -445,7 +449,7 @@ impl Service {
 
     /// The program has unmapped `[start, end)`: so its attachments there are
     /// gone, but for one that has been made there since.
-    fn on_unmapped(&mut self, start: usize, end: usize) {
+    pub fn on_unmapped(&mut self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
             let found = self.space.find(at).ok().flatten().filter(|m| m.start < end);
@@ -630,7 +634,9 @@ impl Service {
             k += 1;
             if self.permits[piece.permit].connection == i {
                 self.for_mapped_parts(piece, |service, lo, len| {
-                    let _ = uffd::unregister(service.faults, lo, len);
+                    if uffd::unregister(service.faults, lo, len).is_err() {
+                        return;
+                    }
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;

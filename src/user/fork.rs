@@ -15,6 +15,7 @@
 use super::ranges::Origin;
 use super::service::Service;
 use super::shared::{self, Op, Shared};
+use super::sys::alarm::Alarm;
 use super::sys::trace::{self, Waited};
 use super::sys::{mem, task, Sys};
 use crate::debug::{count, COUNTERS};
@@ -32,9 +33,8 @@ pub enum ForkPhase {
 const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
-/// Longest wait for a thread that is about to stop, in nanoseconds: it needs
-/// nothing but a processor.
-const SOON: u64 = 60_000_000_000;
+/// How long a fork waits for another one, in nanoseconds.
+const PATIENCE: u64 = 60_000_000_000;
 
 /// Tries to stop the other threads, each as long as a stop is patient. Without
 /// the child's copy is not of one moment.
@@ -48,7 +48,7 @@ const ANOTHER: u64 = 1;
 extern "C" fn prepare() {
     if let Some(shared) = shared::existing().filter(|s| s.is_running()) {
         let args = [task::gettid() as u64, 0, 0, 0, 0];
-        let patience = task::now() + SOON;
+        let patience = task::now() + PATIENCE;
         while shared.call(Op::ForkBegin, args) == Ok(ANOTHER) {
             if task::now() > patience {
                 debug_log!("a fork that was begun does not end: this one is not watched");
@@ -85,12 +85,15 @@ impl Service {
             return 0;
         }
         self.release_stray(tid);
+        let mut alarm = Alarm::default();
+        alarm.set();
         let seized = trace::seize(tid, OPTIONS).and_then(|()| trace::interrupt(tid));
         if let Err(errno) = seized {
             debug_log!("fork of thread {tid} cannot be watched: errno {errno}");
             return 0;
         }
-        match wait_soon(tid) {
+        drop(alarm);
+        match self.wait_soon(tid) {
             Waited::Stopped { .. } => {
                 self.fork_tid = tid;
                 self.fork_phase = ForkPhase::Watching;
@@ -106,8 +109,8 @@ impl Service {
     fn release_stray(&mut self, tid: i32) {
         let traced = &self.traced[..self.traced_count];
         if let Some(i) = traced.iter().position(|t| t.tid == tid) {
-            if let Waited::Stopped { signal, .. } = wait_soon(tid) {
-                trace::release(tid, signal, &self.traced[i].sleep);
+            if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
+                let _ = trace::release(tid, signal, &self.traced[i].sleep);
             }
             self.forget_traced(i);
         }
@@ -120,7 +123,7 @@ impl Service {
             // It never came to a fork that we saw.
             let tid = self.fork_tid;
             let _ = trace::interrupt(tid);
-            if let Waited::Stopped { signal, .. } = wait_soon(tid) {
+            if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
                 let _ = trace::detach(tid, signal);
             } else {
                 let _ = trace::detach(tid, 0);
@@ -223,7 +226,7 @@ impl Service {
             return Made::Nothing;
         }
         loop {
-            match wait_soon(tid) {
+            match self.wait_soon(tid) {
                 Waited::Stopped { event, .. }
                     if event == trace::EVENT_FORK || event == trace::EVENT_CLONE =>
                 {
@@ -231,7 +234,8 @@ impl Service {
                         return Made::Nothing;
                     };
                     let child = child as i32;
-                    let stands = matches!(wait_soon(child), Waited::Stopped { .. });
+                    let stands =
+                        matches!(trace::wait_soon(child, || false), Waited::Stopped { .. });
                     if stands {
                         return Made::Child(child);
                     }
@@ -339,7 +343,7 @@ fn in_child(
     for _ in 0..2 {
         trace::to_syscall(child, 0)?;
         loop {
-            match wait_soon(child) {
+            match trace::wait_soon(child, || false) {
                 Waited::Syscall => break,
                 // A signal on its way: it comes again when the child runs.
                 Waited::Stopped { signal, .. } => trace::to_syscall(child, signal)?,
@@ -350,17 +354,6 @@ fn in_child(
     match trace::registers(child)?.answer() {
         answer if (-4095..0).contains(&answer) => Err(-answer as i32),
         _ => Ok(()),
-    }
-}
-
-/// Waits for a thread that is sure to stop soon.
-fn wait_soon(tid: i32) -> Waited {
-    let deadline = task::now() + SOON;
-    loop {
-        match trace::wait(tid) {
-            Waited::Nothing if task::now() < deadline => task::await_child_stop(500),
-            waited => return waited,
-        }
     }
 }
 

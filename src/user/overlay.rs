@@ -22,7 +22,7 @@ impl Service {
         let stopped = match self.stop() {
             Ok(()) => true,
             // The touch is made again, and asked again.
-            Err(Unstoppable::Busy) => return true,
+            Err(Unstoppable::Busy | Unstoppable::Ended) => return true,
             // A debugger has the threads: then they change nothing just now.
             Err(Unstoppable::Forbidden) => false,
         };
@@ -56,7 +56,9 @@ impl Service {
         let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
-        let _ = uffd::unregister(self.faults, start, len);
+        if self.unwatch(start, part.end).is_err() {
+            return false;
+        }
         let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
             // The same number would name another segment here.
             Err(libc::EXDEV)
@@ -109,9 +111,10 @@ impl Service {
             let write = self.permits[p.permit].writable;
             let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
             self.for_mapped_parts(p, |service, start, len| {
-                let _ = uffd::unregister(service.faults, start, len);
+                let unwatched = service.unwatch(start, start + len);
                 let source = p.source + (start - p.start);
-                let back = mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)
+                let back = unwatched
+                    .and_then(|()| mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source))
                     .and_then(|_| {
                         uffd::register(service.faults, start, len, super::attacher::GATED)
                     })

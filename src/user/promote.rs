@@ -60,6 +60,7 @@ impl From<Unstoppable> for Refusal {
         match why {
             Unstoppable::Busy => Refusal::Later,
             Unstoppable::Forbidden => Refusal::Traced,
+            Unstoppable::Ended => Refusal::Gone,
         }
     }
 }

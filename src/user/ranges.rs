@@ -100,6 +100,12 @@ impl Ranges {
         lo
     }
 
+    /// Index of the first range that may reach beyond `start`, also if it has
+    /// grown: the last that ends before it counts. For the service task.
+    pub fn first_that_may_reach(&self, start: usize) -> usize {
+        self.lower(start).saturating_sub(1)
+    }
+
     /// The first range that reaches into `[start, end)`, cut to it and never
     /// empty: loops go on at its end. For the service task.
     pub fn first_in(&self, start: usize, end: usize) -> Option<Range> {

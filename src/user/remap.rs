@@ -50,14 +50,20 @@ impl Service {
         if !sane || !self.needs_help(shared, &r) {
             return Ok(NOT_NEEDED);
         }
-        self.recall(shared, r.old, r.old + r.old_len);
-        if r.flags & libc::MREMAP_FIXED != 0 {
-            self.recall(shared, r.target, r.target.saturating_add(r.new_len));
+        let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
+        self.recall(shared, r.old, end);
+        if fixed {
+            self.recall(shared, r.target, over);
         }
         match self.stop() {
             Ok(()) => {}
             Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
-            Err(Unstoppable::Forbidden) => return Ok(NOT_NEEDED),
+            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Ok(NOT_NEEDED),
+        }
+        self.note_growth_into(r.old, end);
+        if fixed {
+            self.note_growth_into(r.target, over);
+            self.on_faults();
         }
         let done = self.remap_standing(shared, &r);
         self.resume();
@@ -68,6 +74,10 @@ impl Service {
         let end = r.old + r.old_len;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
         let over = r.target.saturating_add(r.new_len);
+        if self.attachments.overlaps(r.old, end) {
+            // Of those the kernel says what can be done.
+            return false;
+        }
         let single = self
             .space
             .at(r.old)
@@ -83,6 +93,7 @@ impl Service {
         let end = r.old + r.old_len;
         self.whole(r.old, end)?;
         self.demote(shared, r.old, end)?;
+        self.unwatch(r.old, end)?;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED != 0 {
             let over = r
@@ -94,8 +105,10 @@ impl Service {
                 return Err(libc::EINVAL);
             }
             self.retire(r.target, over);
+            self.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
             mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
+            self.on_unmapped(r.target, over);
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }

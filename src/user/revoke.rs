@@ -172,11 +172,16 @@ impl Service {
 
     /// Takes into the set what promoted ranges have grown by.
     pub fn note_growth(&mut self) {
+        self.note_growth_into(0, TOP);
+    }
+
+    /// As [`Self::note_growth`], of ranges that may have grown into `[start, end)`.
+    pub fn note_growth_into(&mut self, start: usize, end: usize) {
         let Some(shared) = shared::existing() else {
             return;
         };
-        let mut i = 0;
-        while let Some(r) = shared.promoted.get(i) {
+        let mut i = shared.promoted.first_that_may_reach(start);
+        while let Some(r) = shared.promoted.get(i).filter(|r| r.start < end) {
             i += 1;
             let next = shared.promoted.get(i).map_or(TOP, |next| next.start);
             let last = self.space.at(r.end - 1).ok().flatten();
@@ -328,9 +333,9 @@ impl Service {
 
     fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) {
         shared.promoted.remove(lo, hi);
-        let _ = uffd::unregister(self.events, lo, hi - lo);
+        let unwatched = uffd::unregister(self.events, lo, hi - lo);
         let flags = PRIVATE | libc::MAP_FIXED;
-        if self.still_own(lo, hi) {
+        if unwatched.is_ok() && self.still_own(lo, hi) {
             let _ = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0);
         }
         self.cut_off(lo, hi);
@@ -370,10 +375,11 @@ impl Service {
             return Ok(0);
         };
         let end = page_up(end.min(TOP));
+        self.note_growth_into(start, end);
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.start > at {
-                mem::advise(at, r.start - at, advice)?;
+                self.advise_private(at, r.start, advice)?;
             }
             if mem::is_locked(r.start) {
                 // As for any locked memory.
@@ -385,9 +391,22 @@ impl Service {
             at = r.end;
         }
         if at < end {
-            mem::advise(at, end - at, advice)?;
+            self.advise_private(at, end, advice)?;
         }
         Ok(1)
+    }
+
+    /// For memory between what is promoted.
+    fn advise_private(&self, lo: usize, hi: usize, advice: i32) -> Sys<()> {
+        let mut at = lo;
+        while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi) {
+            if self.is_own(&m) {
+                // The event of that would come to this very task.
+                return Err(libc::EAGAIN);
+            }
+            at = m.end;
+        }
+        mem::advise(lo, hi - lo, advice)
     }
 
     /// Makes everything promoted in `[start, end)` private again, with all
@@ -405,6 +424,7 @@ impl Service {
             Ok(()) => {}
             Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
             Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+            Err(Unstoppable::Ended) => return Err(libc::ESRCH),
         }
         let done = self.demote(shared, start, end);
         self.resume();
@@ -445,12 +465,17 @@ impl Service {
             mem::read_into(self.memfd, copy + (a - lo), b - a, a)?;
             at = b;
         }
-        if prot != RW {
-            mem::protect(copy, len, prot)?;
-        }
-        uffd::unregister(self.events, lo, len)?;
+        let place = || {
+            if prot != RW {
+                mem::protect(copy, len, prot)?;
+            }
+            uffd::unregister(self.events, lo, len)?;
+            mem::move_over(copy, len, lo)
+        };
         let locked = mem::is_locked(lo);
-        mem::move_over(copy, len, lo)?;
+        place().inspect_err(|_| {
+            let _ = mem::unmap(copy, len);
+        })?;
         lock_if(locked, lo, len);
         Ok(())
     }

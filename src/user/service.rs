@@ -19,9 +19,9 @@ use super::remap::Remap;
 use super::scratch::{Place, Scratch};
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
-use super::stop::{Pause, Traced, THREADS};
+use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
-use super::sys::{mem, net, task, uffd, Sys, TOP};
+use super::sys::{alarm, mem, net, task, uffd, Sys, TOP};
 use crate::debug_log;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -175,6 +175,7 @@ impl Service {
         task::own_session();
         task::lift_descriptor_limit();
         task::announce_child_stops();
+        alarm::prepare()?;
         core::mem::swap(&mut self.hooks, shared.hooks.take());
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
@@ -291,6 +292,26 @@ impl Service {
         found.map(|m| (m.device, m.inode))
     }
 
+    /// Takes `[lo, hi)` from every userfaultfd that tells of changes, mapping by
+    /// mapping. To be called before the service changes what is mapped there: it
+    /// would wait for itself to read the event of that. Where this fails, it must
+    /// leave everything as it is.
+    pub fn unwatch(&self, lo: usize, hi: usize) -> Sys<()> {
+        let mut at = lo;
+        while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi && at < hi) {
+            let (start, end) = (m.start.max(at), m.end.min(hi));
+            for userfaultfd in [self.events, self.faults] {
+                match uffd::unregister(userfaultfd, start, end - start) {
+                    // EINVAL: of a kind that none can watch, or not this one's.
+                    Ok(()) | Err(libc::EINVAL) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
     /// Stops and releases all threads once: without that nothing works.
     fn prove_tracing(&mut self) -> Sys<()> {
         for _ in 0..50 {
@@ -299,8 +320,9 @@ impl Service {
                     self.resume();
                     return Ok(());
                 }
-                Err(super::stop::Unstoppable::Forbidden) => return Err(libc::EPERM),
-                Err(super::stop::Unstoppable::Busy) => {}
+                Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+                Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+                Err(Unstoppable::Busy) => {}
             }
         }
         Ok(())
@@ -327,7 +349,7 @@ impl Service {
             }
             if self.doubt > 0 {
                 self.doubt -= 1;
-                let gone = task::signal_task(self.tgid, self.anchor, 0).is_err();
+                let gone = self.program_has_ended();
                 if gone || task::parent() != self.tgid || net::has_input(self.pidfd) {
                     return self.farewell();
                 }

@@ -7,6 +7,7 @@
 //! is not stopped: it sleeps in a wait and touches nothing. The two nest.
 
 use super::service::Service;
+use super::sys::alarm::Alarm;
 use super::sys::maps::Numbers;
 use super::sys::trace::{self, Waited};
 use super::sys::{net, task};
@@ -36,6 +37,9 @@ pub enum Unstoppable {
     Busy,
     /// Somebody else traces a thread, or tracing is forbidden.
     Forbidden,
+    /// The program has ended: there is nothing left to wait for. A first thread
+    /// that has ended is not told as long as another one has not been waited for.
+    Ended,
 }
 
 /// How long a stop may take before it is given up and tried again later.
@@ -103,6 +107,9 @@ impl Service {
                 if net::has_input(self.events) {
                     // A thread sleeps until its event is read, and then stops.
                     self.take_event();
+                } else if self.program_has_ended() {
+                    self.let_go();
+                    return Err(Unstoppable::Ended);
                 } else if task::now() > self.stop_began + self.patience() {
                     self.let_go();
                     return Err(Unstoppable::Busy);
@@ -134,6 +141,7 @@ impl Service {
     /// many there were.
     fn seize_new_threads(&mut self) -> Result<usize, Unstoppable> {
         let mut fresh = 0;
+        let mut alarm = Alarm::default();
         for tid in Numbers::from_start(self.task_dir) {
             // A thread in fork() is watched, and stands at its system call when
             // it matters.
@@ -148,6 +156,10 @@ impl Service {
             if self.traced_count == THREADS {
                 debug_log!("more than {THREADS} threads: cannot stop them");
                 return Err(Unstoppable::Forbidden);
+            }
+            // One that is traced already: an exec waits until it is waited for.
+            if self.traced_count > 0 || self.fork_tid != 0 {
+                alarm.set();
             }
             match trace::seize(tid, 0) {
                 Ok(()) => {
@@ -215,10 +227,16 @@ impl Service {
     fn let_go(&mut self) {
         let mut kept = 0;
         for i in 0..self.traced_count {
-            let t = self.traced[i];
-            if t.stopped {
-                trace::release(t.tid, t.signal, &t.sleep);
-            } else {
+            let mut t = self.traced[i];
+            if t.stopped && trace::release(t.tid, t.signal, &t.sleep).is_err() {
+                // Killed where it stood. Until its tracer has waited for it,
+                // neither the program's parent nor an exec sees the end of it.
+                t.stopped = false;
+                if trace::wait(t.tid) == Waited::Gone {
+                    continue;
+                }
+            }
+            if !t.stopped {
                 self.traced[kept] = t;
                 kept += 1;
             }
@@ -238,12 +256,26 @@ impl Service {
                 waited => {
                     if let Waited::Stopped { signal, .. } = waited {
                         let t = &self.traced[i];
-                        trace::release(t.tid, signal, &t.sleep);
+                        if trace::release(t.tid, signal, &t.sleep).is_err() {
+                            // Killed meanwhile: its end is yet to come.
+                            i += 1;
+                            continue;
+                        }
                     }
                     self.forget_traced(i);
                 }
             }
         }
+    }
+
+    /// Whether the program has ended, or is about to become another by exec.
+    pub fn program_has_ended(&self) -> bool {
+        task::signal_task(self.tgid, self.anchor, 0).is_err()
+    }
+
+    /// Waits for a thread of the program that is sure to stop soon.
+    pub fn wait_soon(&self, tid: i32) -> Waited {
+        trace::wait_soon(tid, || self.program_has_ended())
     }
 
     /// Whether a thread is a zombie or not there any more.

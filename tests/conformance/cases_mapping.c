@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The attacher does to an attachment what one may do to any mapping. */
 #include "harness.h"
+
+#include <sys/syscall.h>
 #include <pthread.h>
 
 static long f_munmap(long addr, long size, long c, long d)
@@ -256,4 +258,157 @@ CASE(unmap_while_pages_come, "munmap of one attachment while another's pages are
 	}
 	__atomic_store_n(&shared[0], 1, __ATOMIC_RELAXED);
 	EXPECT(pthread_join(thread, &failed) == 0 && failed == NULL);
+}
+
+/* Shared memory that has grown by a system call past libc. */
+static char *grown_past_libc(struct peer *p, long *addr)
+{
+	char *room = anonymous(64 * PAGE);
+
+	munmap(room + 16 * PAGE, 48 * PAGE);
+	fill(room, 16 * PAGE, 1);
+	*addr = share(p, room, 64 * PAGE);
+	EXPECT_EQ(r_verify(p, *addr, 16 * PAGE, 1), 0);
+	EXPECT(syscall(SYS_mremap, room, 16 * PAGE, 32 * PAGE, 0) == (long)room);
+	fill(room, 32 * PAGE, 2);
+	return room;
+}
+
+CASE(grown_then_dropped, "memory that grew past libc is dropped by libc's madvise")
+{
+	struct peer p = spawn();
+	long addr;
+	char *room = grown_past_libc(&p, &addr);
+
+	EXPECT_EQ(madvise(room + 8 * PAGE, 16 * PAGE, MADV_DONTNEED), 0);
+	EXPECT_EQ(verify((long)room, 8 * PAGE, 2), 0);
+	for (long at = 8; at < 24; at++)
+		EXPECT_EQ(peek((long)room + at * PAGE), 0);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 2), 0);
+	for (long at = 8; at < 24; at++)
+		EXPECT_EQ(r_peek(&p, addr + at * PAGE), 0);
+	quit(&p);
+}
+
+CASE(grown_then_moved, "memory that grew past libc is moved by libc's mremap")
+{
+	struct peer p = spawn();
+	long addr;
+	char *room = grown_past_libc(&p, &addr), *to = anonymous(40 * PAGE);
+
+	EXPECT(mremap(room, 32 * PAGE, 40 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+	EXPECT_EQ(verify((long)to, 32 * PAGE, 2), 0);
+	EXPECT_EQ(peek((long)to + 39 * PAGE), 0);
+	EXPECT_EQ(r_peek(&p, addr), -SIGBUS);
+	EXPECT_EQ(r_peek(&p, addr + 20 * PAGE), -SIGBUS);
+	quit(&p);
+}
+
+CASE(grown_then_cut, "memory that grew past libc is made smaller by libc's mremap")
+{
+	struct peer p = spawn();
+	long addr;
+	char *room = grown_past_libc(&p, &addr);
+
+	EXPECT_EQ(r_peek(&p, addr + 31 * PAGE), peek((long)room + 31 * PAGE));
+	EXPECT(mremap(room, 32 * PAGE, 20 * PAGE, 0) == room);
+	EXPECT_EQ(verify((long)room, 20 * PAGE, 2), 0);
+	EXPECT_EQ(r_verify(&p, addr, 20 * PAGE, 2), 0);
+	EXPECT_EQ(r_peek(&p, addr + 20 * PAGE), -SIGBUS);
+	quit(&p);
+}
+
+CASE(grown_then_replaced, "memory that grew past libc is replaced by libc's mmap and mremap")
+{
+	struct peer p = spawn();
+	long addr;
+	char *room = grown_past_libc(&p, &addr), *other = anonymous(16 * PAGE);
+
+	fill(other, 16 * PAGE, 3);
+	EXPECT(mmap(room + 12 * PAGE, 4 * PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == room + 12 * PAGE);
+	EXPECT_EQ(r_peek(&p, addr + 13 * PAGE), 0);
+	EXPECT(mremap(other, 16 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room + 10 * PAGE) ==
+	       room + 10 * PAGE);
+	EXPECT_EQ(verify((long)room, 10 * PAGE, 2), 0);
+	EXPECT_EQ(verify((long)room + 10 * PAGE, 16 * PAGE, 3), 0);
+	EXPECT_EQ(r_verify(&p, addr, 10 * PAGE, 2), 0);
+	EXPECT_EQ(r_verify(&p, addr + 10 * PAGE, 16 * PAGE, 3), 0);
+	quit(&p);
+}
+
+CASE(grown_then_protected, "memory that grew past libc is protected and unmapped by libc")
+{
+	struct peer p = spawn();
+	long addr;
+	char *room = grown_past_libc(&p, &addr);
+
+	EXPECT_EQ(mprotect(room + 8 * PAGE, 16 * PAGE, PROT_READ), 0);
+	EXPECT_EQ(verify((long)room, 32 * PAGE, 2), 0);
+	EXPECT_EQ(r_verify(&p, addr, 32 * PAGE, 2), 0);
+	EXPECT_EQ(munmap(room + 8 * PAGE, 24 * PAGE), 0);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 2), 0);
+	EXPECT_EQ(r_peek(&p, addr + 8 * PAGE), -SIGBUS);
+	EXPECT_EQ(r_peek(&p, addr + 31 * PAGE), -SIGBUS);
+	quit(&p);
+}
+
+CASE(grown_then_attached_over, "an attachment takes the place of memory that grew past libc")
+{
+	char *theirs = anonymous(16 * PAGE), *room;
+	struct peer p = spawn(), q = spawn();
+	long addr, segid;
+
+	EXPECT_EQ(r_fill(&q, (long)theirs, 16 * PAGE, 4), 0);
+	segid = call(&q, f_make_all, 0, 0, 0);
+	room = grown_past_libc(&p, &addr);
+	EXPECT_EQ(attach(get_rw(segid), (long)theirs, 16 * PAGE, (long)room + 10 * PAGE), (long)room + 10 * PAGE);
+	EXPECT_EQ(verify((long)room, 10 * PAGE, 2), 0);
+	EXPECT_EQ(verify((long)room + 10 * PAGE, 16 * PAGE, 4), 0);
+	EXPECT_EQ(r_verify(&p, addr, 10 * PAGE, 2), 0);
+	EXPECT_EQ(api->detach(room + 10 * PAGE), 0);
+	quit(&p);
+	quit(&q);
+}
+
+CASE(moved_over_attachment, "shared memory that libc's mremap puts in the place of an attachment")
+{
+	char *theirs = anonymous(16 * PAGE), *source = anonymous(16 * PAGE);
+	struct peer p = spawn(), q = spawn();
+	long addr, segid, mine;
+
+	EXPECT_EQ(r_fill(&q, (long)theirs, 16 * PAGE, 4), 0);
+	segid = call(&q, f_make_all, 0, 0, 0);
+	fill(source, 16 * PAGE, 1);
+	addr = share(&p, source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	mine = attach(get_rw(segid), (long)theirs, 16 * PAGE, 0);
+	EXPECT_EQ(verify(mine, 4 * PAGE, 4), 0);
+	EXPECT((long)mremap(source, 16 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)mine) == mine);
+	EXPECT_EQ(verify(mine, 16 * PAGE, 1), 0);
+	EXPECT_EQ(r_peek(&p, addr + PAGE), -SIGBUS);
+	EXPECT_EQ(r_verify(&q, (long)theirs, 16 * PAGE, 4), 0);
+	quit(&p);
+	quit(&q);
+}
+
+CASE(attachment_moved_with_shared, "libc's mremap of an attachment and what is shared beside it ends, either way")
+{
+	char *theirs = anonymous(8 * PAGE), *source = anonymous(16 * PAGE), *to = anonymous(16 * PAGE);
+	struct peer p = spawn(), q = spawn();
+	long addr, segid, mine;
+
+	EXPECT_EQ(r_fill(&q, (long)theirs, 8 * PAGE, 4), 0);
+	segid = call(&q, f_make_all, 0, 0, 0);
+	fill(source, 16 * PAGE, 1);
+	addr = share(&p, source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	mine = attach(get_rw(segid), (long)theirs, 8 * PAGE, (long)source + 8 * PAGE);
+	EXPECT_EQ(mine, (long)source + 8 * PAGE);
+	EXPECT_EQ(verify(mine, 4 * PAGE, 4), 0);
+	/* Several mappings: what becomes of that depends on the kernel. */
+	if (mremap(source, 16 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to)
+		EXPECT_EQ(verify((long)to, 8 * PAGE, 1), 0);
+	quit(&p);
+	quit(&q);
 }

@@ -4,7 +4,9 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 
 /* Runs f in a child of this process; the child's answer (0 to 120), or 200 and
  * the signal. */
@@ -237,6 +239,120 @@ CASE(owner_exits, "exit of the owner: SIGBUS, ENOENT, and detach and release sti
 CASE(owner_killed, "kill -9 of the owner: the same")
 {
 	owner_ends(1);
+}
+
+static int sleep_for_ever(void *argument)
+{
+	(void)argument;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void *idle(void *argument)
+{
+	for (;;)
+		pause();
+	return argument;
+}
+
+/* Past libc, which would ask before. */
+static void *drop_later(void *page)
+{
+	usleep(100000);
+	syscall(SYS_madvise, page, PAGE, MADV_DONTNEED);
+	return NULL;
+}
+
+/* The first thread sleeps where nothing stops it, another one stands at once,
+ * and a third changes shared memory: the change waits for all of them. */
+static long f_never_stop(long page, long b, long c, long d)
+{
+	static char stack[65536];
+	pthread_t thread;
+
+	(void)b, (void)c, (void)d;
+	if (pthread_create(&thread, NULL, idle, NULL) ||
+	    pthread_create(&thread, NULL, drop_later, (void *)page))
+		return 1;
+	return clone(sleep_for_ever, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+}
+
+CASE(owner_killed_in_a_stop, "kill -9 of an owner whose threads are being stopped ends it at once")
+{
+	char *source = anonymous(8 * PAGE);
+	struct peer owner = spawn(), q = spawn();
+	long segid, addr;
+	int status, tries = 0;
+
+	EXPECT_EQ(r_fill(&owner, (long)source, 8 * PAGE, 1), 0);
+	segid = call(&owner, f_make_all, 0, 0, 0);
+	addr = r_attach(&q, r_get(&q, segid, XPMEM_RDWR), (long)source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&q, addr, 8 * PAGE, 1), 0);
+	start(&owner, f_never_stop, (long)source, 0, 0, 0);
+	usleep(400000);
+	EXPECT_EQ(kill(owner.pid, SIGKILL), 0);
+	/* A stop is given up after ten seconds; nobody is to wait for that. */
+	while (waitpid(owner.pid, &status, WNOHANG) == 0 && tries++ < 500)
+		usleep(10000);
+	EXPECT(tries < 500);
+	EXPECT(FAULTED(r_peek(&q, addr + 7 * PAGE)));
+	EXPECT_EQ(r_detach(&q, addr), 0);
+	quit(&q);
+}
+
+static long f_idle_thread(long a, long b, long c, long d)
+{
+	pthread_t thread;
+
+	(void)a, (void)b, (void)c, (void)d;
+	return pthread_create(&thread, NULL, idle, NULL);
+}
+
+/* Downwards, which brings few pages at a time; until one is gone. */
+static long f_touch_each(long addr, long size, long c, long d)
+{
+	(void)c, (void)d;
+	for (long at = size - (long)PAGE; at >= 0; at -= PAGE)
+		if (peek(addr + at) < 0)
+			return 1;
+	return 0;
+}
+
+CASE(owner_execs_in_a_stop, "exec of an owner whose threads are being stopped: it becomes the other program at once")
+{
+	const size_t size = 8ul << 20;
+	char *source = anonymous(size);
+
+	for (int round = 0; round < 20; round++) {
+		struct peer owner = spawn(), q = spawn();
+		char path[64], name[32] = "";
+		long segid, addr;
+		int status;
+
+		EXPECT_EQ(r_fill(&owner, (long)source, size, 1), 0);
+		for (int i = 0; i < 30; i++)
+			EXPECT_EQ(call(&owner, f_idle_thread, 0, 0, 0), 0);
+		segid = call(&owner, f_make_all, 0, 0, 0);
+		addr = r_attach(&q, r_get(&q, segid, XPMEM_RDWR), (long)source, size);
+		start(&q, f_touch_each, addr, size, 0, 0);
+		usleep(1000 * (round % 8));
+		start(&owner, f_exec, 0, 0, 0, 0);
+		snprintf(path, sizeof path, "/proc/%d/comm", owner.pid);
+		for (int i = 0; i < 1000 && strcmp(name, "sleep\n") && strcmp(name, "busybox\n"); i++) {
+			FILE *f = fopen(path, "r");
+
+			usleep(10000);
+			EXPECT(f && fgets(name, sizeof name, f));
+			fclose(f);
+		}
+		EXPECT(!strcmp(name, "sleep\n") || !strcmp(name, "busybox\n"));
+		EXPECT_EQ(kill(owner.pid, SIGKILL), 0);
+		EXPECT_EQ(waitpid(owner.pid, &status, 0), owner.pid);
+		finish(&q);
+		quit(&q);
+	}
 }
 
 /* The process that serves pid, or 0. */

@@ -74,6 +74,18 @@ pub fn set_signal_mask(mask: u64) -> u64 {
     old
 }
 
+/// Lets a signal through to the calling thread.
+pub fn unblock_signal(signal: c_int) {
+    let mask = bit(signal);
+    let _ = sys!(
+        libc::SYS_rt_sigprocmask,
+        libc::SIG_UNBLOCK,
+        &raw const mask,
+        0,
+        8
+    );
+}
+
 /// Gives SIGCHLD its default disposition in the calling process: then stops
 /// of traced threads are announced.
 pub fn announce_child_stops() {

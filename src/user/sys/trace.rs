@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ptrace, as far as stopping threads and watching a fork needs it.
 
-use super::{sys, Sys};
+use super::{sys, task, Sys};
 use core::ffi::c_int;
 
 pub const SEIZE: usize = 0x4206;
@@ -38,12 +38,13 @@ pub fn detach(tid: i32, signal: c_int) -> Sys<()> {
 }
 
 /// Lets a thread go that was stopped by [`interrupt`], as if it had not been.
-/// `sleep` is what it was found in before that.
-pub fn release(tid: i32, signal: c_int, sleep: &Sleep) {
+/// `sleep` is what it was found in before that. ESRCH: it does not stand any
+/// more, since it has been killed.
+pub fn release(tid: i32, signal: c_int, sleep: &Sleep) -> Sys<()> {
     if signal == 0 {
         take_back_interruption(tid, sleep);
     }
-    let _ = detach(tid, signal);
+    detach(tid, signal)
 }
 
 /// Lets a stopped thread go on, still traced.
@@ -97,6 +98,22 @@ pub fn wait(tid: i32) -> Waited {
         Ok(_) => Waited::Gone,
         Err(libc::EINTR) => Waited::Nothing,
         Err(_) => Waited::Gone,
+    }
+}
+
+/// Longest wait for a thread that is about to stop, in nanoseconds: it needs
+/// nothing but a processor.
+const SOON: u64 = 60_000_000_000;
+
+/// Waits for a thread that is sure to stop soon, unless `in_vain` says that it
+/// will not.
+pub fn wait_soon(tid: i32, in_vain: impl Fn() -> bool) -> Waited {
+    let deadline = task::now() + SOON;
+    loop {
+        match wait(tid) {
+            Waited::Nothing if task::now() < deadline && !in_vain() => task::await_child_stop(500),
+            waited => return waited,
+        }
     }
 }
 

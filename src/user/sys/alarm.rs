@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An alarm for a wait that would never end.
+//!
+//! An exec ends all other threads of its program, and waits until they are
+//! gone; one that is traced is gone when its tracer has waited for it. All the
+//! while it holds the lock that is needed to trace another one. So whoever
+//! traces one thread and asks for the next would wait for the exec, and the
+//! exec for him. A signal handler gets him out of that: it waits for the dead.
+
+use super::{sys, Sys};
+use core::ffi::c_int;
+
+const SIGNAL: c_int = libc::SIGALRM;
+
+/// Microseconds to the alarm, and between alarms.
+const PATIENCE: isize = 20_000;
+
+/// The kernel's own view of a disposition.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Lets the alarm reach the calling thread from now on, of whose process all
+/// other threads block every signal.
+pub fn prepare() -> Sys<()> {
+    let handler: extern "C" fn(c_int) = wait_for_the_dead;
+    let action = Action {
+        handler: handler as usize,
+        flags: (libc::SA_RESTART as usize) | restorer::FLAG,
+        restorer: restorer::address(),
+        mask: super::task::ALL_SIGNALS,
+    };
+    sys!(libc::SYS_rt_sigaction, SIGNAL, &raw const action, 0, 8)?;
+    super::task::unblock_signal(SIGNAL);
+    Ok(())
+}
+
+/// The alarm: set when it is first needed, and off at the end of its life.
+#[derive(Default)]
+pub struct Alarm {
+    is_set: bool,
+}
+
+impl Alarm {
+    pub fn set(&mut self) {
+        if !self.is_set {
+            self.is_set = true;
+            every(PATIENCE);
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if self.is_set {
+            every(0);
+        }
+    }
+}
+
+fn every(us: isize) {
+    // Interval and first value, in seconds and microseconds.
+    let times = [0, us, 0, us];
+    let _ = sys!(libc::SYS_setitimer, libc::ITIMER_REAL, times.as_ptr(), 0);
+}
+
+/// Waits for every traced thread that has ended, and for no other news: stops
+/// are for others to see.
+extern "C" fn wait_for_the_dead(_: c_int) {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    loop {
+        // Begins with the number of the signal: 0 where nobody has ended.
+        let mut info = [0i32; 32];
+        let answer = sys!(
+            libc::SYS_waitid,
+            libc::P_ALL,
+            0,
+            info.as_mut_ptr(),
+            flags,
+            0
+        );
+        if answer.is_err() || info[0] == 0 {
+            return;
+        }
+    }
+}
+
+/// Where a handler returns to: on x86-64 the kernel wants to be told.
+#[cfg(target_arch = "x86_64")]
+mod restorer {
+    pub const FLAG: usize = 0x0400_0000;
+
+    core::arch::global_asm!(
+        ".balign 16",
+        ".type {restorer}, @function",
+        // Who unwinds looks one byte before the place that is returned to.
+        "nop",
+        "{restorer}:",
+        "mov eax, {rt_sigreturn}",
+        "syscall",
+        "ud2",
+        ".size {restorer}, . - {restorer}",
+        restorer = sym xpmem_alarm_over,
+        rt_sigreturn = const libc::SYS_rt_sigreturn,
+    );
+
+    extern "C" {
+        fn xpmem_alarm_over();
+    }
+
+    pub fn address() -> usize {
+        xpmem_alarm_over as *const () as usize
+    }
+}
+
+/// Elsewhere it has a place of its own for that.
+#[cfg(not(target_arch = "x86_64"))]
+mod restorer {
+    pub const FLAG: usize = 0;
+
+    pub fn address() -> usize {
+        0
+    }
+}
