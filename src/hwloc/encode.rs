@@ -424,6 +424,10 @@ impl<'a> Encoder<'a, '_> {
     }
 
     fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Option<Addr> {
+        // A processor has none: a look would be for nothing.
+        if obj.kind == ty::PU {
+            return Some(self.no_attr);
+        }
         let mut attr: Attr = self.source.get(obj.attr)?;
         if obj.kind == ty::NUMANODE {
             let n = attr.page_types_len() as usize;
@@ -442,7 +446,7 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// The source is scattered over the heap: an object is asked for early,
-    /// then its sets, then their words, of processors the last.
+    /// then its sets, then their words. Of processors one set is read.
     #[inline]
     fn ahead(&self, objs: &[Addr], i: usize, processors: bool) {
         if let Some(addr) = objs.get(i + 16) {
@@ -450,38 +454,28 @@ impl<'a> Encoder<'a, '_> {
         }
         let sets = |i: usize| {
             let obj: &Obj = self.source.at(*objs.get(i)?)?;
-            Some([
-                obj.cpuset,
-                obj.complete_cpuset,
-                obj.nodeset,
-                obj.complete_nodeset,
-            ])
+            Some(match processors {
+                true => [0, 0, 0, obj.complete_nodeset],
+                false => [
+                    obj.cpuset,
+                    obj.complete_cpuset,
+                    obj.nodeset,
+                    obj.complete_nodeset,
+                ],
+            })
         };
         for set in sets(i + 11).into_iter().flatten() {
-            self.source.soon(set, size_of::<Bitmap>());
+            if set != 0 {
+                self.source.soon(set, size_of::<Bitmap>());
+            }
         }
         for set in sets(i + 6).into_iter().flatten() {
             if set != 0 {
                 if let Some(bitmap) = self.source.at::<Bitmap>(set) {
-                    self.source.soon(bitmap.ulongs, 8);
-                    // Long ones lie apart too.
-                    if bitmap.count > 8 {
-                        self.long_ahead(bitmap, processors);
-                    }
+                    let words = bitmap.count.min(256) as usize;
+                    self.source.soon(bitmap.ulongs, words * 8);
                 }
             }
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn long_ahead(&self, bitmap: &Bitmap, processors: bool) {
-        if processors {
-            let last = bitmap.ulongs + (u64::from(bitmap.count) - 1) * 8;
-            self.source.soon(last, 8);
-        } else {
-            let words = bitmap.count.min(256) as usize;
-            self.source.soon(bitmap.ulongs, words * 8);
         }
     }
 
@@ -555,72 +549,53 @@ impl<'a> Encoder<'a, '_> {
         Some(())
     }
 
+    /// The sets of an object. Those of processors are not read but follow from
+    /// what hwloc says of every topology, and whoever adopts insists on: both
+    /// sets of processors hold just its number, and its memory is what is
+    /// attached above. Reading them would be half of what a machine with
+    /// thousands of processors costs.
     fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Option<()> {
         let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
+        let (mut alone, mut only_processors) = (false, false);
         if source.parent != 0 {
             let above: &Obj = self.source.at(source.parent)?;
             let written = (obj.parent - self.base) as usize;
             let field = |at| self.peek::<Addr>(written + at);
             cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
             nodes_above = (above.nodeset, field(offset_of!(Obj, nodeset)));
+            alone = above.arity == 1;
+            // Processors are the last level: with nothing between, there is
+            // nothing else that memory could be attached to.
+            only_processors = above.depth + 1 == source.depth;
         }
-        match self.own_bit(source) {
-            Some((zeros, word)) => {
-                obj.cpuset = self.single(source, cpus_above, zeros, word)?;
-                obj.complete_cpuset = obj.cpuset;
-            }
-            None => {
-                obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
-                obj.complete_cpuset =
-                    self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
-            }
+        let processor = source.kind == ty::PU && source.parent != 0;
+        if processor {
+            obj.cpuset = match alone {
+                true => cpus_above.1,
+                false => self.single(source.os_index)?,
+            };
+            obj.complete_cpuset = obj.cpuset;
+        } else {
+            obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
+            obj.complete_cpuset =
+                self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
         }
-        obj.nodeset = self.bitmap(source.nodeset, &[nodes_above, *nodes])?;
-        obj.complete_nodeset =
-            self.bitmap(source.complete_nodeset, &[(source.nodeset, obj.nodeset)])?;
-        *nodes = (source.nodeset, obj.nodeset);
+        *nodes = if processor && only_processors {
+            nodes_above
+        } else {
+            let written = self.bitmap(source.nodeset, &[nodes_above, *nodes])?;
+            (source.nodeset, written)
+        };
+        obj.nodeset = nodes.1;
+        obj.complete_nodeset = self.bitmap(source.complete_nodeset, &[*nodes])?;
         Some(())
     }
 
-    /// The sets of a processor, both just its own number, as a number of zeros
-    /// and a word. hwloc says so of every processor, and whoever adopts
-    /// insists on it: so only the ends are looked at. The zeros before them
-    /// are most of what a machine with thousands of processors consists of.
-    fn own_bit(&self, source: &Obj) -> Option<(usize, u64)> {
-        if source.kind != ty::PU || source.parent == 0 {
-            return None;
-        }
-        let zeros = source.os_index as usize / 64;
-        let word = 1 << (source.os_index % 64);
-        let own = |set| {
-            let bitmap: &Bitmap = self.source.at(set)?;
-            if bitmap.count as usize != zeros + 1 || bitmap.infinite != 0 {
-                return None;
-            }
-            let last: u64 = self.source.get(bitmap.ulongs + zeros as u64 * 8)?;
-            (last == word).then_some(())
-        };
-        own(source.cpuset)?;
-        own(source.complete_cpuset)?;
-        Some((zeros, word))
-    }
-
-    /// Writes the set of a processor, unless it equals the parent's, a pair as
-    /// in [`Encoder::bitmap`].
-    fn single(
-        &mut self,
-        source: &Obj,
-        above: (Addr, Addr),
-        zeros: usize,
-        word: u64,
-    ) -> Option<Addr> {
-        let parent: Option<&Obj> = self.source.at(source.parent);
-        if parent.is_some_and(|p| p.arity == 1) {
-            return self.bitmap(source.cpuset, &[above]);
-        }
-        let ulongs = self.run(zeros, word)?;
-        let count = zeros as u32 + 1;
-        self.put_bitmap(count, ulongs, false)
+    /// The set of one processor.
+    fn single(&mut self, os_index: u32) -> Option<Addr> {
+        let zeros = os_index / 64;
+        let ulongs = self.run(zeros as usize, 1 << (os_index % 64))?;
+        self.put_bitmap(zeros + 1, ulongs, false)
     }
 
     fn distances(&mut self, t: &mut Topology) -> Option<()> {

@@ -91,6 +91,8 @@ BEGIN {
             close_()
             device(bus + 16, "0108 [144d:a822] [144d:a801] 01")
             osdev("nvme" disks++ "n1", "Disk", 0); info("Size", "3750738264"); close_()
+            # A kind of device that this release does not know.
+            osdev("later" disks, "", 12); close_()
             close_(); close_(); close_()
         }
         close_()

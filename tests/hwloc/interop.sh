@@ -114,6 +114,12 @@ for snapshot in "$cache"/linux/*/; do
 done
 "$(dirname "$0")/dgx2.sh" >"$work/dgx2.xml"
 with EXCHANGE_XML "$work/dgx2.xml" "like a DGX-2" "${releases[@]}"
+# Others, of which no package has a copy.
+for xml in ${XPMEM_HWLOC_XML:-}; do
+    with EXCHANGE_XML "$xml" "$(basename "$xml")" "${releases[@]}"
+done
+"$(dirname "$0")/uneven.sh" >"$work/uneven.xml"
+with EXCHANGE_XML "$work/uneven.xml" "uneven" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" "${releases[@]}"
 # Sets of many words: a flat machine, one number after another and not, and
 # processors that are only children.
