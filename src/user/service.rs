@@ -175,7 +175,9 @@ impl Service {
         task::own_session();
         task::lift_descriptor_limit();
         task::announce_child_stops();
-        alarm::prepare()?;
+        if let Err(errno) = alarm::prepare() {
+            debug_log!("no alarm: errno {errno}");
+        }
         core::mem::swap(&mut self.hooks, shared.hooks.take());
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
