@@ -358,6 +358,7 @@ impl Service {
             return Ok(());
         };
         let (start, end) = (page_down(start), page_up(end.min(TOP)));
+        self.note_growth_into(start, end);
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.origin == Origin::Private {
