@@ -98,6 +98,11 @@ fn plays_old_kernel() -> bool {
     is_injected(c"XPMEM_TEST_OLD_KERNEL")
 }
 
+/// Whether the alarm of whoever traces rings in the midst of it.
+fn rings_at_once() -> bool {
+    is_injected(c"XPMEM_TEST_ALARM")
+}
+
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {
     let [a, b, c, d] = args;
     let args = [a, b, c, d, 0];

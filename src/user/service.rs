@@ -175,9 +175,6 @@ impl Service {
         task::own_session();
         task::lift_descriptor_limit();
         task::announce_child_stops();
-        if let Err(errno) = alarm::prepare() {
-            debug_log!("no alarm: errno {errno}");
-        }
         core::mem::swap(&mut self.hooks, shared.hooks.take());
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
@@ -188,6 +185,9 @@ impl Service {
         self.epoll = net::epoll()?;
         net::watch(self.epoll, self.signals, token::SIGNALS)?;
         self.tgid = super::sys::task::parent();
+        if let Err(errno) = alarm::prepare(self.tgid) {
+            debug_log!("no alarm: errno {errno}");
+        }
         // Gone before its end could be told.
         task::signal_task(self.tgid, self.anchor, 0)?;
         let mut path = [0u8; 32];

@@ -7,8 +7,9 @@
 //! traces one thread and asks for the next would wait for the exec, and the
 //! exec for him. A signal handler gets him out of that: it waits for the dead.
 
-use super::{sys, Sys};
+use super::{maps, sys, Sys};
 use core::ffi::c_int;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 const SIGNAL: c_int = libc::SIGALRM;
 
@@ -24,9 +25,10 @@ struct Action {
     mask: u64,
 }
 
-/// Lets the alarm reach the calling thread from now on, of whose process all
-/// other threads block every signal.
-pub fn prepare() -> Sys<()> {
+/// Lets the alarm reach the calling thread from now on, the tracer of
+/// `program`, in whose process all other threads block every signal.
+pub fn prepare(program: i32) -> Sys<()> {
+    PROGRAM.store(program, Ordering::Relaxed);
     let handler: extern "C" fn(c_int) = wait_for_the_dead;
     let action = Action {
         handler: handler as usize,
@@ -49,7 +51,11 @@ impl Alarm {
     pub fn set(&mut self) {
         if !self.is_set {
             self.is_set = true;
-            every(PATIENCE);
+            if crate::user::rings_at_once() {
+                ring(5, 50);
+            } else {
+                ring(PATIENCE, PATIENCE);
+            }
         }
     }
 }
@@ -57,36 +63,54 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if self.is_set {
-            every(0);
+            ring(0, 0);
         }
     }
 }
 
-fn every(us: isize) {
-    // Interval and first value, in seconds and microseconds.
-    let times = [0, us, 0, us];
+/// Rings after `first` microseconds, and then each `interval`.
+fn ring(first: isize, interval: isize) {
+    let times = [0, interval, 0, first];
     let _ = sys!(libc::SYS_setitimer, libc::ITIMER_REAL, times.as_ptr(), 0);
 }
 
-/// Waits for every traced thread that has ended, and for no other news: stops
-/// are for others to see.
+/// The program: its threads are those that may have to be waited for.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+
+/// Waits for every traced thread that has ended.
 extern "C" fn wait_for_the_dead(_: c_int) {
-    let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-    loop {
-        // Begins with the number of the signal: 0 where nobody has ended.
-        let mut info = [0i32; 32];
-        let answer = sys!(
-            libc::SYS_waitid,
-            libc::P_ALL,
-            0,
-            info.as_mut_ptr(),
-            flags,
-            0
-        );
-        if answer.is_err() || info[0] == 0 {
-            return;
+    let mut path = [0u8; 32];
+    let path = maps::proc_path(&mut path, PROGRAM.load(Ordering::Relaxed), b"/task");
+    // A directory of its own: it may have interrupted a look through the other.
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let Ok(tasks) = crate::rawsys::open(path, flags, 0) else {
+        return;
+    };
+    for tid in maps::Numbers::from_start(tasks) {
+        if has_ended(tid) {
+            let _ = super::trace::wait(tid);
         }
     }
+    crate::rawsys::close(tasks);
+}
+
+/// Whether a traced thread has ended. It is left to be waited for: a tracer is
+/// told of stops, too, whatever he asks for, and each of them once. One that
+/// was lost here would never be seen again.
+fn has_ended(tid: i32) -> bool {
+    const ENDED: core::ops::RangeInclusive<i32> = libc::CLD_EXITED..=libc::CLD_DUMPED;
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // Signal, errno, and what has become of it.
+    let mut info = [0i32; 32];
+    let answer = sys!(
+        libc::SYS_waitid,
+        libc::P_PID,
+        tid,
+        info.as_mut_ptr(),
+        flags,
+        0
+    );
+    answer.is_ok() && ENDED.contains(&info[2])
 }
 
 /// Where a handler returns to: on x86-64 the kernel wants to be told.
