@@ -95,7 +95,9 @@ impl Service {
         if !m.shared || !m.read || m.huge || self.is_own(&m) || !(plain || anonymous) {
             return Ok(None);
         }
-        if anonymous && !self.may_have_relatives(&m) {
+        let lent = shared.promoted.first_in(addr, addr + 1);
+        let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
+        if anonymous && !lent && !self.may_have_relatives(&m) {
             // It can be promoted.
             return Ok(None);
         }
@@ -142,18 +144,23 @@ impl Service {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(libc::ENOMEM));
         }
-        if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
-            debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
-            return Err(Refusal::SharedFile);
-        }
         for old in &mut self.lent {
             if old.start < m.end && old.end > m.start {
                 old.end = old.start;
             }
         }
-        let Some(place) = self.lent.iter_mut().find(|l| l.start == l.end) else {
+        let is_free = |l: &Lent| {
+            let range = shared.promoted.first_in(l.start, l.end);
+            range.is_none_or(|r| r.origin != Origin::Lent)
+        };
+        let Some(place) = self.lent.iter_mut().find(|l| is_free(l)) else {
             return Err(Refusal::Os(libc::ENOMEM));
         };
+        // Watched from here on, and so in the set: nobody changes it unaware.
+        if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
+            debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
+            return Err(Refusal::SharedFile);
+        }
         *place = Lent {
             start: m.start,
             end: m.end,

@@ -474,6 +474,7 @@ impl Service {
                     errno => Refusal::Os(errno),
                 })?;
         } else {
+            self.unwatch(lo, hi).map_err(Refusal::Os)?;
             mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
             self.copy_populated(mapping, lo, hi).map_err(Refusal::Os)?;
         }
