@@ -2,6 +2,8 @@
 /* Every kind of memory that a program may want to share. */
 #include "harness.h"
 
+#include <sys/syscall.h>
+
 #include <pthread.h>
 #include <sys/shm.h>
 
@@ -236,6 +238,12 @@ CASE(source_sysv_shm, "a System V segment")
 	EXPECT_EQ(verify((long)again, 8 * PAGE, 3), 0);
 }
 
+static long f_munmap(long addr, long size, long c, long d)
+{
+	(void)c, (void)d;
+	return munmap((void *)addr, size);
+}
+
 CASE(source_shared_anonymous, "MAP_SHARED|MAP_ANONYMOUS that nobody else has")
 {
 	struct peer p = spawn();
@@ -277,6 +285,32 @@ CASE(source_shared_anonymous_family, "MAP_SHARED|MAP_ANONYMOUS that a child has 
 	EXPECT_EQ(r_verify(&peer, addr, 8 * PAGE, 3), 0);
 	EXPECT_EQ(verify((long)m, 8 * PAGE, 3), 0);
 	quit(&peer);
+	quit(&child);
+}
+
+CASE(source_shared_anonymous_moved, "MAP_SHARED|MAP_ANONYMOUS that a child had too, moved past libc: its pages are there")
+{
+	char *m = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *to = anonymous(8 * PAGE);
+	struct peer p = spawn(), child = spawn();
+	long addr, segid;
+
+	EXPECT(m != MAP_FAILED);
+	fill(m, 8 * PAGE, 1);
+	segid = make_all();
+	addr = r_attach(&p, r_get(&p, segid, XPMEM_RDWR), (long)m, 8 * PAGE);
+	if (r_peek(&p, addr) == -SIGBUS)
+		skip_case("memory that relatives share is refused here, as documented");
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	/* The peers have it, too: nobody is to when it is touched again. */
+	EXPECT_EQ(call(&child, f_munmap, m, 8 * PAGE, 0), 0);
+	EXPECT_EQ(call(&p, f_munmap, m, 8 * PAGE, 0), 0);
+	EXPECT((char *)syscall(SYS_mremap, m, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+	addr = r_attach(&p, r_get(&p, segid, XPMEM_RDWR), (long)to, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT_EQ(r_fill(&p, addr, 8 * PAGE, 2), 0);
+	EXPECT_EQ(verify((long)to, 8 * PAGE, 2), 0);
+	quit(&p);
 	quit(&child);
 }
 
