@@ -365,7 +365,7 @@ impl Service {
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if uffd::unregister(self.faults, addr, len).is_ok() {
+            if uffd::unwatch(self.faults, addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
             return Err(if errno == libc::EINVAL {
@@ -414,7 +414,7 @@ impl Service {
                 self.for_mapped_parts(piece, |service, lo, len| {
                     // Else each page would be looked at for its protection first.
                     let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                    if uffd::unregister(service.faults, lo, len).is_ok() {
+                    if uffd::unwatch(service.faults, lo, len).is_ok() {
                         let _ = mem::unmap(lo, len);
                     }
                 });
@@ -634,7 +634,7 @@ impl Service {
             k += 1;
             if self.permits[piece.permit].connection == i {
                 self.for_mapped_parts(piece, |service, lo, len| {
-                    if uffd::unregister(service.faults, lo, len).is_err() {
+                    if uffd::unwatch(service.faults, lo, len).is_err() {
                         return;
                     }
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;

@@ -303,11 +303,7 @@ impl Service {
         while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi && at < hi) {
             let (start, end) = (m.start.max(at), m.end.min(hi));
             for userfaultfd in [self.events, self.faults] {
-                match uffd::unregister(userfaultfd, start, end - start) {
-                    // EINVAL: of a kind that none can watch, or not this one's.
-                    Ok(()) | Err(libc::EINVAL) => {}
-                    Err(errno) => return Err(errno),
-                }
+                uffd::unwatch(userfaultfd, start, end - start)?;
             }
             at = end;
         }

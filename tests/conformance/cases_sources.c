@@ -170,6 +170,38 @@ CASE(source_shared_file_later_offset, "MAP_SHARED of a file from an offset")
 	quit(&p);
 }
 
+static long f_is_mapped(long addr, long b, long c, long d)
+{
+	(void)b, (void)c, (void)d;
+	return mapped(addr);
+}
+
+CASE(source_shared_file_detached, "MAP_SHARED of a file: a detach leaves nothing of it, nor does the owner's end")
+{
+	int fd = scratch_file(8 * PAGE);
+	char *m = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct peer owner = spawn(), p = spawn();
+	long segid, apid, addr, other;
+
+	EXPECT(m != MAP_FAILED);
+	fill(m, 8 * PAGE, 1);
+	segid = call(&owner, f_make_all, 0, 0, 0);
+	apid = r_get(&p, segid, XPMEM_RDWR);
+	addr = r_attach(&p, apid, (long)m, 8 * PAGE);
+	other = r_attach(&p, apid, (long)m, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT_EQ(r_verify(&p, other, 8 * PAGE, 1), 0);
+	EXPECT_EQ(r_detach(&p, addr), 0);
+	EXPECT_EQ(call(&p, f_is_mapped, addr, 0, 0), 0);
+	kill_peer(&owner);
+	for (int i = 0; i < 1000 && r_peek(&p, other) >= 0; i++)
+		usleep(5000);
+	EXPECT_EQ(r_peek(&p, other), -SIGBUS);
+	EXPECT_EQ(r_detach(&p, other), 0);
+	EXPECT_EQ(call(&p, f_is_mapped, other, 0, 0), 0);
+	quit(&p);
+}
+
 CASE(source_private_file, "MAP_PRIVATE of a file: the owner's copy, not the file's")
 {
 	int fd = scratch_file(8 * PAGE);

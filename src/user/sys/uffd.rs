@@ -93,6 +93,18 @@ pub fn unregister(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x01, 16), &mut [start as u64, len as u64])
 }
 
+/// Takes a mapping from the watch, if it is under it. Where this fails the
+/// service must not change the mapping: it would wait for its own event.
+///
+/// One of a kind that cannot be watched, or that another userfaultfd watches, is
+/// none of `fd`'s: as good as taken.
+pub fn unwatch(fd: c_int, start: usize, len: usize) -> Sys<()> {
+    match unregister(fd, start, len) {
+        Err(libc::EINVAL) => Ok(()),
+        answer => answer,
+    }
+}
+
 /// Wakes the threads that wait for a page of the range; they fault again.
 pub fn wake(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x02, 16), &mut [start as u64, len as u64])
