@@ -472,11 +472,21 @@ impl<'a> Encoder<'a, '_> {
         for set in sets(i + 6).into_iter().flatten() {
             if set != 0 {
                 if let Some(bitmap) = self.source.at::<Bitmap>(set) {
-                    let words = bitmap.count.min(256) as usize;
-                    self.source.soon(bitmap.ulongs, words * 8);
+                    self.source.soon(bitmap.ulongs, 8);
+                    // Long ones lie apart too.
+                    if bitmap.count > 8 {
+                        self.long_ahead(bitmap);
+                    }
                 }
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_ahead(&self, bitmap: &Bitmap) {
+        let words = bitmap.count.min(256) as usize;
+        self.source.soon(bitmap.ulongs, words * 8);
     }
 
     /// One level of objects. Levels above come first, so that a set equal
