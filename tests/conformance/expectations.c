@@ -33,6 +33,7 @@ static const struct {
 	{ "source_pinned", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "source_shared_file", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_later_offset", BACKEND_USER, WATCH, { 6, 7 } },
+	{ "source_shared_file_detached", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_mixed", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_sysv_shm", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "get_other_user_public", BACKEND_USER,
