@@ -403,12 +403,6 @@ CASE(detach_answers, "nothing there is 0, something else is EINVAL")
 	quit(&p);
 }
 
-static long f_mapped(long addr, long b, long c, long d)
-{
-	(void)b, (void)c, (void)d;
-	return mapped(addr);
-}
-
 CASE(detach_interior, "any address within detaches all of it, and nothing else")
 {
 	struct peer p = spawn();

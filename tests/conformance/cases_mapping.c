@@ -5,12 +5,6 @@
 #include <sys/syscall.h>
 #include <pthread.h>
 
-static long f_munmap(long addr, long size, long c, long d)
-{
-	(void)c, (void)d;
-	return munmap((void *)addr, size);
-}
-
 static long f_mprotect(long addr, long size, long protection, long d)
 {
 	(void)d;

@@ -380,12 +380,6 @@ static pid_t service_of(pid_t pid)
 	return found;
 }
 
-static long f_mapped(long addr, long b, long c, long d)
-{
-	(void)b, (void)c, (void)d;
-	return mapped(addr);
-}
-
 CASE(service_killed, "kill -9 of what serves a living owner: SIGBUS, and detach leaves nothing mapped")
 {
 	char *source = anonymous(8 * PAGE);

@@ -170,12 +170,6 @@ CASE(source_shared_file_later_offset, "MAP_SHARED of a file from an offset")
 	quit(&p);
 }
 
-static long f_is_mapped(long addr, long b, long c, long d)
-{
-	(void)b, (void)c, (void)d;
-	return mapped(addr);
-}
-
 CASE(source_shared_file_detached, "MAP_SHARED of a file: a detach leaves nothing of it, nor does the owner's end")
 {
 	int fd = scratch_file(8 * PAGE);
@@ -192,13 +186,13 @@ CASE(source_shared_file_detached, "MAP_SHARED of a file: a detach leaves nothing
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_verify(&p, other, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_detach(&p, addr), 0);
-	EXPECT_EQ(call(&p, f_is_mapped, addr, 0, 0), 0);
+	EXPECT_EQ(call(&p, f_mapped, addr, 0, 0), 0);
 	kill_peer(&owner);
 	for (int i = 0; i < 1000 && r_peek(&p, other) >= 0; i++)
 		usleep(5000);
 	EXPECT_EQ(r_peek(&p, other), -SIGBUS);
 	EXPECT_EQ(r_detach(&p, other), 0);
-	EXPECT_EQ(call(&p, f_is_mapped, other, 0, 0), 0);
+	EXPECT_EQ(call(&p, f_mapped, other, 0, 0), 0);
 	quit(&p);
 }
 
@@ -268,12 +262,6 @@ CASE(source_sysv_shm, "a System V segment")
 	EXPECT(p != (void *)-1 && again != (void *)-1);
 	both_ways(p, 8 * PAGE);
 	EXPECT_EQ(verify((long)again, 8 * PAGE, 3), 0);
-}
-
-static long f_munmap(long addr, long size, long c, long d)
-{
-	(void)c, (void)d;
-	return munmap((void *)addr, size);
 }
 
 CASE(source_shared_anonymous, "MAP_SHARED|MAP_ANONYMOUS that nobody else has")

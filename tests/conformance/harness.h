@@ -148,6 +148,8 @@ long r_fill(struct peer *p, long addr, long size, long seed);
 /* For peers and threads to run. */
 long f_make_all(long, long, long, long);
 long f_fill(long addr, long size, long seed, long);
+long f_mapped(long addr, long, long, long);
+long f_munmap(long addr, long size, long, long);
 
 /* Counts SIGALRM from now on; flags as for sigaction. */
 void count_alarms(int flags);

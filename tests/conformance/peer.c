@@ -234,6 +234,18 @@ long f_fill(long addr, long size, long seed, long d)
 	return fill_there(addr, size, seed);
 }
 
+long f_mapped(long addr, long b, long c, long d)
+{
+	(void)b, (void)c, (void)d;
+	return mapped(addr);
+}
+
+long f_munmap(long addr, long size, long c, long d)
+{
+	(void)c, (void)d;
+	return munmap((void *)addr, size);
+}
+
 long r_get(struct peer *p, long segid, int flags)
 {
 	return call(p, f_get, segid, flags, 0);
