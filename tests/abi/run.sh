@@ -34,7 +34,7 @@ text_relocations() {
 size() {
     local bytes
     strip -o "$1/stripped.so" "$LIB" && bytes=$(stat -c %s "$1/stripped.so") &&
-        echo "$bytes bytes" && [ "$bytes" -le 600000 ]
+        echo "$bytes bytes" && [ "$bytes" -lt 650000 ]
 }
 archive() {
     local name missing=0
@@ -96,7 +96,7 @@ run_case "SONAME libxpmem.so.0" 30 bash -c soname
 run_case "needs libc alone" 30 bash -c needed
 run_case "never unloaded" 30 bash -c nodelete
 run_case "no text relocations" 30 bash -c text_relocations
-run_case "stripped, at most 600 KB" 30 bash -c "size '$SCRATCH'"
+run_case "stripped, below 650,000 bytes" 30 bash -c "size '$SCRATCH'"
 run_case "the static library has them too" 60 bash -c "archive '$SCRATCH'"
 run_case "header: types and prototypes" 30 bash -c "layout '$SCRATCH'"
 run_case "header in C89" 30 bash -c 'compiles gcc -x c -std=c89 -pedantic -Wall -Wextra -Werror'
