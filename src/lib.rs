@@ -18,6 +18,7 @@
 //! | [`uapi`]       | the ioctl numbers and structures both speak                     |
 //! | [`ioctl`]      | `xpmem_ioctl` where there is no device to do it                 |
 //! | [`error`]      | every way to fail, and its errno                                |
+//! | [`facilities`] | what is used of the kernel, and what is done without it         |
 //! | [`debug`]      | `XPMEM_DEBUG`, the counters and the one line at exit            |
 //! | [`process`]    | which process is this: the answer that a fork changes           |
 //! | [`rawsys`]     | raw system calls                                                |
@@ -27,6 +28,7 @@ pub mod backend;
 pub mod capi;
 pub mod debug;
 pub mod error;
+pub mod facilities;
 pub mod hwloc;
 pub mod ioctl;
 pub mod kernel;

@@ -22,7 +22,7 @@ use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
 use super::sys::{alarm, mem, net, task, uffd, Sys, TOP};
-use crate::debug_log;
+use crate::{debug_log, facilities};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
@@ -228,30 +228,34 @@ impl Service {
     }
 
     fn open_userfaultfds(&mut self) -> Sys<()> {
-        let mut has = uffd::features();
+        const CHANGES: u64 = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
+        const ON_EVENTS: u64 =
+            CHANGES | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+        const ON_FAULTS: u64 = CHANGES
+            | uffd::FEATURE_MISSING_SHMEM
+            | uffd::FEATURE_MINOR_SHMEM
+            | uffd::FEATURE_THREAD_ID
+            | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+        const { assert!(ON_EVENTS | ON_FAULTS == facilities::REQUIRED) };
+        let mut has = uffd::features()?;
         if crate::user::plays_old_kernel() {
             // As Linux 6.1 has them.
             has &= uffd::FEATURE_POISON - 1;
             self.space.forget_new_ways();
         }
-        let wanted = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
-        let on_events = wanted | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
-        let gated = uffd::FEATURE_MISSING_SHMEM | uffd::FEATURE_MINOR_SHMEM;
-        if has & on_events != on_events || has & gated != gated {
+        if has & facilities::REQUIRED != facilities::REQUIRED {
             debug_log!("userfaultfd lacks features: has {has:#x}");
             return Err(libc::ENOSYS);
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
-        self.events = uffd::open(on_events | asynchronous)?;
+        self.events = uffd::open(ON_EVENTS | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
-        let on_faults =
-            wanted | gated | uffd::FEATURE_THREAD_ID | uffd::FEATURE_WP_HUGETLBFS_SHMEM | poison;
         self.abilities.poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
-        self.faults = uffd::open(on_faults)?;
+        self.faults = uffd::open(ON_FAULTS | poison)?;
         let here = super::sys::arena::range::<Shared>().0;
         self.abilities.map_protected =
             !crate::user::plays_old_kernel() && uffd::can_map_protected(self.faults, here);

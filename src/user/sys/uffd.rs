@@ -7,16 +7,13 @@ use core::ffi::c_int;
 const API: u64 = 0xAA;
 const USER_MODE_ONLY: c_int = 1;
 
-pub const FEATURE_EVENT_REMAP: u64 = 1 << 2;
-pub const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
-pub const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
-pub const FEATURE_EVENT_UNMAP: u64 = 1 << 6;
-pub const FEATURE_THREAD_ID: u64 = 1 << 8;
-pub const FEATURE_MINOR_SHMEM: u64 = 1 << 10;
-pub const FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
-pub const FEATURE_POISON: u64 = 1 << 14;
-pub const FEATURE_WP_ASYNC: u64 = 1 << 15;
-pub const FEATURE_MOVE: u64 = 1 << 16;
+pub use crate::facilities::{
+    EVENT_REMAP as FEATURE_EVENT_REMAP, EVENT_REMOVE as FEATURE_EVENT_REMOVE,
+    EVENT_UNMAP as FEATURE_EVENT_UNMAP, MINOR_SHMEM as FEATURE_MINOR_SHMEM,
+    MISSING_SHMEM as FEATURE_MISSING_SHMEM, MOVE as FEATURE_MOVE, POISON as FEATURE_POISON,
+    THREAD_ID as FEATURE_THREAD_ID, WP_ASYNC as FEATURE_WP_ASYNC,
+    WP_HUGETLBFS_SHMEM as FEATURE_WP_HUGETLBFS_SHMEM,
+};
 
 pub const MODE_MISSING: u64 = 1;
 pub const MODE_WP: u64 = 2;
@@ -67,16 +64,14 @@ pub fn open(features: u64) -> Sys<c_int> {
     }
 }
 
-/// Every feature that this kernel's userfaultfd has; 0 where there is none.
-pub fn features() -> u64 {
+/// Every feature that this kernel's userfaultfd has.
+pub fn features() -> Sys<u64> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    let Ok(fd) = sys!(libc::SYS_userfaultfd, flags) else {
-        return 0;
-    };
+    let fd = sys!(libc::SYS_userfaultfd, flags)? as c_int;
     let mut api = [API, 0, 0];
-    let answer = ioctl(fd as c_int, iowr(0x3F, 24), &mut api);
-    crate::rawsys::close(fd as c_int);
-    answer.map_or(0, |()| api[1])
+    let answer = ioctl(fd, iowr(0x3F, 24), &mut api);
+    crate::rawsys::close(fd);
+    answer.map(|()| api[1])
 }
 
 fn ioctl<const N: usize>(fd: c_int, cmd: u64, arg: &mut [u64; N]) -> Sys<()> {
