@@ -2,9 +2,11 @@
 //! The attacher's side: permits, attachments and their faults.
 
 use super::ids::{Id, Kind, SLOTS as IDS};
+use super::owner::CHUNK_MAX;
 use super::peers::{Side, CONNECTIONS};
 use super::service::Service;
 use super::shared::{Op, Shared};
+use super::sigbus::Faulting;
 use super::sys::maps::Mapping;
 use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
@@ -45,6 +47,11 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// The owner's address of `addr`.
+    pub fn source_of(&self, addr: usize) -> usize {
+        self.source + (addr - self.start)
+    }
+
     /// The part of the piece from `addr` on.
     pub fn from(self, addr: usize) -> Self {
         let skip = addr - self.start;
@@ -186,8 +193,9 @@ impl Service {
         };
         let mut m = Message::new(Verb::Get);
         (m.id, m.addr) = (segid, flags as u64);
-        m.cookie = self.wait_for_peer(slot, i, Op::Get, 0);
+        self.wait_for_peer(&mut m, slot, i, Op::Get);
         self.waiting[slot].flags = flags as u64;
+        self.waiting[slot].id = segid;
         if !self.post(i, &m, None) {
             self.waiting[slot].connection = 0;
             return Some(Err(libc::ENOENT));
@@ -313,7 +321,9 @@ impl Service {
             let mut m = Message::new(Verb::Share);
             (m.id, m.flags) = (permit.segid, WHOLE);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
-            m.cookie = self.wait_for_peer(slot, i, Op::Attach, addr as u64);
+            self.wait_for_peer(&mut m, slot, i, Op::Attach);
+            self.waiting[slot].value = addr as u64;
+            self.waiting[slot].flags = self.attachments.last_number;
             if self.post(i, &m, None) {
                 return WAIT;
             }
@@ -494,22 +504,33 @@ impl Service {
     /// A thread waits for a page: `protected` if it is there and the thread
     /// wants to write to it.
     fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
-        let Some(cookie) = self.faulting.ask(page, tid, protected) else {
+        let question = self.next_question();
+        let piece = self.attachments.at(page);
+        let noted = self.faulting.ask(Faulting {
+            page,
+            tid,
+            protected,
+            question,
+            connection: piece.map_or(CONNECTIONS, |p| self.permits[p.permit].connection),
+            attachment: piece.map_or(0, |p| p.attachment),
+        });
+        if !noted {
             let _ = uffd::wake(self.faults, page, PAGE);
             return;
-        };
-        let Some(piece) = self.attachments.at(page) else {
-            return self.answer_sigbus(cookie);
+        }
+        let Some(piece) = piece else {
+            return self.answer_sigbus(page, question);
         };
         let permit = self.permits[piece.permit];
         let i = permit.connection;
         if permit.dead || i >= CONNECTIONS || self.connections[i].side != Side::Attacher {
-            return self.answer_sigbus(cookie);
+            return self.answer_sigbus(page, question);
         }
         let mut m = Message::new(Verb::Share);
         m.id = permit.segid;
-        m.cookie = cookie;
-        m.addr = (piece.source + (page - piece.start)) as u64;
+        m.cookie = page as u64;
+        m.serial = question;
+        m.addr = piece.source_of(page) as u64;
         m.lo = piece.source as u64;
         m.hi = (piece.source + (piece.end - piece.start)) as u64;
         if !self.post(i, &m, None) {
@@ -519,24 +540,36 @@ impl Service {
         }
     }
 
-    /// An owner has answered a fault.
-    pub fn on_fault_answer(&mut self, m: &Message, fd: c_int) {
+    /// Owner `i` has answered a fault. The answer is used where a thread still
+    /// waits for that page, having asked this owner, and where the attachment is
+    /// the one that it asked for: else it is too late, or a lie.
+    pub fn on_fault_answer(&mut self, i: usize, m: &Message, fd: c_int) {
         let page = page_down(m.cookie as usize);
+        let Some(asked) = self.faulting.last(page).copied() else {
+            return;
+        };
+        let still =
+            |p: &Piece| p.attachment == asked.attachment && self.permits[p.permit].connection == i;
+        let piece = self.attachments.at(page).filter(still);
+        let Some(piece) = piece.filter(|_| asked.connection == i) else {
+            return;
+        };
+        let here = m.lo as usize <= piece.source_of(page) && piece.source_of(page) < m.hi as usize;
+        if !here || !matches!(m.status, Status::Done | Status::Elsewhere) {
+            return self.answer_sigbus(page, m.serial);
+        }
         if m.status == Status::Elsewhere {
             count(&COUNTERS.faults_served);
             if !self.overlay(page, m, fd) {
-                return self.answer_sigbus(m.cookie);
+                return self.answer_sigbus(page, m.serial);
             }
             self.faulting.forget(page, page + PAGE);
             let _ = uffd::wake(self.faults, page, PAGE);
             return;
         }
-        if m.status != Status::Done {
-            return self.answer_sigbus(m.cookie);
-        }
         let read_only = m.flags & READ_ONLY != 0 || !self.may_write(page);
         if read_only && self.faulting.is_refused_write(page) {
-            return self.answer_sigbus(m.cookie);
+            return self.answer_sigbus(page, m.serial);
         }
         count(&COUNTERS.faults_served);
         self.publish(page, m.lo as usize, m.hi as usize, read_only);
@@ -551,7 +584,8 @@ impl Service {
     }
 
     /// The owner has `[first, last)` ready: maps what of it is within the piece
-    /// that holds `addr`, and lets those go on who wait for it.
+    /// that holds `addr`, and lets those go on who wait for it. No owner shares
+    /// more at a time than is looked at here: each page may cost a system call.
     pub fn publish(&mut self, addr: usize, first: usize, last: usize, read_only: bool) {
         let read_only = read_only || !self.may_write(addr);
         for _ in 0..TRIES {
@@ -562,7 +596,9 @@ impl Service {
                 return;
             }
             let end = page_down(last).min(p.source + (p.end - p.start));
+            let end = end.min(p.source_of(addr).saturating_add(CHUNK_MAX));
             let first = page_up(first.min(TOP)).max(p.source);
+            let first = first.max(p.source_of(addr).saturating_sub(CHUNK_MAX));
             if first >= end {
                 return;
             }

@@ -26,7 +26,7 @@ pub struct Segment {
 /// on where the last one ended take four times as much.
 const CHUNK_MIN: usize = 64 * 1024;
 /// The larger it is the longer the owner stands still (benches/README.md).
-const CHUNK_MAX: usize = 4 * 1024 * 1024;
+pub const CHUNK_MAX: usize = 4 * 1024 * 1024;
 
 /// A request that could not be served yet, since the threads could not be
 /// stopped or one of them is changing the range.

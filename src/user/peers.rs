@@ -3,7 +3,7 @@
 
 use super::attacher::Piece;
 use super::ids::{Id, Kind};
-use super::service::{Service, CONNECTION_TOKEN};
+use super::service::{Service, Waiting, CONNECTION_TOKEN};
 use super::shared::{Op, Shared};
 use super::sys::{mem, net, Sys, TOP};
 use super::wire::{Message, Status, Verb, Words, READ_ONLY};
@@ -13,8 +13,8 @@ use core::ffi::c_int;
 /// Most connections at a time, both directions together.
 pub const CONNECTIONS: usize = 4096;
 
-/// Cookies with this bit are of a command; others are of a fault, and are the
-/// faulting address.
+/// Cookies with this bit are of a command, and hold its slot; others are of a
+/// fault, and are the page.
 pub const COMMAND_COOKIE: u64 = 1 << 63;
 
 /// Which side of a connection this process is.
@@ -196,7 +196,7 @@ impl Service {
                 self.post(i, &m.answer(Status::Done), None);
             }
             (Side::Attacher, Verb::Removed) => self.on_removed(i, m.id),
-            (Side::Attacher, Verb::Answer) if m.flags == Verb::Hello as u64 => {
+            (Side::Attacher, Verb::Answer) if m.answers(Verb::Hello) => {
                 if self.on_hello(i, fds).is_err() {
                     debug_log!("an owner hands out what is no address space: hung up");
                     close_all(fds);
@@ -208,8 +208,8 @@ impl Service {
                 self.on_command_answer(shared, i, m, fds[0]);
                 self.note(i, m);
             }
-            (Side::Attacher, Verb::Answer) => {
-                self.on_fault_answer(m, fds[0]);
+            (Side::Attacher, Verb::Answer) if m.answers(Verb::Share) => {
+                self.on_fault_answer(i, m, fds[0]);
                 self.note(i, m);
             }
             _ => debug_log!("a peer sends {:?} on the wrong side", m.verb),
@@ -219,8 +219,7 @@ impl Service {
 
     /// Tells the owner that its answer has been acted upon.
     fn note(&mut self, i: usize, m: &Message) {
-        if m.flags & !READ_ONLY == Verb::Share as u64 && self.connections[i].side == Side::Attacher
-        {
+        if m.answers(Verb::Share) && self.connections[i].side == Side::Attacher {
             self.post(i, &Message::new(Verb::Noted), None);
         }
     }
@@ -242,44 +241,63 @@ impl Service {
         net::watch(self.epoll, pidfd, CONNECTION_TOKEN + i as u64)
     }
 
-    /// A peer answered what a command waits for.
+    /// A peer answered what a command waits for, if it is the peer that was
+    /// asked, and the question.
     fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, fd: c_int) {
-        let slot = (m.cookie & 0xffff) as usize;
-        let serial = (m.cookie >> 16) as u32;
+        let slot = (m.cookie & !COMMAND_COOKIE) as usize;
         let Some(w) = self.waiting.get_mut(slot) else {
             return;
         };
-        if w.connection != i + 1 || w.serial != serial {
+        let verb = if w.op == Op::Get as u32 {
+            Verb::Get
+        } else if w.op == Op::Attach as u32 {
+            Verb::Share
+        } else {
+            Verb::Query
+        };
+        if w.connection != i + 1 || w.serial != m.serial || !m.answers(verb) {
             return;
         }
         w.connection = 0;
         let w = *w;
-        let answer = if w.op == Op::Get as u32 {
-            match m.status {
+        let answer = match verb {
+            Verb::Get => match m.status {
                 Status::Done if self.connections[i].memfd >= 0 => {
-                    self.grant(i, m.id, w.flags as c_int, m.lo as usize, m.hi as usize)
+                    self.grant(i, w.id, w.flags as c_int, m.lo as usize, m.hi as usize)
                 }
                 Status::Denied => Err(libc::EACCES),
                 _ => Err(libc::ENOENT),
+            },
+            Verb::Share => {
+                self.on_attached(i, &w, m, fd);
+                Ok(w.value)
             }
-        } else if w.op == Op::Attach as u32 {
-            if m.status == Status::Done {
-                let read_only = m.flags & READ_ONLY != 0;
-                self.publish(w.value as usize, m.lo as usize, m.hi as usize, read_only);
-            } else if m.status == Status::Elsewhere {
-                // If it cannot be had, the first touch will tell.
-                let _ = self.overlay(w.value as usize, m, fd);
-            }
-            Ok(w.value)
-        } else {
             // A question about somebody else's id.
-            Err(if m.status == Status::Done {
+            _ => Err(if m.status == Status::Done {
                 libc::EACCES
             } else {
                 libc::ENOENT
-            })
+            }),
         };
         shared.finish(slot, answer);
+    }
+
+    /// The pages of a new attachment are ready. If they are not, or not to be
+    /// had, the first touch will tell.
+    fn on_attached(&mut self, i: usize, w: &Waiting, m: &Message, fd: c_int) {
+        let addr = w.value as usize;
+        let Some(p) = self.attachments.at(addr) else {
+            return;
+        };
+        if p.attachment != w.flags || self.permits[p.permit].connection != i {
+            return;
+        }
+        if m.status == Status::Done {
+            let read_only = m.flags & READ_ONLY != 0;
+            self.publish(addr, m.lo as usize, m.hi as usize, read_only);
+        } else if m.status == Status::Elsewhere {
+            let _ = self.overlay(addr, m, fd);
+        }
     }
 
     /// Ends a connection. On the attacher's side the owner is gone: its memory
@@ -353,7 +371,7 @@ impl Service {
         };
         let mut m = Message::new(Verb::Query);
         m.id = id;
-        m.cookie = self.wait_for_peer(slot, i, Op::Release, 0);
+        self.wait_for_peer(&mut m, slot, i, Op::Release);
         if self.post(i, &m, None) {
             None
         } else {

@@ -22,6 +22,7 @@ use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
 use super::sys::{alarm, mem, net, task, uffd, Sys, TOP};
+use super::wire::Message;
 use crate::{debug_log, facilities};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -104,6 +105,8 @@ pub struct Service {
     pub deferred: Deferred,
     /// No stop is tried for [`Self::deferred`] meanwhile.
     pub pause: Pause,
+    /// Serial number of the last question to a peer.
+    pub questions: u64,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
 
@@ -137,10 +140,14 @@ pub struct Service {
 pub struct Waiting {
     /// Index of the connection plus 1; 0: not waiting.
     pub connection: usize,
-    /// Sets apart successive commands in one slot.
-    pub serial: u32,
+    /// The question's serial number.
+    pub serial: u64,
     pub op: u32,
+    /// The id that was asked about.
+    pub id: i64,
+    /// Attach: the address.
     pub value: u64,
+    /// Get: the flags; attach: the number of the attachment.
     pub flags: u64,
 }
 
@@ -444,15 +451,24 @@ impl Service {
         shared.finish(slot, answer);
     }
 
-    /// Lets a command wait for an answer of a peer; answers the cookie.
-    pub fn wait_for_peer(&mut self, slot: usize, connection: usize, op: Op, value: u64) -> u64 {
-        let w = &mut self.waiting[slot];
-        w.connection = connection + 1;
-        w.serial = w.serial.wrapping_add(1);
-        w.op = op as u32;
-        w.value = value;
-        w.flags = 0;
-        super::peers::COMMAND_COOKIE | u64::from(w.serial) << 16 | slot as u64
+    /// A serial number for a question: those of one process are never the same.
+    pub fn next_question(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
+    }
+
+    /// Lets a command wait for the answer to `m` on a connection.
+    pub fn wait_for_peer(&mut self, m: &mut Message, slot: usize, connection: usize, op: Op) {
+        m.serial = self.next_question();
+        m.cookie = super::peers::COMMAND_COOKIE | slot as u64;
+        self.waiting[slot] = Waiting {
+            connection: connection + 1,
+            serial: m.serial,
+            op: op as u32,
+            id: m.id,
+            value: 0,
+            flags: 0,
+        };
     }
 
     /// The program is gone: so is what it exported.

@@ -18,18 +18,21 @@
 use super::service::Service;
 use super::stop::Unstoppable;
 use super::sys::trace::{self, Waited};
-use super::sys::{mem, page_down, task, uffd, PAGE};
+use super::sys::{mem, task, uffd, PAGE};
 use crate::debug_log;
 
 /// A thread that waits for a page.
 #[derive(Clone, Copy)]
-struct Faulting {
-    page: usize,
-    tid: i32,
+pub struct Faulting {
+    pub page: usize,
+    pub tid: i32,
     /// The page is there, write-protected, and the thread wants to write.
-    protected: bool,
-    /// Number of the question that was asked for it.
-    question: u64,
+    pub protected: bool,
+    /// Serial number of the question that was asked for it, the connection on
+    /// which it was, and the attachment that the page was of.
+    pub question: u64,
+    pub connection: usize,
+    pub attachment: u64,
 }
 
 /// Most threads whose faults are told apart at a time. One that finds no room
@@ -45,27 +48,21 @@ pub struct FaultingThreads {
     len: usize,
     /// How often in a row the threads could not be stopped for a SIGBUS.
     busy: u32,
-    questions: u64,
     threads: [Faulting; FAULTING],
 }
 
 impl FaultingThreads {
-    /// Takes note of a fault; answers the cookie of the question to ask, `None`
-    /// where there is no room. A thread waits for one page at a time: what it
-    /// waited for before is over.
-    pub fn ask(&mut self, page: usize, tid: i32, protected: bool) -> Option<u64> {
+    /// Takes note of a fault; whether there was room. A thread waits for one page
+    /// at a time: what it waited for before is over.
+    pub fn ask(&mut self, fault: Faulting) -> bool {
         let len = self.len;
-        let at = self.threads[..len].iter().position(|f| f.tid == tid);
-        let at = at.or((len < FAULTING).then_some(len))?;
-        self.questions += 1;
-        self.threads[at] = Faulting {
-            page,
-            tid,
-            protected,
-            question: self.questions,
+        let at = self.threads[..len].iter().position(|f| f.tid == fault.tid);
+        let Some(at) = at.or((len < FAULTING).then_some(len)) else {
+            return false;
         };
+        self.threads[at] = fault;
         self.len = len.max(at + 1);
-        Some(cookie(page, self.questions))
+        true
     }
 
     /// Forgets the threads that wait for pages of `[lo, hi)`.
@@ -82,7 +79,7 @@ impl FaultingThreads {
     }
 
     /// The last question for a page.
-    fn last(&self, page: usize) -> Option<&Faulting> {
+    pub fn last(&self, page: usize) -> Option<&Faulting> {
         self.threads[..self.len]
             .iter()
             .filter(|f| f.page == page)
@@ -95,20 +92,12 @@ impl FaultingThreads {
         self.last(page).is_some_and(|f| f.protected)
     }
 
-    /// The thread that asked last for the page of `answer`, if this is the
-    /// answer to its question.
-    fn last_asker(&self, answer: u64) -> Option<i32> {
-        let page = page_down(answer as usize);
+    /// The thread that asked last for a page, if this was its question.
+    fn last_asker(&self, page: usize, question: u64) -> Option<i32> {
         self.last(page)
-            .filter(|f| cookie(page, f.question) == answer)
+            .filter(|f| f.question == question)
             .map(|f| f.tid)
     }
-}
-
-/// What a question carries and its answer brings back: the page, and in the bits
-/// below it which question it was.
-fn cookie(page: usize, question: u64) -> u64 {
-    page as u64 | (question % PAGE as u64)
 }
 
 /// Pages that were poisoned for threads that are not traced.
@@ -142,11 +131,10 @@ const SOON: u64 = 50_000_000;
 const LATE: u64 = 500_000_000;
 
 impl Service {
-    /// There is nothing at the page of question `answer`: whoever waits for it
-    /// gets SIGBUS.
-    pub fn answer_sigbus(&mut self, answer: u64) {
-        let page = page_down(answer as usize);
-        let Some(tid) = self.faulting.last_asker(answer) else {
+    /// There is nothing at `page`, says the answer to `question`: whoever waits
+    /// for it gets SIGBUS.
+    pub fn answer_sigbus(&mut self, page: usize, question: u64) {
+        let Some(tid) = self.faulting.last_asker(page, question) else {
             return;
         };
         self.faulting.forget(page, page + PAGE);
@@ -284,30 +272,46 @@ mod tests {
 
     #[test]
     fn only_the_answer_to_the_last_question_counts() {
+        let nobody = Faulting {
+            page: 0,
+            tid: 0,
+            protected: false,
+            question: 0,
+            connection: 0,
+            attachment: 0,
+        };
         let mut t = FaultingThreads {
             len: 0,
             busy: 0,
-            questions: 0,
-            threads: [Faulting {
-                page: 0,
-                tid: 0,
-                protected: false,
-                question: 0,
-            }; FAULTING],
+            threads: [nobody; FAULTING],
         };
-        let first = t.ask(PAGE, 1, false).unwrap_or(0);
-        let other = t.ask(2 * PAGE, 2, false).unwrap_or(0);
-        assert_eq!(t.last_asker(first), Some(1));
-        let second = t.ask(PAGE, 3, false).unwrap_or(0);
-        assert_eq!((t.last_asker(first), t.last_asker(second)), (None, Some(3)));
-        assert_eq!(t.last_asker(other), Some(2));
+        let mut ask = |page, tid, question| {
+            let fault = Faulting {
+                page,
+                tid,
+                question,
+                ..nobody
+            };
+            assert!(t.ask(fault));
+            t.len
+        };
+        let (first, other, second, third) = (1, 2, 3, 4);
+        ask(PAGE, 1, first);
+        ask(2 * PAGE, 2, other);
+        ask(PAGE, 3, second);
+        assert_eq!(t.last_asker(PAGE, first), None);
+        assert_eq!(t.last_asker(PAGE, second), Some(3));
+        assert_eq!(t.last_asker(2 * PAGE, other), Some(2));
         // A thread that asks for another page waits for the first no more.
-        let third = t.ask(2 * PAGE, 3, false).unwrap_or(0);
-        assert_eq!(
-            (t.last_asker(first), t.last_asker(third)),
-            (Some(1), Some(3))
-        );
+        assert!(t.ask(Faulting {
+            page: 2 * PAGE,
+            tid: 3,
+            question: third,
+            ..nobody
+        }));
+        assert_eq!(t.last_asker(PAGE, first), Some(1));
+        assert_eq!(t.last_asker(2 * PAGE, third), Some(3));
         t.forget(PAGE, 2 * PAGE);
-        assert_eq!((t.last_asker(first), t.len), (None, 2));
+        assert_eq!((t.last_asker(PAGE, first), t.len), (None, 2));
     }
 }

@@ -4,8 +4,13 @@
 /// Words of a message on the wire.
 pub type Words = [u64; 8];
 
-/// Version of this protocol; both sides must speak the same.
-pub const VERSION: u64 = 1;
+/// Version of this protocol; both sides must speak the same, or hang up. It is in
+/// the last word of every message of every version: the lower half of its lower
+/// half, with zeros above in version 1.
+pub const VERSION: u64 = 2;
+
+/// Bits of the last word that hold the version; the serial number is above them.
+const VERSION_BITS: u32 = 16;
 
 /// What a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +64,10 @@ pub const READ_ONLY: u64 = 1 << 32;
 pub struct Message {
     pub verb: Verb,
     pub status: Status,
-    /// What the answer to this message carries back.
+    /// Of a question: no other question of its sender has it. Its answer carries
+    /// it back.
+    pub serial: u64,
+    /// For whom the question is; its answer carries it back.
     pub cookie: u64,
     pub id: i64,
     pub addr: u64,
@@ -73,6 +81,7 @@ impl Message {
         Self {
             verb,
             status: Status::Done,
+            serial: 0,
             cookie: 0,
             id: 0,
             addr: 0,
@@ -92,6 +101,11 @@ impl Message {
         }
     }
 
+    /// Whether this is the answer to a message of that kind.
+    pub fn answers(&self, verb: Verb) -> bool {
+        self.verb == Verb::Answer && self.flags & !READ_ONLY == verb as u64
+    }
+
     pub fn encode(&self) -> Words {
         let first = self.verb as u64 | (self.status as u64) << 32;
         [
@@ -102,7 +116,7 @@ impl Message {
             self.lo,
             self.hi,
             self.flags,
-            VERSION,
+            VERSION | self.serial << VERSION_BITS,
         ]
     }
 
@@ -126,7 +140,7 @@ impl Message {
             Status::Denied,
             Status::Bad,
         ];
-        if words[7] != VERSION {
+        if words[7] % (1 << VERSION_BITS) != VERSION {
             return None;
         }
         Some(Self {
@@ -134,6 +148,7 @@ impl Message {
                 .into_iter()
                 .find(|v| *v as u64 == words[0] & 0xffff_ffff)?,
             status: STATUSES.into_iter().find(|s| *s as u64 == words[0] >> 32)?,
+            serial: words[7] >> VERSION_BITS,
             cookie: words[1],
             id: words[2] as i64,
             addr: words[3],
@@ -152,13 +167,18 @@ mod tests {
     fn messages_survive_the_wire_and_garbage_does_not_pass() {
         let mut m = Message::new(Verb::Share);
         (m.cookie, m.id, m.addr, m.lo, m.hi, m.flags) = (1, -2, 3, 4, 5, WHOLE);
+        m.serial = (1 << 48) - 1;
         let back = Message::decode(&m.encode()).expect("own message");
         assert_eq!(back.encode(), m.encode());
-        assert_eq!(m.answer(Status::Hole).flags, Verb::Share as u64);
+        let answer = m.answer(Status::Hole);
+        assert!(answer.answers(Verb::Share) && !answer.answers(Verb::Get));
+        assert_eq!(answer.serial, m.serial);
         assert!(Message::decode(&[0; 8]).is_none());
         let mut words = m.encode();
-        words[7] = VERSION + 1;
-        assert!(Message::decode(&words).is_none());
+        for other in [1, VERSION + 1] {
+            words[7] = other;
+            assert!(Message::decode(&words).is_none());
+        }
         words = m.encode();
         words[0] = 99;
         assert!(Message::decode(&words).is_none());
