@@ -8,7 +8,8 @@
 //!
 //! | where           | what                                                         |
 //! |-----------------|--------------------------------------------------------------|
-//! | [`start`]       | the anchor thread and the service task are brought up        |
+//! | [`start`]       | the back end is brought up                                   |
+//! | [`anchor`]      | a thread of the program that holds the service, and watches it |
 //! | [`shared`]      | commands from the program's threads to the service           |
 //! | [`service`]     | the loop: owner and attacher for its process                 |
 //! | [`owner`]       | segments, permissions, requests for pages                    |
@@ -32,6 +33,7 @@
 //! | [`scratch`]     | where mappings are made ready                                |
 //! | [`sys`]         | system calls; all `unsafe` is there                          |
 
+pub mod anchor;
 pub mod attacher;
 pub mod copier;
 pub mod fork;

@@ -184,7 +184,6 @@ impl Service {
             arena::range::<Shared>(),
             self.scratch.range(),
             (page, page + crate::process::WIPED_PAGE_SIZE),
-            self.anchor_stack(),
             (thunks, thunks + PAGE),
         ] {
             if addr >= start && addr < end {
@@ -198,16 +197,6 @@ impl Service {
             }
         }
         Ok((lo, hi))
-    }
-
-    fn anchor_stack(&self) -> (usize, usize) {
-        match super::shared::existing() {
-            Some(s) => {
-                let [start, end] = &s.anchor_stack;
-                (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed))
-            }
-            None => (0, 0),
-        }
     }
 
     /// Whether a private mapping is the lowest part of the main stack, the

@@ -27,6 +27,10 @@ use crate::{debug_log, facilities};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
+/// Longest sleep in milliseconds: who watches over the service
+/// ([`super::anchor`]) wants a sign of life, and it watches over the program.
+const TICK: c_int = 500;
+
 /// What this kernel lets the service do, probed once at its start.
 #[derive(Clone, Copy)]
 pub struct Abilities {
@@ -54,6 +58,7 @@ pub struct Fixup {
 /// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`.
 mod token {
     pub const SIGNALS: u64 = 1;
+    pub const BELL: u64 = 6;
     pub const LISTENER: u64 = 2;
     pub const EVENTS: u64 = 3;
     pub const FAULTS: u64 = 4;
@@ -79,6 +84,8 @@ pub struct Service {
 
     pub epoll: c_int,
     pub signals: c_int,
+    /// Counts up when a command has come.
+    pub bell: c_int,
     pub listener: c_int,
     /// The exported address space: offset = address. Its identity on disk.
     pub memfd: c_int,
@@ -189,8 +196,10 @@ impl Service {
         self.scratch = Scratch::reserve();
         self.stack_begin = maps::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
+        self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.epoll = net::epoll()?;
         net::watch(self.epoll, self.signals, token::SIGNALS)?;
+        net::watch(self.epoll, self.bell, token::BELL)?;
         self.tgid = super::sys::task::parent();
         if let Err(errno) = alarm::prepare(self.tgid) {
             debug_log!("no alarm: errno {errno}");
@@ -341,11 +350,11 @@ impl Service {
         loop {
             let mut tokens = [0u64; 32];
             let n = net::wait(self.epoll, &mut tokens, self.timeout());
+            task::beat();
             for &token in &tokens[..n] {
                 match token {
-                    token::SIGNALS if !self.on_signals(shared) => {
-                        return self.farewell();
-                    }
+                    token::SIGNALS => self.on_signals(),
+                    token::BELL => self.on_bell(shared),
                     token::LISTENER => self.accept(),
                     token::OWNER => return self.farewell(),
                     token::EVENTS => self.on_events(),
@@ -377,14 +386,13 @@ impl Service {
         if self.doubt > 0 || !self.poisoned.is_empty() {
             1
         } else if self.deferred.is_empty() {
-            -1
+            TICK
         } else {
-            self.pause.left().max(1) as c_int
+            (self.pause.left().max(1) as c_int).min(TICK)
         }
     }
 
-    /// Answers whether the program is still there.
-    fn on_signals(&mut self, shared: &Shared) -> bool {
+    fn on_signals(&mut self) {
         while let Ok(signal) = task::read_signal(self.signals) {
             match signal {
                 // The thread that is ending may still be there for a moment.
@@ -396,12 +404,16 @@ impl Service {
                 _ => {}
             }
         }
+    }
+
+    /// Serves the commands of the program's threads.
+    fn on_bell(&mut self, shared: &Shared) {
+        task::count_down(self.bell);
         let mut from = 0;
         while let Some((slot, op, args)) = shared.take(from) {
             from = slot + 1;
             self.serve(shared, slot, op, args);
         }
-        true
     }
 
     fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {

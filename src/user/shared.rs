@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the program's threads and the service task both touch.
 //!
-//! The program's threads hand commands over in slots and ring a bell. No lock
-//! is shared with the service: a thread may be stopped at any instruction, by
-//! the service itself, which must never wait for it.
+//! The program's threads hand commands over in slots and ring a bell: a futex,
+//! which asks no permission of anybody. No lock is shared with the service: a
+//! thread may be stopped at any instruction, by the service itself, which must
+//! never wait for it.
 
 use super::copier::Copying;
 use super::hooks::Hooks;
@@ -12,13 +13,16 @@ use super::service::Service;
 use super::sys::arena::{self, ServiceOnly, Zeroable};
 use super::sys::{task, Sys};
 use core::ffi::c_int;
-use core::sync::atomic::{fence, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 /// How far the service is. A fork child starts at `NONE`: its arena is wiped.
 pub mod status {
     pub const NONE: u32 = 0;
     pub const STARTING: u32 = 1;
     pub const RUNNING: u32 = 2;
+    /// It did not come up, or must not again.
     pub const FAILED: u32 = 3;
     pub const DEAD: u32 = 4;
 }
@@ -112,8 +116,11 @@ pub struct Shared {
     pub anchor_tid: AtomicU32,
     /// The anchor has allowed the service to trace this process.
     pub traceable: AtomicU32,
-    /// The anchor thread's stack and thread-local storage.
-    pub anchor_stack: [AtomicUsize; 2],
+    /// The bell: odd while the service lives. The program's threads add 2, and
+    /// the anchor sleeps on it. At the end of the service the kernel makes it 0.
+    pub bell: AtomicU32,
+    /// Where the anchor passes the bell on to the service: a descriptor of theirs.
+    pub bell_counter: AtomicI32,
     /// Where the sockets are, a C string.
     pub folder: [AtomicU64; 16],
     pub slots: [Slot; SLOTS],
@@ -141,9 +148,10 @@ impl Shared {
         self.status.load(Ordering::Acquire) == status::RUNNING
     }
 
-    /// Hands a command to the service and waits for its answer.
+    /// Hands a command to the service and waits for its answer: as long as the
+    /// service lives, which the anchor sees to ([`super::anchor`]).
     pub fn call(&self, op: Op, args: [u64; 5]) -> Sys<u64> {
-        let slot = self.claim();
+        let slot = self.claim()?;
         slot.op.store(op as u32, Ordering::Relaxed);
         for (to, from) in slot.args.iter().zip(args) {
             to.store(from, Ordering::Relaxed);
@@ -154,7 +162,7 @@ impl Shared {
         u64::try_from(answer).map_err(|_| -answer as c_int)
     }
 
-    fn claim(&self) -> &Slot {
+    fn claim(&self) -> Sys<&Slot> {
         loop {
             for slot in &self.slots {
                 let (free, mine) = (FREE, FILLING);
@@ -164,8 +172,11 @@ impl Shared {
                         .compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed)
                         .is_ok()
                 {
-                    return slot;
+                    return Ok(slot);
                 }
+            }
+            if self.is_over() {
+                return Err(libc::ENOSYS);
             }
             crate::rawsys::sleep(core::time::Duration::from_micros(50));
         }
@@ -176,25 +187,25 @@ impl Shared {
         loop {
             match slot.state.load(Ordering::Acquire) {
                 DONE => return slot.answer.load(Ordering::Relaxed),
-                state => {
-                    if self.status.load(Ordering::Acquire) == status::DEAD {
-                        return -i64::from(libc::ENOSYS);
-                    }
-                    task::futex_wait(&slot.state, state, 1000);
-                }
-            }
-            // After a second nobody has taken it: nothing may hang on one ring.
-            if slot.state.load(Ordering::Acquire) == READY {
-                self.ring();
-            }
+                _ if self.is_over() => return -i64::from(libc::ENOSYS),
+                state => task::futex_wait(&slot.state, state, 1000),
+            };
         }
     }
 
+    /// Wakes the service. It needs no right to signal anybody, which a program
+    /// can lose or give away.
     fn ring(&self) {
-        let pid = self.service_pid.load(Ordering::Acquire) as i32;
-        if pid > 0 {
-            let _ = task::signal_task(pid, pid, task::DOORBELL);
-        }
+        self.bell.fetch_add(2, Ordering::Release);
+        task::futex_wake(&self.bell);
+    }
+
+    /// Whether nobody will answer a command any more.
+    fn is_over(&self) -> bool {
+        matches!(
+            self.status.load(Ordering::Acquire),
+            status::DEAD | status::FAILED
+        )
     }
 
     /// The next command that nobody has taken yet. For the service task.

@@ -37,9 +37,10 @@ pub unsafe trait Zeroable {}
 
 const STACK: usize = 256 * 1024;
 const SECOND_STACK: usize = 64 * 1024;
+const ANCHOR_STACK: usize = 64 * 1024;
 
 fn size<T>() -> usize {
-    super::page_up(core::mem::size_of::<T>()) + SECOND_STACK + STACK
+    super::page_up(core::mem::size_of::<T>()) + ANCHOR_STACK + SECOND_STACK + STACK
 }
 
 /// The one `T` of this process, if the arena has been made.
@@ -89,4 +90,9 @@ pub fn stack_top<T>() -> usize {
 /// Top of the stack of the service's second thread, below the first one's.
 pub fn second_stack_top<T>() -> usize {
     stack_top::<T>() - STACK
+}
+
+/// Top of the anchor's stack, below that one's.
+pub fn anchor_stack_top<T>() -> usize {
+    second_stack_top::<T>() - SECOND_STACK
 }

@@ -93,12 +93,17 @@ pub fn populate(addr: usize, len: usize) -> Sys<()> {
     advise(addr, len, MADV_POPULATE_READ)
 }
 
+/// Most bytes that are read or written between two signs of life.
+const AT_A_TIME: usize = 64 << 20;
+
 /// Writes `len` bytes at address `from` of this process to `off` of the file.
 /// EFAULT where the memory cannot be read.
 pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
-        let n = sys!(libc::SYS_pwrite64, fd, from + done, len - done, off + done)?;
+        super::task::beat();
+        let part = (len - done).min(AT_A_TIME);
+        let n = sys!(libc::SYS_pwrite64, fd, from + done, part, off + done)?;
         if n == 0 {
             return Err(libc::EIO);
         }
@@ -112,7 +117,9 @@ pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
 pub fn read_into(fd: c_int, to: usize, len: usize, off: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
-        let n = sys!(libc::SYS_pread64, fd, to + done, len - done, off + done)?;
+        super::task::beat();
+        let part = (len - done).min(AT_A_TIME);
+        let n = sys!(libc::SYS_pread64, fd, to + done, part, off + done)?;
         if n == 0 {
             return Err(libc::EIO);
         }

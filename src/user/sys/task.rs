@@ -3,7 +3,16 @@
 
 use super::{sys, Sys};
 use core::ffi::{c_int, CStr};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Moves on as long as the service does anything. Who watches over it takes it
+/// for stuck where this stands still.
+pub static BEAT: AtomicU32 = AtomicU32::new(0);
+
+/// The service is not stuck.
+pub fn beat() {
+    BEAT.fetch_add(1, Ordering::Relaxed);
+}
 
 /// All signals, as a mask.
 pub const ALL_SIGNALS: u64 = u64::MAX;
@@ -12,8 +21,6 @@ const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// Rings the service's bell: blocked everywhere in it, read from a signalfd.
-pub const DOORBELL: c_int = libc::SIGUSR1;
 /// Comes when the thread that started the service is gone.
 pub const PARENT_GONE: c_int = libc::SIGTERM;
 
@@ -26,12 +33,13 @@ pub fn geteuid() -> u32 {
 }
 
 /// Waits while `word` is `value`, at most `ms` milliseconds; may return early.
-pub fn futex_wait(word: &AtomicU32, value: u32, ms: u64) {
+/// Whether the time has passed.
+pub fn futex_wait(word: &AtomicU32, value: u32, ms: u64) -> bool {
     let time = libc::timespec {
         tv_sec: (ms / 1000) as _,
         tv_nsec: (ms % 1000 * 1_000_000) as _,
     };
-    let _ = sys!(
+    let waited = sys!(
         libc::SYS_futex,
         word.as_ptr(),
         libc::FUTEX_WAIT,
@@ -40,6 +48,7 @@ pub fn futex_wait(word: &AtomicU32, value: u32, ms: u64) {
         0,
         0
     );
+    waited == Err(libc::ETIMEDOUT)
 }
 
 /// Wakes everybody who waits on `word`. Not a private futex: the service is
@@ -95,7 +104,7 @@ pub fn announce_child_stops() {
 
 /// A descriptor from which the service's signals are read.
 pub fn signal_descriptor() -> Sys<c_int> {
-    let mask = bit(DOORBELL) | bit(PARENT_GONE) | bit(libc::SIGCHLD);
+    let mask = bit(PARENT_GONE) | bit(libc::SIGCHLD);
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     sys!(libc::SYS_signalfd4, -1isize, &raw const mask, 8, flags).map(|fd| fd as c_int)
 }
@@ -108,6 +117,7 @@ pub fn read_signal(fd: c_int) -> Sys<c_int> {
 
 /// Waits for the stop of a traced thread, at most `us` microseconds.
 pub fn await_child_stop(us: u64) {
+    beat();
     let mask = bit(libc::SIGCHLD);
     let time = libc::timespec {
         tv_sec: 0,
@@ -182,14 +192,54 @@ pub fn exit(code: c_int) -> ! {
     }
 }
 
-/// Waits until child `pid` is gone.
-pub fn reap(pid: i32) {
+/// Ends the calling thread alone.
+pub fn exit_thread() -> ! {
     loop {
-        match sys!(libc::SYS_wait4, pid, 0, libc::__WALL, 0) {
-            Err(libc::EINTR) => continue,
-            _ => return,
-        }
+        let _ = sys!(libc::SYS_exit, 0);
     }
+}
+
+/// Whether child `pid` is gone, also if somebody else has waited for it.
+pub fn reap(pid: i32) -> bool {
+    !matches!(
+        sys!(libc::SYS_wait4, pid, 0, libc::__WALL | libc::WNOHANG, 0),
+        Ok(0) | Err(libc::EINTR)
+    )
+}
+
+/// Whether child `pid` stands, by SIGSTOP or its like. It is left to be told
+/// to others.
+pub fn is_stopped(pid: i32) -> bool {
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // Signal, errno, and what has become of it.
+    let mut info = [0i32; 32];
+    let answer = sys!(
+        libc::SYS_waitid,
+        libc::P_PID,
+        pid,
+        info.as_mut_ptr(),
+        flags,
+        0
+    );
+    answer.is_ok() && info[2] == libc::CLD_STOPPED
+}
+
+/// A counter that is read and polled: what has been added since the last look.
+pub fn counter() -> Sys<c_int> {
+    let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
+    sys!(libc::SYS_eventfd2, 0, flags).map(|fd| fd as c_int)
+}
+
+/// Adds one to a [`counter`].
+pub fn count_up(counter: c_int) {
+    let one = 1u64;
+    let _ = sys!(libc::SYS_write, counter, &raw const one, 8);
+}
+
+/// Takes what a [`counter`] has.
+pub fn count_down(counter: c_int) {
+    let mut value = 0u64;
+    let _ = sys!(libc::SYS_read, counter, &raw mut value, 8);
 }
 
 /// Monotonic time in nanoseconds.
@@ -237,7 +287,8 @@ pub fn with_file_size_limit_lifted<T>(body: impl FnOnce() -> T) -> T {
 }
 
 /// Starts a task on the caller's memory and descriptors, but in a process of
-/// its own: it may trace the caller's threads. No signal tells of its end.
+/// its own: it may trace the caller's threads. No signal tells of its end, but
+/// the kernel sets `life` to 0 then, as a waker of that futex.
 /// Answers its pid.
 ///
 /// The new task calls `entry(argument)` on the given stack and must not return.
@@ -245,13 +296,16 @@ pub fn spawn_on_same_memory(
     stack_top: usize,
     entry: extern "C" fn(usize) -> !,
     argument: usize,
+    life: &AtomicU32,
 ) -> Sys<i32> {
-    let flags = libc::CLONE_VM | libc::CLONE_FILES;
-    spawn(flags, stack_top, entry, argument)
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID;
+    let life = life.as_ptr().expose_provenance();
+    spawn(flags, stack_top, life, entry, argument)
 }
 
-/// As [`spawn_on_same_memory`], but a thread of the caller's process: it ends
-/// with it. It has no thread-local storage of its own.
+/// As [`spawn_on_same_memory`], but a thread of the caller's process, with every
+/// signal blocked: it ends with it. It has no thread-local storage of its own,
+/// and libc does not know of it: a program whose last thread ends is at its end.
 pub fn spawn_sibling(
     stack_top: usize,
     entry: extern "C" fn(usize) -> !,
@@ -259,12 +313,16 @@ pub fn spawn_sibling(
 ) -> Sys<i32> {
     let process = libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | process;
-    spawn(flags, stack_top, entry, argument)
+    let old = set_signal_mask(ALL_SIGNALS);
+    let thread = spawn(flags, stack_top, 0, entry, argument);
+    set_signal_mask(old);
+    thread
 }
 
 fn spawn(
     flags: c_int,
     stack_top: usize,
+    life: usize,
     entry: extern "C" fn(usize) -> !,
     argument: usize,
 ) -> Sys<i32> {
@@ -287,7 +345,7 @@ fn spawn(
             in("rdi") flags,
             in("rsi") stack_top,
             in("rdx") 0,
-            in("r10") 0,
+            in("r10") life,
             in("r8") 0,
             in("r12") argument,
             in("r13") entry as usize,
@@ -311,59 +369,12 @@ fn spawn(
             in("x1") stack_top,
             in("x2") 0,
             in("x3") 0,
-            in("x4") 0,
+            in("x4") life,
             in("x20") argument,
             in("x21") entry as usize,
         );
     }
     crate::rawsys::check(ret).map(|pid| pid as i32)
-}
-
-/// Starts an ordinary thread with every signal blocked that runs `entry`.
-pub fn spawn_thread(
-    entry: extern "C" fn(*mut core::ffi::c_void) -> *mut core::ffi::c_void,
-    argument: usize,
-) -> Sys<()> {
-    let old = set_signal_mask(ALL_SIGNALS);
-    let mut thread = core::mem::MaybeUninit::<libc::pthread_t>::uninit();
-    // SAFETY: default attributes, a function that lives for ever (the library
-    // is never unloaded) and an argument that is only a number to it.
-    let errno = unsafe {
-        let errno = libc::pthread_create(
-            thread.as_mut_ptr(),
-            core::ptr::null(),
-            entry,
-            core::ptr::with_exposed_provenance_mut(argument),
-        );
-        if errno == 0 {
-            libc::pthread_detach(thread.assume_init());
-        }
-        errno
-    };
-    set_signal_mask(old);
-    if errno == 0 {
-        Ok(())
-    } else {
-        Err(errno)
-    }
-}
-
-/// The stack of the calling thread with its thread-local storage: start, end.
-pub fn own_stack() -> (usize, usize) {
-    let mut attr = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let mut base = core::ptr::null_mut();
-    let mut size = 0;
-    // SAFETY: the attributes are filled for the calling thread, read, and given
-    // back.
-    unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attr.as_mut_ptr()) != 0 {
-            return (0, 0);
-        }
-        libc::pthread_attr_getstack(attr.as_ptr(), &raw mut base, &raw mut size);
-        libc::pthread_attr_destroy(attr.as_mut_ptr());
-    }
-    let start = base.expose_provenance();
-    (start, start + size)
 }
 
 /// Registers what fork() calls around itself, for the life of the process.

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The anchor: a thread of the program that holds the service.
+//!
+//! - The kernel tells the service when this thread is gone, which is when the
+//!   program ends or becomes another by exec.
+//! - It passes the bell on. The program's threads ring it as a futex, since that
+//!   needs no permission; the service sleeps on descriptors.
+//! - It watches over the service: whoever waits for an answer waits only as long
+//!   as the service moves.
+//!
+//! It is a thread that libc does not know of: a program whose last thread ends
+//! is at its end, and no change of credentials waits for it. Its descriptors are
+//! its own and the service's: the program has none of them, and can close none.
+
+use super::service;
+use super::shared::{self, status, Shared};
+use super::sys::{arena, task};
+use crate::debug_log;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// Milliseconds between two looks at the service.
+const PERIOD: u64 = 500;
+
+/// After so many looks without a sign of life a service that is stopped is
+/// taken for gone.
+const STOPPED: u32 = 4;
+
+/// After so many, one that is not: it gets no processor, or hangs.
+const STUCK: u32 = 60;
+
+/// After so many nanoseconds a service that has been killed is not waited for
+/// any more.
+const LAST: u64 = 10_000_000_000;
+
+/// Entry of the anchor thread.
+pub extern "C" fn main(_argument: usize) -> ! {
+    if let Some(shared) = shared::existing() {
+        task::set_name(c"xpmem-anchor");
+        let tid = task::gettid() as u32;
+        shared.anchor_tid.store(tid, Ordering::Release);
+        hold(shared);
+        if shared.status.load(Ordering::Acquire) != status::FAILED {
+            debug_log!("the service is gone");
+            shared.abandon();
+        }
+        task::futex_wake(&shared.status);
+    }
+    task::exit_thread()
+}
+
+/// Starts the service and stays as long as it does.
+fn hold(shared: &Shared) {
+    if task::own_descriptors().is_err() {
+        return;
+    }
+    keep_only_standard_error();
+    let Ok(counter) = task::counter() else {
+        return;
+    };
+    shared.bell_counter.store(counter, Ordering::Release);
+    shared.bell.store(1, Ordering::Release);
+    let stack = arena::stack_top::<Shared>();
+    match task::spawn_on_same_memory(stack, service::main, 0, &shared.bell) {
+        Ok(pid) => {
+            shared.service_pid.store(pid as u32, Ordering::Release);
+            task::allow_tracer(pid);
+            shared.traceable.store(1, Ordering::Release);
+            task::futex_wake(&shared.traceable);
+            if !pass_on(shared, pid, counter) {
+                debug_log!("the service does not move: it is ended");
+                let _ = task::signal_task(pid, pid, libc::SIGKILL);
+            }
+            bury(shared, pid);
+            shared.service_pid.store(0, Ordering::Release);
+        }
+        Err(errno) => debug_log!("the service cannot be started: errno {errno}"),
+    }
+}
+
+/// Passes the bell on until the service has ended, or is taken for gone: then
+/// the answer is false.
+fn pass_on(shared: &Shared, service: i32, counter: c_int) -> bool {
+    let mut seen = 1;
+    let mut beat = task::BEAT.load(Ordering::Relaxed);
+    let mut still = 0;
+    loop {
+        let rung = shared.bell.load(Ordering::Acquire);
+        if rung & 1 == 0 {
+            return true;
+        }
+        if rung != seen {
+            seen = rung;
+            task::count_up(counter);
+            continue;
+        }
+        if !task::futex_wait(&shared.bell, rung, PERIOD) {
+            continue;
+        }
+        let now = task::BEAT.load(Ordering::Relaxed);
+        still = if now == beat { still + 1 } else { 0 };
+        beat = now;
+        let stands = still >= STOPPED && task::is_stopped(service);
+        if stands || still >= STUCK {
+            return false;
+        }
+    }
+}
+
+/// Waits for the end of a service that is ending, and sees to it that no trace
+/// of it is left.
+fn bury(shared: &Shared, service: i32) {
+    let patience = task::now() + LAST;
+    while !task::reap(service) && task::now() < patience {
+        // Without a ring: the kernel says when it is gone.
+        let rung = shared.bell.load(Ordering::Acquire);
+        task::futex_wait(&shared.bell, rung, if rung & 1 == 0 { 1 } else { 50 });
+    }
+}
+
+/// Nothing of the program's stays open here. The first three numbers are kept
+/// taken, so that no descriptor of ours is ever mistaken for standard error.
+fn keep_only_standard_error() {
+    task::close_range(3, u32::MAX);
+    if let Ok(null) = crate::rawsys::open(c"/dev/null", libc::O_RDWR, 0) {
+        let standard = if crate::debug::enabled() { 2 } else { 3 };
+        for fd in 0..standard {
+            if fd != null {
+                task::duplicate_to(null, fd);
+            }
+        }
+        if null >= standard {
+            crate::rawsys::close(null);
+        }
+    }
+}
