@@ -3,10 +3,9 @@
 //!
 //! The exported C functions are thin shims over these.
 
-use crate::backend;
 use crate::debug::{count, COUNTERS};
 use crate::error::Result;
-use crate::{debug, debug_log};
+use crate::{choice, debug, debug_log, ioctl as by_number};
 use core::ffi::c_int;
 
 /// Logs a failure and hands it on.
@@ -25,7 +24,16 @@ fn logged<T>(what: &str, result: Result<T>) -> Result<T> {
 /// where the kernel was asked for and its device cannot be opened.
 pub fn version() -> Result<c_int> {
     debug::enter();
-    logged("version", backend::current().and_then(|b| b.version()))
+    logged("version", choice::current().and_then(|b| b.version()))
+}
+
+/// Name of the back end that serves this process, `kernel` or `user`.
+///
+/// # Errors
+/// ENOSYS where none can serve, or `XPMEM_BACKEND` is `off`.
+pub fn back_end() -> Result<&'static str> {
+    debug::enter();
+    logged("back end", choice::current().map(|b| b.name()))
 }
 
 /// Makes sure that a back end is there. No other function needs it first.
@@ -47,7 +55,7 @@ pub fn init() -> Result<()> {
 /// multiples, or beyond the address space. ENOMEM, EBUSY. ENOSYS.
 pub fn make(vaddr: usize, size: usize, permit_type: c_int, permit_value: u64) -> Result<i64> {
     debug::enter();
-    let made = backend::current().and_then(|b| b.make(vaddr, size, permit_type, permit_value));
+    let made = choice::current().and_then(|b| b.make(vaddr, size, permit_type, permit_value));
     if made.is_ok() {
         count(&COUNTERS.makes);
     }
@@ -61,7 +69,7 @@ pub fn make(vaddr: usize, size: usize, permit_type: c_int, permit_value: u64) ->
 /// else's. ENOSYS.
 pub fn remove(segid: i64) -> Result<()> {
     debug::enter();
-    logged("remove", backend::current().and_then(|b| b.remove(segid)))
+    logged("remove", choice::current().and_then(|b| b.remove(segid)))
 }
 
 /// Asks for access to a segment, with flags [`crate::uapi::RDONLY`] or
@@ -72,7 +80,7 @@ pub fn remove(segid: i64) -> Result<()> {
 /// removed, or its owner is gone. EACCES: the mode denies. ENOSYS.
 pub fn get(segid: i64, flags: c_int, permit_type: c_int) -> Result<i64> {
     debug::enter();
-    let got = backend::current().and_then(|b| b.get(segid, flags, permit_type, 0));
+    let got = choice::current().and_then(|b| b.get(segid, flags, permit_type, 0));
     if got.is_ok() {
         count(&COUNTERS.gets);
     }
@@ -85,7 +93,7 @@ pub fn get(segid: i64, flags: c_int, permit_type: c_int) -> Result<i64> {
 /// EINVAL: apid <= 0. ENOENT: unknown. EACCES: somebody else's. ENOSYS.
 pub fn release(apid: i64) -> Result<()> {
     debug::enter();
-    logged("release", backend::current().and_then(|b| b.release(apid)))
+    logged("release", choice::current().and_then(|b| b.release(apid)))
 }
 
 /// Maps `size` bytes, rounded up to pages, at byte `offset` of the segment
@@ -115,7 +123,7 @@ pub unsafe fn attach_at(apid: i64, offset: i64, size: usize, vaddr: usize) -> Re
 
 fn attach_checked(apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<usize> {
     debug::enter();
-    let attached = backend::current().and_then(|b| b.attach(apid, offset, size, vaddr));
+    let attached = choice::current().and_then(|b| b.attach(apid, offset, size, vaddr));
     if attached.is_ok() {
         count(&COUNTERS.attaches);
     }
@@ -129,7 +137,7 @@ fn attach_checked(apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<u
 /// EINVAL: something else is mapped there. ENOSYS.
 pub fn detach(vaddr: usize) -> Result<()> {
     debug::enter();
-    let detached = backend::current().and_then(|b| b.detach(vaddr));
+    let detached = choice::current().and_then(|b| b.detach(vaddr));
     if detached.is_ok() {
         count(&COUNTERS.detaches);
     }
@@ -147,7 +155,10 @@ pub fn detach(vaddr: usize) -> Result<()> {
 /// answer is written to the structure, and attach may replace a mapping.
 pub unsafe fn ioctl(cmd: c_int, arg: usize) -> Result<c_int> {
     debug::enter();
-    let answer = backend::current().and_then(|b| b.ioctl(cmd, arg));
+    let answer = choice::current().and_then(|b| {
+        b.device_ioctl(cmd, arg)
+            .unwrap_or_else(|| by_number::serve(b, cmd, arg))
+    });
     if answer.is_ok() {
         match cmd {
             crate::uapi::MAKE => count(&COUNTERS.makes),

@@ -10,12 +10,12 @@
 //! must not allocate: a line is formatted on the stack and leaves in one
 //! write(2). The environment is read once, by the first API call's own thread.
 
-use crate::process;
-use crate::rawsys;
+use crate::{environment, process, rawsys};
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -75,6 +75,20 @@ pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Name of the back end that serves this process; null before the choice.
+static BACK_END: AtomicPtr<&'static str> = AtomicPtr::new(ptr::null_mut());
+
+/// Tells the line of statistics which back end serves.
+pub fn set_back_end(name: &'static &'static str) {
+    BACK_END.store(ptr::from_ref(name).cast_mut(), Ordering::Release);
+}
+
+fn back_end() -> &'static str {
+    // SAFETY: null, or what [`set_back_end`] was given, which lives for ever
+    // and which nobody writes.
+    unsafe { BACK_END.load(Ordering::Acquire).as_ref() }.map_or("none", |name| name)
+}
+
 /// Bit of [`LEVEL`]: a line for each error and decision.
 const LOG: u8 = 1;
 /// Bit of [`LEVEL`]: one line at exit.
@@ -131,8 +145,9 @@ fn enter_slow(me: u32, before: u32) {
     {
         return;
     }
-    let level = environment(c"XPMEM_DEBUG").map_or(0, |value| parse_level(value.to_bytes()));
-    if let Some(path) = environment(c"XPMEM_DEBUG_FILE") {
+    let level =
+        environment::get(&environment::DEBUG).map_or(0, |value| parse_level(value.to_bytes()));
+    if let Some(path) = environment::get(&environment::DEBUG_FILE) {
         let bytes = path.to_bytes_with_nul();
         if bytes.len() <= PATH_MAX {
             // SAFETY: STATE is CLAIMED by this thread, so nobody else reads or
@@ -149,25 +164,6 @@ fn enter_slow(me: u32, before: u32) {
     }
 }
 
-/// A variable of the environment; none in a program that runs with more
-/// privilege than its caller has.
-pub(crate) fn environment(name: &CStr) -> Option<&'static CStr> {
-    // SAFETY: getauxval only looks up a number.
-    let privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    if privileged {
-        return None;
-    }
-    // SAFETY: the name is a C string. The answer stays valid until somebody
-    // changes the environment; every caller is done with it within its call.
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    if value.is_null() {
-        None
-    } else {
-        // SAFETY: getenv answers a C string.
-        Some(unsafe { CStr::from_ptr(value) })
-    }
-}
-
 fn parse_level(value: &[u8]) -> u8 {
     let mut level = 0;
     for word in value.split(|&b| b == b',') {
@@ -180,7 +176,7 @@ fn parse_level(value: &[u8]) -> u8 {
     level
 }
 
-/// Whether [`debug_log!`](crate::debug_log) writes lines.
+/// Whether [`debug_log!`] writes lines.
 #[inline]
 pub fn enabled() -> bool {
     LEVEL.load(Ordering::Relaxed) & LOG != 0
@@ -189,7 +185,6 @@ pub fn enabled() -> bool {
 /// Writes a line when `XPMEM_DEBUG=1`: `debug_log!("no userfaultfd: {}", errno)`.
 ///
 /// Does not allocate, lock, or touch thread-local storage or errno.
-#[macro_export]
 macro_rules! debug_log {
     ($($arg:tt)*) => {
         if $crate::debug::enabled() {
@@ -197,6 +192,7 @@ macro_rules! debug_log {
         }
     };
 }
+pub(crate) use debug_log;
 
 /// Longest line, newline included: the stats line at its longest fits.
 const LINE: usize = 768;
@@ -248,7 +244,7 @@ impl Write for Line {
     }
 }
 
-/// The function behind [`debug_log!`](crate::debug_log).
+/// The function behind [`debug_log!`].
 #[cold]
 pub fn log(args: fmt::Arguments<'_>) {
     if STATE.load(Ordering::Acquire) != READY {
@@ -275,7 +271,7 @@ extern "C" fn stats_at_exit() {
          bytes_promoted={} faults={} revocations={} late_revocations={} stops={} \
          longest_stop_us={} forks_privatized={} hooks_installed={} refusals={}",
         rawsys::getpid(),
-        crate::backend::chosen_name(),
+        back_end(),
         get(&c.makes),
         get(&c.gets),
         get(&c.attaches),

@@ -2,6 +2,7 @@
 //! Every way an operation can fail, and the errno a C caller sees.
 
 use core::ffi::c_int;
+use core::fmt;
 
 /// Result of an operation of either back end.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -62,5 +63,56 @@ impl Error {
             libc::ENOTTY => Error::NoIoctl,
             other => Error::Os(other),
         }
+    }
+}
+
+impl fmt::Display for Error {
+    /// What a user is told, and for [`Error::Os`] what libc has for the errno.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Invalid => "invalid argument",
+            Error::NotFound => "no such segment or permit, or its owner is gone",
+            Error::Denied => "permission denied",
+            Error::Busy => "the range is busy",
+            Error::NoMemory => "out of memory or address space",
+            Error::Fault => "bad address",
+            Error::Unsupported => "no back end can serve in this process",
+            Error::NoIoctl => "no such ioctl",
+            Error::Os(ERRNO_NOPROC) => "this process did not open the device",
+            Error::Os(errno) => return std::io::Error::from_raw_os_error(*errno).fmt(f),
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::from_raw_os_error(error.errno())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errnos_come_back_as_what_they_were() {
+        for errno in 1..200 {
+            assert_eq!(Error::from_errno(errno).errno(), errno);
+        }
+    }
+
+    #[test]
+    fn a_question_mark_takes_it_where_any_error_goes() {
+        fn fails() -> core::result::Result<(), Box<dyn std::error::Error>> {
+            Err(Error::Denied)?
+        }
+        let told = fails().expect_err("it fails").to_string();
+        assert_eq!(told, "permission denied");
+        let told = Error::Os(libc::EMFILE).to_string();
+        assert!(told.starts_with("Too many open files"), "{told}");
+        let io = std::io::Error::from(Error::Denied);
+        assert_eq!(io.kind(), std::io::ErrorKind::PermissionDenied);
     }
 }

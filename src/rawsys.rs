@@ -95,8 +95,6 @@ compile_error!("XPMEM is ported to x86_64 and aarch64");
 
 /// Enters the kernel with the given number and up to six arguments, each cast
 /// to `usize`. Must stand in an `unsafe` block, like [`syscall6`].
-#[macro_export]
-#[doc(hidden)]
 macro_rules! raw_syscall {
     (@pad $nr:expr;) => { $crate::rawsys::syscall6($nr as usize, 0, 0, 0, 0, 0, 0) };
     (@pad $nr:expr; $a:expr) => { $crate::rawsys::syscall6($nr as usize, $a as usize, 0, 0, 0, 0, 0) };
@@ -124,6 +122,7 @@ macro_rules! raw_syscall {
     };
     ($nr:expr $(, $arg:expr)* $(,)?) => { $crate::raw_syscall!(@pad $nr; $($arg),*) };
 }
+pub(crate) use raw_syscall;
 
 /// Turns a raw answer into a value or an errno.
 #[inline]

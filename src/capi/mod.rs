@@ -7,9 +7,6 @@
 mod hwloc;
 mod xpmem;
 
-pub use hwloc::*;
-pub use xpmem::*;
-
 use crate::error::Result;
 
 /// Runs the body of an exported function and translates its result: on

@@ -106,7 +106,7 @@ impl Backend for Kernel {
     }
 
     /// The module decodes, and handles bad pointers itself.
-    fn ioctl(&self, cmd: c_int, arg: usize) -> Result<c_int> {
-        self.device.command(cmd, arg)
+    fn device_ioctl(&self, cmd: c_int, arg: usize) -> Option<Result<c_int>> {
+        Some(self.device.command(cmd, arg))
     }
 }

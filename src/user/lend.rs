@@ -262,7 +262,7 @@ impl Service {
 
     /// Asks every attacher, and waits.
     pub fn recall_from_attachers(&mut self, shared: &Shared, start: usize, end: usize) {
-        if crate::user::revocation_is_off() {
+        if crate::testing::revocation_is_off() {
             return;
         }
         count(&COUNTERS.revocations);

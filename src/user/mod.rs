@@ -61,7 +61,7 @@ pub mod wire;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::uapi;
-use core::ffi::{c_int, CStr};
+use core::ffi::c_int;
 use ids::Id;
 use shared::Op;
 use sys::{PAGE, TOP};
@@ -77,32 +77,6 @@ static USER: User = User;
 /// None: what the kernel lacks is told by the first call that needs it.
 pub fn backend() -> Result<&'static dyn Backend> {
     Ok(&USER)
-}
-
-/// Whether the environment asks for a fault; only a build for tests has any.
-fn is_injected(fault: &CStr) -> bool {
-    cfg!(feature = "fault-injection") && crate::debug::environment(fault).is_some()
-}
-
-/// Whether revocation has been switched off, to show that the tests notice.
-fn revocation_is_off() -> bool {
-    is_injected(c"XPMEM_TEST_NO_REVOKE")
-}
-
-/// Whether pages that were moved aside for nothing are to be copied back, as if
-/// the kernel would not move them.
-fn moving_back_is_refused() -> bool {
-    is_injected(c"XPMEM_TEST_NO_MOVE_BACK")
-}
-
-/// Whether the back end is to do with what Linux 6.1 has, to show that it can.
-fn plays_old_kernel() -> bool {
-    is_injected(c"XPMEM_TEST_OLD_KERNEL")
-}
-
-/// Whether the alarm of whoever traces rings in the midst of it.
-fn rings_at_once() -> bool {
-    is_injected(c"XPMEM_TEST_ALARM")
 }
 
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {

@@ -68,7 +68,7 @@ impl Service {
         let mut back = 0;
         let mut tries = 0;
         while back < done {
-            let moved = if crate::user::moving_back_is_refused() {
+            let moved = if crate::testing::moving_back_is_refused() {
                 Err(libc::EINVAL)
             } else {
                 uffd::move_pages(self.precopy, lo + back, aside + back, done - back)

@@ -25,7 +25,7 @@ const FOLDER: usize = 128 - 16;
 
 /// The folder that holds the folders of all users.
 fn base() -> PathBuf {
-    if let Some(dir) = crate::debug::environment(c"XPMEM_DIR") {
+    if let Some(dir) = crate::environment::get(&crate::environment::DIR) {
         return PathBuf::from(OsStr::from_bytes(dir.to_bytes()));
     }
     let shm = Path::new("/dev/shm");

@@ -27,7 +27,7 @@ const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESER
 impl Service {
     /// Takes `[lo, hi)` from every attacher and forgets its content.
     fn cut_off(&self, lo: usize, hi: usize) {
-        if crate::user::revocation_is_off() {
+        if crate::testing::revocation_is_off() {
             return;
         }
         if let Err(errno) = mem::punch(self.memfd, lo, hi - lo) {

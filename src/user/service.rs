@@ -254,7 +254,7 @@ impl Service {
             | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
         const { assert!(ON_EVENTS | ON_FAULTS == facilities::REQUIRED) };
         let mut has = uffd::features()?;
-        if crate::user::plays_old_kernel() {
+        if crate::testing::plays_old_kernel() {
             // As Linux 6.1 has them.
             has &= uffd::FEATURE_POISON - 1;
             self.space.forget_new_ways();
@@ -274,7 +274,7 @@ impl Service {
         self.faults = uffd::open(ON_FAULTS | poison)?;
         let here = super::sys::arena::range::<Shared>().0;
         self.abilities.map_protected =
-            !crate::user::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
+            !crate::testing::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
         self.precopy = -1;
         self.abilities.move_pages = false;

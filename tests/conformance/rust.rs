@@ -8,8 +8,14 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::process::ExitCode;
 use xpmem::api;
-use xpmem::capi::xpmem_addr;
 use xpmem::error::Result;
+
+/// `struct xpmem_addr` of xpmem.h.
+#[repr(C)]
+struct Place {
+    apid: i64,
+    offset: i64,
+}
 
 /// `struct xpmem_api` of harness.h.
 #[repr(C)]
@@ -21,7 +27,7 @@ struct Table {
     remove: extern "C" fn(i64) -> c_int,
     get: extern "C" fn(i64, c_int, c_int, *mut c_void) -> i64,
     release: extern "C" fn(i64) -> c_int,
-    attach: extern "C" fn(xpmem_addr, usize, *mut c_void) -> *mut c_void,
+    attach: extern "C" fn(Place, usize, *mut c_void) -> *mut c_void,
     detach: extern "C" fn(*mut c_void) -> c_int,
 }
 
@@ -95,7 +101,7 @@ extern "C" fn release(apid: i64) -> c_int {
     answer(-1, || api::release(apid).map(|()| 0))
 }
 
-extern "C" fn attach(addr: xpmem_addr, size: usize, vaddr: *mut c_void) -> *mut c_void {
+extern "C" fn attach(addr: Place, size: usize, vaddr: *mut c_void) -> *mut c_void {
     let address = answer(usize::MAX, || {
         if vaddr.is_null() {
             api::attach(addr.apid, addr.offset, size)

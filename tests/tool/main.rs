@@ -79,26 +79,16 @@ fn facility<'a>(info: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn info_names_every_facility_with_its_reason() {
     let (info, _) = info_json(tool().args(["info", "--json"]));
-    for name in [
-        "dev-xpmem",
-        "uffd-user-mode",
-        "uffd-event-unmap",
-        "uffd-poison",
-        "uffd-wp-async",
-        "uffd-move",
-        "pagemap-scan",
-        "procmap-query",
-        "ptrace-own-threads",
-        "memfd-sparse",
-        "file-size-limit",
-        "cma",
-    ] {
+    let used = xpmem::facilities::ALL.iter().map(|facility| facility.name);
+    for name in used.chain(["file-size-limit", "cma"]) {
         let facility = facility(&info, name);
         assert!(facility["found"].is_boolean(), "{facility}");
         assert!(
             !facility["why"].as_str().unwrap_or_default().is_empty(),
             "{facility}"
         );
+        let detail = facility["detail"].as_str().unwrap_or_default();
+        assert!(!detail.contains("not tried"), "{facility}");
     }
     let text = text(&output(tool().arg("info")).stdout);
     for facility in info["facilities"].as_array().expect("a list") {
@@ -121,6 +111,25 @@ fn info_says_which_back_end_and_exits_by_it() {
     assert_eq!(out.status.code(), Some(1));
     assert!(info["backend"]["serves"].is_null(), "{info}");
     assert_eq!(info["backend"]["asked"], "off");
+}
+
+#[test]
+fn info_shows_the_environment() {
+    let folder = Folder::new("environment");
+    let (info, _) = info_json(
+        tool()
+            .args(["info", "--json"])
+            .env("XPMEM_DIR", folder.path()),
+    );
+    let shown = info["environment"].as_object().expect("an object");
+    let known: Vec<&str> = xpmem::environment::ALL
+        .iter()
+        .filter(|variable| variable.audience == xpmem::environment::Audience::Users)
+        .map(|variable| variable.name.to_str().expect("a name"))
+        .collect();
+    assert_eq!(shown.keys().collect::<Vec<_>>(), known);
+    assert_eq!(shown["XPMEM_DIR"], folder.path().to_str().expect("a path"));
+    assert!(shown["XPMEM_BACKEND"].is_null(), "{info}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use crate::probe::{self, Facility, Need};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use xpmem::environment::{self, Audience};
+use xpmem::{api, uapi};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -45,15 +47,15 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
 /// Lets the library choose, and exports a page for an instant to see that it works.
 fn choose(facilities: &[Facility]) -> Choice {
     let asked = std::env::var("XPMEM_BACKEND").unwrap_or_else(|_| "auto".to_string());
-    let outcome = xpmem::backend::current().and_then(|backend| {
+    let outcome = api::back_end().and_then(|name| {
         let page = vec![0_u8; 2 * crate::sys::page_size()];
         let size = crate::sys::page_size();
         let start = (page.as_ptr() as usize).next_multiple_of(size);
-        let segid = backend.make(start, size, 1, 0o600)?;
-        backend.remove(segid)?;
+        let segid = api::make(start, size, uapi::PERMIT_MODE, 0o600)?;
+        api::remove(segid)?;
         Ok(Serving {
-            name: backend.name(),
-            version: backend.version()?,
+            name,
+            version: api::version()?,
         })
     });
     let missing: Vec<&str> = facilities
@@ -70,7 +72,6 @@ fn choose(facilities: &[Facility]) -> Choice {
         Ok(_) => "no /dev/xpmem, and all that the user back end needs is here".to_string(),
         Err(_) if asked == "off" => "XPMEM_BACKEND=off".to_string(),
         Err(error) => {
-            let error = std::io::Error::from_raw_os_error(error.errno());
             let mut reason = format!("xpmem_make fails: {error}");
             if !device && (asked == "kernel" || asked == "auto") {
                 reason.push_str("; no /dev/xpmem");
@@ -98,14 +99,19 @@ fn as_json(facilities: &[Facility], choice: &Choice) -> Result<String, String> {
                 "need": facility.need.name(),
                 "detail": facility.detail,
                 "why": facility.why,
+                "without": facility.without,
             })
         })
+        .collect();
+    let variables: serde_json::Map<_, _> = variables()
+        .map(|(name, value)| (name.to_string(), json!(value)))
         .collect();
     let object = json!({
         "tool": env!("CARGO_PKG_VERSION"),
         "kernel": kernel_release(),
         "uid": crate::sys::effective_uid(),
         "facilities": list,
+        "environment": variables,
         "backend": {
             "asked": choice.asked,
             "serves": choice.serves.as_ref().map(|serving| serving.name),
@@ -141,7 +147,16 @@ fn as_text(facilities: &[Facility], choice: &Choice) -> String {
         }
         let mark = if facility.found { "yes" } else { "no " };
         let _ = writeln!(text, "  {mark}  {:<20} {}", facility.name, facility.detail);
-        let _ = writeln!(text, "       {:<20} {}", "", facility.why);
+        let _ = writeln!(text, "       {:<20} {}", "", plain(facility.why));
+        if !facility.found && !facility.without.is_empty() {
+            let without = plain(facility.without);
+            let _ = writeln!(text, "       {:<20} without it: {without}", "");
+        }
+    }
+    text.push_str("\nThe environment:\n");
+    for (name, value) in variables() {
+        let value = value.as_deref().unwrap_or("(not set)");
+        let _ = writeln!(text, "       {name:<20} {value}");
     }
     let _ = match &choice.serves {
         Some(serving) => writeln!(
@@ -161,6 +176,26 @@ fn facilities_by_need(facilities: &[Facility]) -> impl Iterator<Item = &Facility
             facilities
                 .iter()
                 .filter(move |facility| facility.need == need)
+        })
+}
+
+/// Text of the documentation's table, without its marks.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
+}
+
+/// The library's variables for users, and what they are set to.
+fn variables() -> impl Iterator<Item = (&'static str, Option<String>)> {
+    environment::ALL
+        .iter()
+        .filter(|variable| variable.audience == Audience::Users)
+        .filter_map(|variable| variable.name.to_str().ok())
+        .map(|name| {
+            let value = std::env::var_os(name);
+            (
+                name,
+                value.map(|value| value.to_string_lossy().into_owned()),
+            )
         })
 }
 

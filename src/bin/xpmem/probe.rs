@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel facilities that sharing memory leans on, each tried for real.
+//! Tries what the library uses of the kernel ([`xpmem::facilities`]), and what
+//! else is worth knowing.
 
 use crate::sys;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
+use xpmem::{facilities, probe};
 
 /// How much depends on a facility.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// The kernel back end cannot serve without it.
     Kernel,
-    /// The user back end cannot serve without it.
     User,
-    /// The user back end is slower or narrower without it.
     Better,
     /// Worth knowing; nothing here depends on it.
     Fact,
@@ -30,6 +29,17 @@ impl Need {
     }
 }
 
+impl From<facilities::Need> for Need {
+    fn from(need: facilities::Need) -> Self {
+        match need {
+            facilities::Need::Kernel => Need::Kernel,
+            facilities::Need::User => Need::User,
+            facilities::Need::Better => Need::Better,
+        }
+    }
+}
+
+/// A facility that was tried.
 pub struct Facility {
     /// Stable name, for scripts.
     pub name: &'static str,
@@ -39,156 +49,106 @@ pub struct Facility {
     pub detail: String,
     /// What it is for.
     pub why: &'static str,
+    /// What is done where it is missing.
+    pub without: &'static str,
 }
 
-/// Bits that UFFDIO_API answers, with the least kernel that knows each.
-const UFFD_FEATURES: [(u64, &str, Need, &str, &str); 8] = [
-    (
-        1 << 6,
-        "uffd-event-unmap",
-        Need::User,
-        "Linux 4.11",
-        "tells the owner's service of an munmap before the next page is served",
-    ),
-    (
-        1 << 2,
-        "uffd-event-remap",
-        Need::User,
-        "Linux 4.11",
-        "tells it of an mremap",
-    ),
-    (
-        1 << 3,
-        "uffd-event-remove",
-        Need::User,
-        "Linux 4.11",
-        "tells it of MADV_DONTNEED and MADV_REMOVE",
-    ),
-    (
-        1 << 5,
-        "uffd-missing-shmem",
-        Need::User,
-        "Linux 4.11",
-        "lets an attachment fault page by page, when it is touched",
-    ),
-    (
-        1 << 12,
-        "uffd-wp-shmem",
-        Need::Better,
-        "Linux 5.19",
-        "watches shared memory for unmaps without raising a fault; else missing faults carry the watch",
-    ),
-    (
-        1 << 14,
-        "uffd-poison",
-        Need::Better,
-        "Linux 6.6",
-        "a hole in an attachment is SIGBUS in one call; else an empty file is mapped there",
-    ),
-    (
-        1 << 15,
-        "uffd-wp-async",
-        Need::Better,
-        "Linux 6.7",
-        "copies memory while the program runs, so that it stops for the changed pages only",
-    ),
-    (
-        1 << 16,
-        "uffd-move",
-        Need::Better,
-        "Linux 6.8",
-        "moves pages without a copy and finds pinned ones (RDMA, io_uring)",
-    ),
-];
+/// What a trial answered: something to add to the facility's description.
+type Outcome = io::Result<Option<String>>;
 
 /// Tries everything. The caller has one thread.
 pub fn all() -> Vec<Facility> {
-    let mut list = Vec::new();
-    device(&mut list);
-    userfaultfd(&mut list);
-    list.push(tried(
-        "pagemap-scan",
-        Need::Better,
-        sys::pagemap_scan(),
-        "PAGEMAP_SCAN (Linux 6.7)",
-        "finds the pages that changed during a copy",
-    ));
-    list.push(tried(
-        "procmap-query",
-        Need::Better,
-        sys::procmap_query(),
-        "PROCMAP_QUERY (Linux 6.11)",
-        "looks one mapping up; else /proc/self/maps is read as text",
-    ));
-    list.push(ptrace());
-    list.push(memfd());
+    let features = probe::userfaultfd();
+    let mut list: Vec<Facility> = facilities::ALL
+        .iter()
+        .map(|facility| described(facility, tried(facility, &features)))
+        .collect();
     list.push(file_size_limit());
-    list.push(map_files());
     list.push(cma());
     list
 }
 
-fn tried(
-    name: &'static str,
-    need: Need,
-    outcome: io::Result<()>,
-    what: &str,
-    why: &'static str,
-) -> Facility {
+fn described(facility: &facilities::Facility, outcome: Outcome) -> Facility {
+    let mut detail = facility.what.replace('`', "");
+    if facility.since.starts_with(|c: char| c.is_ascii_digit()) {
+        detail = format!("{detail}, Linux {}", facility.since);
+    }
+    let found = outcome.is_ok();
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(more)) => detail = format!("{detail} ({more})"),
+        Err(error) => detail = format!("{detail}: {error}"),
+    }
     Facility {
-        name,
-        need,
-        found: outcome.is_ok(),
-        detail: match outcome {
-            Ok(()) => what.to_string(),
-            Err(error) => format!("{what}: {error}"),
-        },
-        why,
+        name: facility.name,
+        need: facility.need.into(),
+        found,
+        detail,
+        why: facility.used_for,
+        without: facility.without,
     }
 }
 
-fn device(list: &mut Vec<Facility>) {
-    let path = "/dev/xpmem";
-    let outcome = fs::metadata(path).and_then(|metadata| {
-        if !metadata.file_type().is_char_device() {
-            return Err(io::Error::other("not a character device"));
-        }
-        fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map(drop)
-    });
-    list.push(tried(
-        "dev-xpmem",
-        Need::Kernel,
-        outcome,
-        path,
-        "the module: any memory, any user, no stop of the program",
-    ));
+fn tried(facility: &facilities::Facility, features: &io::Result<u64>) -> Outcome {
+    let has = |found| match found {
+        true => Ok(None),
+        false => Err(io::Error::other("not here")),
+    };
+    match facility.name {
+        "dev-xpmem" => device(),
+        "process-vm-readv" => read_own_memory(),
+        "map-files" => map_files(),
+        "ptrace-own-threads" => ptrace(),
+        "memfd-sparse" => sys::sparse_memfd(1 << 47).map(|()| None),
+        "wipe-on-fork" => has(probe::wipes_on_fork()),
+        "uffd-user-mode" => match features {
+            Ok(_) => Ok(None),
+            Err(error) => Err(again(error)),
+        },
+        "uffd-continue-wp" => has(probe::continues_protected()),
+        "pagemap-scan" => probe::proc_ioctls().and_then(|(_, scan)| has(scan)),
+        "procmap-query" => probe::proc_ioctls().and_then(|(query, _)| has(query)),
+        _ if facility.bit != 0 => has(features.as_ref().is_ok_and(|bits| bits & facility.bit != 0)),
+        _ => Err(io::Error::other("not tried")),
+    }
 }
 
-fn userfaultfd(list: &mut Vec<Facility>) {
-    const USER_MODE_ONLY: i32 = 1;
-    let user = sys::userfaultfd(USER_MODE_ONLY);
-    let features = user
-        .as_ref()
-        .map_or(0, |fd| sys::userfaultfd_features(fd).unwrap_or(0));
-    list.push(tried(
-        "uffd-user-mode",
-        Need::User,
-        user.map(drop),
-        "userfaultfd, faults of user code (Linux 5.11; container profiles may refuse it)",
-        "a page is fetched when the attacher first touches it, and the owner's changes are seen",
-    ));
-    for (bit, name, need, since, why) in UFFD_FEATURES {
-        list.push(Facility {
-            name,
-            need,
-            found: features & bit != 0,
-            detail: since.to_string(),
-            why,
-        });
+fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => error.kind().into(),
+    }
+}
+
+fn device() -> Outcome {
+    let path = "/dev/xpmem";
+    if !fs::metadata(path)?.file_type().is_char_device() {
+        return Err(io::Error::other("not a character device"));
+    }
+    fs::OpenOptions::new().read(true).write(true).open(path)?;
+    Ok(None)
+}
+
+fn read_own_memory() -> Outcome {
+    let word = 0x5a5a_a5a5_u64;
+    read_word(std::process::id() as i32, &word).map(|()| None)
+}
+
+/// Reads `word` as process `pid` has it at the same address.
+fn read_word(pid: i32, word: &u64) -> io::Result<()> {
+    let mut copy = [0; 8];
+    sys::read_process(pid, std::ptr::from_ref(word).addr(), &mut copy)?;
+    match u64::from_ne_bytes(copy) == *word {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EIO)),
+    }
+}
+
+fn map_files() -> Outcome {
+    // Followed only with the capability, whatever the file behind it.
+    match fs::read_dir("/proc/self/map_files")?.next() {
+        Some(entry) => fs::metadata(entry?.path()).map(|_| None),
+        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
@@ -201,43 +161,30 @@ fn status_field(field: &str) -> Option<String> {
         .map(|value| value.trim().to_string())
 }
 
-fn ptrace() -> Facility {
-    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    let scope = match yama.as_deref().map(str::trim) {
-        Ok("0") => "Yama scope 0",
-        Ok("1") => "Yama scope 1: a process names its tracer",
-        Ok("2") => "Yama scope 2: administrators only",
-        Ok("3") => "Yama scope 3: nobody",
-        Ok(_) => "unknown Yama scope",
-        Err(_) => "no Yama",
+fn ptrace() -> Outcome {
+    let circumstances = || {
+        let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+        let mut text = match yama.as_deref().map(str::trim) {
+            Ok("0") => "Yama scope 0",
+            Ok("1") => "Yama scope 1: a process names its tracer",
+            Ok("2") => "Yama scope 2: administrators only",
+            Ok("3") => "Yama scope 3: nobody",
+            Ok(_) => "unknown Yama scope",
+            Err(_) => "no Yama",
+        }
+        .to_string();
+        if status_field("Seccomp").is_some_and(|mode| mode != "0") {
+            text.push_str(", under a seccomp filter");
+        }
+        if let Some(tracer) = status_field("TracerPid").filter(|tracer| tracer != "0") {
+            text.push_str(&format!(", and process {tracer} traces this one"));
+        }
+        text
     };
-    let mut what = format!("a child stops threads of its parent ({scope}");
-    match status_field("Seccomp").as_deref() {
-        Some("0") | None => {}
-        Some(_) => what.push_str(", under a seccomp filter"),
+    match sys::ptrace_own_threads() {
+        Ok(()) => Ok(Some(circumstances())),
+        Err(error) => Err(io::Error::other(format!("{error} ({})", circumstances()))),
     }
-    match status_field("TracerPid").as_deref() {
-        Some("0") | None => {}
-        Some(tracer) => what.push_str(&format!(", and process {tracer} traces this one")),
-    }
-    what.push(')');
-    tried(
-        "ptrace-own-threads",
-        Need::User,
-        sys::ptrace_own_threads(),
-        &what,
-        "memory moves into the shared file while no thread of the owner can write to it",
-    )
-}
-
-fn memfd() -> Facility {
-    tried(
-        "memfd-sparse",
-        Need::User,
-        sys::sparse_memfd(1 << 47),
-        "a memory file of 2^47 bytes, all holes",
-        "file offset = owner's address: the whole address space is one file",
-    )
 }
 
 fn file_size_limit() -> Facility {
@@ -252,46 +199,33 @@ fn file_size_limit() -> Facility {
             Err(error) => format!("RLIMIT_FSIZE: {error}"),
         },
         why: "a limit keeps the memory file from being as large as the address space",
+        without: "a soft limit is lifted for the moment; under a hard one, ENOSYS",
     }
-}
-
-fn map_files() -> Facility {
-    // Followed only with the capability, whatever the file behind it.
-    let outcome =
-        fs::read_dir("/proc/self/map_files").and_then(|mut entries| match entries.next() {
-            Some(entry) => fs::metadata(entry?.path()).map(drop),
-            None => Err(io::ErrorKind::NotFound.into()),
-        });
-    tried(
-        "map-files",
-        Need::Better,
-        outcome,
-        "/proc/self/map_files (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN)",
-        "memory that several processes map already (MAP_SHARED|MAP_ANONYMOUS) is passed on as it is",
-    )
 }
 
 fn cma() -> Facility {
     let word = Box::new(0x5a5a_a5a5_u64);
-    let address = std::ptr::from_ref(&*word) as usize;
-    let outcome = sys::in_child(|| {
-        let mut copy = [0; 8];
-        match sys::read_process(sys::parent_pid(), address, &mut copy) {
-            Ok(()) if u64::from_ne_bytes(copy) == 0x5a5a_a5a5 => 0,
-            Ok(()) => libc::EIO,
-            Err(error) => error.raw_os_error().unwrap_or(125),
-        }
-    })
-    .and_then(|status| match status {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    });
-    drop(word);
-    tried(
-        "cma",
-        Need::Fact,
-        outcome,
-        "process_vm_readv of another process",
-        "what MPI libraries use for large messages where there is no XPMEM",
-    )
+    let outcome =
+        sys::in_child(
+            || match read_word(std::os::unix::process::parent_id() as i32, &word) {
+                Ok(()) => 0,
+                Err(error) => error.raw_os_error().unwrap_or(125),
+            },
+        )
+        .and_then(|status| match status {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        });
+    let what = "process_vm_readv of another process";
+    Facility {
+        name: "cma",
+        need: Need::Fact,
+        found: outcome.is_ok(),
+        detail: match outcome {
+            Ok(()) => what.to_string(),
+            Err(error) => format!("{what}: {error}"),
+        },
+        why: "what MPI libraries use for large messages where there is no XPMEM",
+        without: "",
+    }
 }

@@ -6,8 +6,8 @@
 //! file, and `hwloc_topology_check()` has nothing to abort on. The work is
 //! linear in the number of objects and the words of their sets.
 //!
-//! Two steps need nothing but pointers inside the file: [`levels`] finds the
-//! arrays of objects, [`tree`] walks from the root. No mark on visited
+//! Two steps need nothing but pointers inside the file: `levels` finds the
+//! arrays of objects, `tree` walks from the root. No mark on visited
 //! objects is needed: an object is reached only from the parent it names, at
 //! the rank it names, and must stand in the level array where it says. So a
 //! cycle or a second path cannot be built, and when as many objects were

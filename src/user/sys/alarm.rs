@@ -51,7 +51,7 @@ impl Alarm {
     pub fn set(&mut self) {
         if !self.is_set {
             self.is_set = true;
-            if crate::user::rings_at_once() {
+            if crate::testing::rings_at_once() {
                 ring(5, 50);
             } else {
                 ring(PATIENCE, PATIENCE);

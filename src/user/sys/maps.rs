@@ -125,6 +125,7 @@ impl Space {
     }
 
     /// Gives the descriptors back.
+    #[cfg(feature = "tool")]
     pub fn close(self) {
         crate::rawsys::close(self.maps);
         crate::rawsys::close(self.pagemap);

@@ -4,7 +4,7 @@
 //! The wrappers of libc end in `mov $number, %eax; syscall`, with the arguments
 //! in their registers. The first of these two instructions has five bytes, just
 //! what a jump needs: nobody can be in the middle of it, and nothing else of
-//! libc changes. The jump leads to a thunk near libc and on to [`common`], which
+//! libc changes. The jump leads to a thunk near libc and on to `common`, which
 //! asks [`Hook::before`], makes the system call, tells [`Hook::after`], and goes
 //! back behind the `syscall` instruction. So libc's own callers (its allocator,
 //! its threads) are met as well, and errno and the like stay libc's business.

@@ -153,10 +153,6 @@ pub struct Registers {
 
 #[cfg(target_arch = "x86_64")]
 impl Registers {
-    /// Where the thread goes on.
-    pub fn pc(&self) -> u64 {
-        self.rip
-    }
     /// Number of the system call the thread is in.
     pub fn syscall_number(&self) -> i64 {
         self.orig_rax as i64
@@ -191,10 +187,6 @@ pub struct Registers {
 
 #[cfg(target_arch = "aarch64")]
 impl Registers {
-    /// Where the thread goes on.
-    pub fn pc(&self) -> u64 {
-        self.pc
-    }
     /// Number of the system call the thread is in.
     pub fn syscall_number(&self) -> i64 {
         self.x[8] as i64

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The environment variables of the library: one list.
+//!
+//! Nothing reads a variable that is not in it. README, the man pages and
+//! `xpmem info` tell of those for users, and tests hold them to that.
+
+use core::ffi::CStr;
+
+/// Whom a variable is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Users,
+    /// Has an effect only in a library with the feature `fault-injection`.
+    Tests,
+}
+
+/// One variable.
+#[derive(Debug)]
+pub struct Variable {
+    pub name: &'static CStr,
+    pub audience: Audience,
+}
+
+macro_rules! variables {
+    ($($(#[$doc:meta])* $audience:ident $constant:ident = $name:literal;)*) => {
+        $($(#[$doc])* pub static $constant: Variable = Variable {
+            name: $name,
+            audience: Audience::$audience,
+        };)*
+
+        /// Every variable that the library reads.
+        pub static ALL: &[&Variable] = &[$(&$constant),*];
+    };
+}
+
+variables! {
+    /// Which back end serves: `auto`, `kernel`, `user` or `off`.
+    Users BACKEND = c"XPMEM_BACKEND";
+    /// A list of `1` (errors and decisions) and `stats` (counters at exit).
+    Users DEBUG = c"XPMEM_DEBUG";
+    /// The file that those lines are appended to.
+    Users DEBUG_FILE = c"XPMEM_DEBUG_FILE";
+    /// The folder where the processes of the user back end find each other.
+    Users DIR = c"XPMEM_DIR";
+    /// Revocation does nothing: tests must notice.
+    Tests TEST_NO_REVOKE = c"XPMEM_TEST_NO_REVOKE";
+    /// Pages that were moved aside are copied back, as if they would not move.
+    Tests TEST_NO_MOVE_BACK = c"XPMEM_TEST_NO_MOVE_BACK";
+    /// The library does with what Linux 6.1 has.
+    Tests TEST_OLD_KERNEL = c"XPMEM_TEST_OLD_KERNEL";
+    /// The alarm of whoever traces rings in each stop.
+    Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
+}
+
+/// The value of a variable; none in a program that runs with more privilege
+/// than its caller has.
+pub fn get(variable: &Variable) -> Option<&'static CStr> {
+    // SAFETY: getauxval only looks up a number.
+    let privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    if privileged {
+        return None;
+    }
+    // SAFETY: the name is a C string. The answer stays valid until somebody
+    // changes the environment; every caller is done with it within its call.
+    let value = unsafe { libc::getenv(variable.name.as_ptr()) };
+    if value.is_null() {
+        None
+    } else {
+        // SAFETY: getenv answers a C string.
+        Some(unsafe { CStr::from_ptr(value) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn names(audience: Audience) -> BTreeSet<&'static str> {
+        ALL.iter()
+            .filter(|v| v.audience == audience)
+            .map(|v| v.name.to_str().expect("a name"))
+            .collect()
+    }
+
+    /// What stands between `before` and `after` in each line that has both.
+    fn between<'a>(text: &'a str, before: &str, after: char) -> BTreeSet<&'a str> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix(before)?.split(after).next())
+            .filter(|name| name.starts_with("XPMEM_"))
+            .collect()
+    }
+
+    #[test]
+    fn the_readme_has_a_row_for_each() {
+        let rows = between(include_str!("../README.md"), "| `", '`');
+        assert_eq!(rows, names(Audience::Users));
+    }
+
+    #[test]
+    fn the_manual_page_has_a_paragraph_for_each() {
+        let told = between(include_str!("../man/xpmem.1"), ".It Ev ", '\n');
+        assert_eq!(told, names(Audience::Users));
+    }
+
+    #[test]
+    fn the_switches_for_tests_are_documented() {
+        let document = include_str!("../docs/facilities.md");
+        for name in names(Audience::Tests) {
+            assert!(document.contains(&format!("`{name}=1`")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tries facilities of the kernel with the very calls that the service makes,
+//! for `xpmem info`.
+
+use crate::user::sys::{maps::Space, uffd, PAGE};
+use crate::{process, rawsys};
+use std::io::{Error, Result};
+
+/// Every feature that userfaultfd offers here, as [`crate::facilities`] has the bits.
+///
+/// # Errors
+/// What userfaultfd(2) answered.
+pub fn userfaultfd() -> Result<u64> {
+    uffd::features().map_err(Error::from_raw_os_error)
+}
+
+/// Whether a page can be mapped write-protected at once.
+pub fn continues_protected() -> bool {
+    let Ok(fd) = uffd::open(0) else { return false };
+    // A page that is mapped and that no userfaultfd watches.
+    static HERE: u8 = 0;
+    let here = (&raw const HERE).addr() & !(PAGE - 1);
+    let can = uffd::can_map_protected(fd, here);
+    rawsys::close(fd);
+    can
+}
+
+/// Whether `PROCMAP_QUERY` and `PAGEMAP_SCAN` work.
+///
+/// # Errors
+/// What opening the files below `/proc/self` answered.
+pub fn proc_ioctls() -> Result<(bool, bool)> {
+    let space = Space::open().map_err(Error::from_raw_os_error)?;
+    let found = (space.has_query(), space.has_scan());
+    space.close();
+    Ok(found)
+}
+
+/// Whether a page is there that the kernel wipes at fork.
+pub fn wipes_on_fork() -> bool {
+    process::identity();
+    process::wiped_page() != 0
+}

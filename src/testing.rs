@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Switches with which a test has the library leave something out, to show that
+//! the test notices. Only a build with the feature `fault-injection` has any.
+
+use crate::environment::{self, Variable};
+
+fn is_set(switch: &Variable) -> bool {
+    cfg!(feature = "fault-injection") && environment::get(switch).is_some()
+}
+
+/// Whether revocation has been switched off.
+pub fn revocation_is_off() -> bool {
+    is_set(&environment::TEST_NO_REVOKE)
+}
+
+/// Whether pages that were moved aside for nothing are to be copied back, as if
+/// the kernel would not move them.
+pub fn moving_back_is_refused() -> bool {
+    is_set(&environment::TEST_NO_MOVE_BACK)
+}
+
+/// Whether the back end is to do with what Linux 6.1 has.
+pub fn plays_old_kernel() -> bool {
+    is_set(&environment::TEST_OLD_KERNEL)
+}
+
+/// Whether the alarm of whoever traces rings in the midst of it.
+pub fn rings_at_once() -> bool {
+    is_set(&environment::TEST_ALARM)
+}
