@@ -18,9 +18,11 @@
 // What leads here is written for one machine alone.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
 
+use super::promote::Refusal;
 use super::service::Service;
 use super::shared::{self, Guard, Op, Shared};
-use super::sys::text::{Hook, SITES};
+use super::sys::text::{Hook, ANY, SITES};
+use super::sys::{mem, page_up, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,14 +42,34 @@ pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 /// The hooks are part of the memory image: a fork child has them.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
-const NAMES: [(&core::ffi::CStr, libc::c_long); 6] = [
-    (c"munmap", libc::SYS_munmap),
-    (c"mmap", libc::SYS_mmap),
-    (c"mremap", libc::SYS_mremap),
-    (c"madvise", libc::SYS_madvise),
-    (c"mprotect", libc::SYS_mprotect),
-    (c"brk", libc::SYS_brk),
+/// Functions of libc, and what they call.
+const NAMES: [(&core::ffi::CStr, usize); 11] = [
+    (c"munmap", libc::SYS_munmap as usize),
+    (c"mmap", libc::SYS_mmap as usize),
+    (c"mremap", libc::SYS_mremap as usize),
+    (c"madvise", libc::SYS_madvise as usize),
+    (c"mprotect", libc::SYS_mprotect as usize),
+    (c"pkey_mprotect", libc::SYS_pkey_mprotect as usize),
+    (c"brk", libc::SYS_brk as usize),
+    (c"shmat", libc::SYS_shmat as usize),
+    (c"shmdt", libc::SYS_shmdt as usize),
+    (c"remap_file_pages", libc::SYS_remap_file_pages as usize),
+    (c"syscall", ANY),
 ];
+
+/// Which of [`NAMES`] are met, wherever libc makes them; part of the memory image
+/// as the jumps are.
+static MET: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
+
+/// Whether libc's function for a system call is met.
+pub fn meets(number: libc::c_long) -> bool {
+    let name = NAMES.iter().position(|n| n.1 == number as usize);
+    name.is_some_and(|name| MET[name].load(Ordering::Acquire))
+}
+
+/// Since Linux 6.13: what was there is dropped, and a touch is SIGSEGV.
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
 
 static HOOK: Hook = Hook { before, after };
 
@@ -68,7 +90,7 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
         })
     };
     match number as libc::c_long {
-        libc::SYS_munmap if a % super::sys::PAGE == 0 && b > 0 => Some(Change {
+        libc::SYS_munmap if a % PAGE_SIZE == 0 && b > 0 => Some(Change {
             op: Op::Retire,
             start: a,
             len: b,
@@ -80,14 +102,35 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
             start: a,
             len: b,
         }),
-        libc::SYS_mprotect => demote(a, b),
+        libc::SYS_mprotect | libc::SYS_pkey_mprotect => demote(a, b),
+        // Its length is not told: the service looks.
+        libc::SYS_shmdt if a % PAGE_SIZE == 0 => Some(Change {
+            op: Op::RecallSegment,
+            start: a,
+            len: TOP.saturating_sub(a),
+        }),
+        libc::SYS_shmat if c as i32 & libc::SHM_REMAP != 0 => {
+            let start = if c as i32 & libc::SHM_RND != 0 {
+                super::sys::page_down(b)
+            } else {
+                b
+            };
+            // Who may not ask for its size may not attach it either.
+            demote(start, page_up(mem::sysv_size(a as i32).ok()?))
+        }
+        libc::SYS_remap_file_pages => Some(Change {
+            op: Op::Rearrange,
+            start: a,
+            len: b,
+        }),
         libc::SYS_madvise => match c as i32 {
-            libc::MADV_DONTNEED | libc::MADV_FREE if a % super::sys::PAGE == 0 => Some(Change {
+            libc::MADV_DONTNEED | libc::MADV_FREE if a % PAGE_SIZE == 0 => Some(Change {
                 op: Op::Discard,
                 start: a,
                 len: b,
             }),
             libc::MADV_DOFORK | libc::MADV_DONTFORK | libc::MADV_WIPEONFORK => demote(a, b),
+            libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => demote(a, b),
             _ => None,
         },
         _ => None,
@@ -134,6 +177,11 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
             Ok(super::remap::NOT_NEEDED) | Err(libc::EAGAIN | libc::ENOSYS) => None,
             Ok(addr) => Some(addr as isize),
             Err(errno) => Some(-errno as isize),
+        },
+        // Of what is shared the kernel would take other pages than are meant.
+        Op::Rearrange => match ask(shared, op, [start as u64, end as u64, 0, 0, 0]) {
+            Err(libc::EINVAL) => Some(-libc::EINVAL as isize),
+            _ => None,
         },
         Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
             Ok(1) => Some(0),
@@ -195,7 +243,7 @@ impl Hooks {
             return hooks;
         }
         hooks.count = find(&NAMES, &mut hooks.sites);
-        match Thunks::make(&hooks.sites[..hooks.count], &HOOK) {
+        match Thunks::make(&hooks.sites[..hooks.count], &NAMES, &HOOK) {
             Ok(thunks) => hooks.page = thunks.page,
             Err(errno) => {
                 debug_log!("libc's memory calls are not met: errno {errno}");
@@ -205,6 +253,14 @@ impl Hooks {
         PAGE.store(hooks.page, Ordering::Release);
         hooks
     }
+}
+
+/// Where the sites of one function of libc are met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    Nowhere,
+    Partly,
+    Everywhere,
 }
 
 impl Service {
@@ -219,15 +275,39 @@ impl Service {
         let thunks = Thunks {
             page: self.hooks.page,
         };
+        let mut met = [Met::Nowhere; NAMES.len()];
         for i in 0..self.hooks.count {
+            let number = self.hooks.sites[i].number;
+            let Some(name) = NAMES.iter().position(|n| n.1 == number) else {
+                continue;
+            };
             match thunks.lead(i, &self.hooks.sites[i]) {
-                Ok(()) => crate::debug::count(&COUNTERS.hooks_installed),
+                Ok(()) => {
+                    crate::debug::count(&COUNTERS.hooks_installed);
+                    if met[name] == Met::Nowhere {
+                        met[name] = Met::Everywhere;
+                    }
+                }
                 Err(errno) => {
-                    let number = self.hooks.sites[i].number;
                     debug_log!("libc's system call {number} is not met: errno {errno}");
+                    met[name] = Met::Partly;
                 }
             }
         }
+        for (known, met) in MET.iter().zip(met) {
+            known.store(met == Met::Everywhere, Ordering::Release);
+        }
+    }
+
+    /// Sees to it that libc is met before anything is shared that the kernel's
+    /// events say too little of.
+    pub fn meet_libc(&mut self) -> Result<(), Refusal> {
+        if !self.hooks.tried && self.hooks.count > 0 {
+            self.stop()?;
+            self.write_hooks();
+            self.resume();
+        }
+        Ok(())
     }
 
     /// On this machine the kernel's events are all there is.

@@ -104,6 +104,7 @@ impl Service {
         if m.name == Name::Device || self.is_attachment(&m) {
             return Err(Refusal::Special);
         }
+        self.can_see_end_of(&m)?;
         let file = self.file_of(&m);
         // The inode of such a segment is its id.
         let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);

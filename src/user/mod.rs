@@ -18,6 +18,7 @@
 //! | [`pins`]        | but not where a device writes to it                           |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
 //! | [`lend`]        | shared files of the owner are handed out, and recalled         |
+//! | [`segments`]    | but for those whose end nobody would tell                     |
 //! | [`overlay`]     | and mapped into attachments                                   |
 //! | [`remap`]       | mremap of what promotion has cut in pieces                    |
 //! | [`hooks`]       | memory calls of libc are met before they happen               |
@@ -50,6 +51,7 @@ pub mod remap;
 pub mod rendezvous;
 pub mod revoke;
 pub mod scratch;
+pub mod segments;
 pub mod service;
 pub mod shared;
 pub mod sigbus;

@@ -453,6 +453,11 @@ impl Service {
                 flags: d as c_int,
                 target: e as usize,
             }),
+            Some(Op::RecallSegment) => {
+                self.recall_segment(shared, start);
+                Ok(0)
+            }
+            Some(Op::Rearrange) => self.rearrange(shared, start, end),
             Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32)),
             Some(Op::ForkEnd) => {
                 self.fork_end();

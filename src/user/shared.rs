@@ -51,6 +51,11 @@ pub enum Op {
     Discard,
     /// the arguments of mremap -> address, or [`super::remap::NOT_NEEDED`]
     Remap,
+    /// address: of a SysV segment that is about to be detached
+    RecallSegment,
+    /// start, end: pages of a file are about to change their places; EINVAL where
+    /// they are not the program's file any more
+    Rearrange,
     /// tid: about to fork
     ForkBegin,
     /// the fork is over, in the parent
@@ -59,7 +64,7 @@ pub enum Op {
 
 impl Op {
     fn from_number(n: u32) -> Option<Self> {
-        const ALL: [Op; 12] = [
+        const ALL: [Op; 14] = [
             Op::Make,
             Op::Remove,
             Op::Get,
@@ -70,6 +75,8 @@ impl Op {
             Op::Demote,
             Op::Discard,
             Op::Remap,
+            Op::RecallSegment,
+            Op::Rearrange,
             Op::ForkBegin,
             Op::ForkEnd,
         ];

@@ -4,6 +4,7 @@
  * that is no longer the owner's, shown without an error, is the worst failure.
  */
 #include "harness.h"
+#include "../stress/rawsys.h"
 #include <pthread.h>
 #include <sys/syscall.h>
 
@@ -350,7 +351,7 @@ CASE(own_attachment, "an attachment of one's own memory is cut off like a peer's
 		EXPECT_EQ(r_peek(&p, addr), (unsigned char)source[0]);
 		EXPECT_EQ(peek(own + PAGE), (unsigned char)source[PAGE]);
 		/* Not through libc: the library must learn of it from the kernel. */
-		EXPECT_EQ(syscall(SYS_munmap, source, 4 * PAGE), 0);
+		EXPECT_EQ(raw6(SYS_munmap, (long)source, 4 * PAGE, 0, 0, 0, 0), 0);
 		EXPECT_EQ(remap(source, 4 * PAGE), (long)source);
 		fill(source, 4 * PAGE, i);
 		EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, i), 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The attacher does to an attachment what one may do to any mapping. */
 #include "harness.h"
+#include "../stress/rawsys.h"
 
 #include <sys/syscall.h>
 #include <pthread.h>
@@ -263,7 +264,7 @@ static char *grown_past_libc(struct peer *p, long *addr)
 	fill(room, 16 * PAGE, 1);
 	*addr = share(p, room, 64 * PAGE);
 	EXPECT_EQ(r_verify(p, *addr, 16 * PAGE, 1), 0);
-	EXPECT(syscall(SYS_mremap, room, 16 * PAGE, 32 * PAGE, 0) == (long)room);
+	EXPECT(raw6(SYS_mremap, (long)room, 16 * PAGE, 32 * PAGE, 0, 0, 0) == (long)room);
 	fill(room, 32 * PAGE, 2);
 	return room;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* fork, exec, exit, kill, threads, descriptors. */
 #include "harness.h"
+#include "../stress/rawsys.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -261,7 +262,7 @@ static void *idle(void *argument)
 static void *drop_later(void *page)
 {
 	usleep(100000);
-	syscall(SYS_madvise, page, PAGE, MADV_DONTNEED);
+	raw6(SYS_madvise, (long)page, PAGE, MADV_DONTNEED, 0, 0, 0);
 	return NULL;
 }
 

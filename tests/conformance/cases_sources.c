@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Every kind of memory that a program may want to share. */
 #include "harness.h"
+#include "../stress/rawsys.h"
 
 #include <sys/syscall.h>
 
@@ -325,7 +326,8 @@ CASE(source_shared_anonymous_moved, "MAP_SHARED|MAP_ANONYMOUS that a child had t
 	/* The peers have it, too: nobody is to when it is touched again. */
 	EXPECT_EQ(call(&child, f_munmap, m, 8 * PAGE, 0), 0);
 	EXPECT_EQ(call(&p, f_munmap, m, 8 * PAGE, 0), 0);
-	EXPECT((char *)syscall(SYS_mremap, m, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+	EXPECT((char *)raw6(SYS_mremap, (long)m, 8 * PAGE, 8 * PAGE,
+			    MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0) == to);
 	addr = r_attach(&p, r_get(&p, segid, XPMEM_RDWR), (long)to, 8 * PAGE);
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_fill(&p, addr, 8 * PAGE, 2), 0);

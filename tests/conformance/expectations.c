@@ -9,6 +9,20 @@
 
 #define WATCH "a mapping of other files than tmpfs's cannot be watched before Linux 6.7"
 
+/* What the kernel tells nobody of, and libc's own call is met for: each way that
+ * is not met. A static program's libc is not met at all. */
+#define UNTOLD "the kernel has no event for this call, and it is not met in libc"
+#if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
+#define UNMET(name, why)                                                                   \
+	{ name "_libc", BACKEND_USER, why, { 0, 0 } }, { name "_syscall", BACKEND_USER, why, { 0, 0 } }, \
+	{ name "_raw", BACKEND_USER, why, { 0, 0 } }
+#else
+#define UNMET(name, why) { name "_raw", BACKEND_USER, why, { 0, 0 } }
+#endif
+#define OLD(name)                                                                         \
+	{ name "_libc", BACKEND_USER, WATCH, { 6, 7 } }, { name "_syscall", BACKEND_USER, WATCH, { 6, 7 } }, \
+	{ name "_raw", BACKEND_USER, WATCH, { 6, 7 } }
+
 /* Whether the kernel, or what the library takes it for, is older than that. */
 static int before(const int version[2])
 {
@@ -43,7 +57,20 @@ static const struct {
 #if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
 	{ "protect_and_back", BACKEND_USER,
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },
+	{ "source_sysv_shm", BACKEND_USER,
+	  "the kernel has no event for shmdt, and this program's libc cannot be met before it calls", { 0, 0 } },
+	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },
+	{ "call_remap_file_pages_syscall", BACKEND_USER, UNTOLD, { 0, 0 } },
 #endif
+	/* docs/memory-calls.md */
+	OLD("call_shmdt"), OLD("call_shmdt_cut"), OLD("call_shmat_remap"), OLD("call_shmat_remap_segment"),
+	UNMET("call_shmdt", UNTOLD), UNMET("call_shmdt_cut", UNTOLD), UNMET("call_shmat_remap", UNTOLD),
+	UNMET("call_shmat_remap_segment", UNTOLD), UNMET("call_mprotect", UNTOLD),
+	UNMET("call_pkey_mprotect", UNTOLD), UNMET("call_guard", UNTOLD),
+	{ "call_remap_file_pages_raw", BACKEND_USER, UNTOLD, { 0, 0 } },
+	UNMET("call_remap_file_pages_private", "shared memory lets the kernel do it"),
+	UNMET("call_remove", "shared memory lets the kernel do it"),
+	UNMET("call_free", "the kernel takes this advice for private memory alone"),
 	{ "get_other_user_refused", BACKEND_KERNEL, "the module lets other users in by mode", { 0, 0 } },
 	{ "mutex_and_condition", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },
 	{ "futex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },

@@ -5,7 +5,7 @@
 CONFORMANCE_SOURCES := $(wildcard tests/conformance/*.c)
 CONFORMANCE_CASES   := $(filter-out tests/conformance/main.c,$(CONFORMANCE_SOURCES))
 TEST_CFLAGS         ?= -O1 -g -std=gnu11 -Wall -Wextra -Werror
-CONFORMANCE_DEPS    := $(CONFORMANCE_SOURCES) tests/conformance/harness.h include/xpmem.h
+CONFORMANCE_DEPS    := $(CONFORMANCE_SOURCES) tests/conformance/harness.h tests/stress/rawsys.h include/xpmem.h
 
 .PHONY: conformance
 conformance: build $(BUILD)/tests/conformance $(BUILD)/tests/conformance-static \

@@ -256,14 +256,19 @@ pub fn program_break() -> usize {
     sys!(libc::SYS_brk, 0).unwrap_or(0)
 }
 
+/// How long a System V segment is.
+pub fn sysv_size(id: i32) -> Sys<usize> {
+    let mut about = core::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
+    sys!(libc::SYS_shmctl, id, libc::IPC_STAT, about.as_mut_ptr())?;
+    // SAFETY: all-zero is a valid description and the kernel has filled it.
+    Ok(unsafe { about.assume_init() }.shm_segsz)
+}
+
 /// Maps `len` bytes at `offset` of a System V segment to `to`, over whatever is
 /// there. EACCES, EINVAL and others of shmat(2).
 pub fn map_sysv(id: i32, offset: usize, to: usize, len: usize, write: bool) -> Sys<()> {
     let flags = if write { 0 } else { libc::SHM_RDONLY };
-    let mut about = core::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
-    sys!(libc::SYS_shmctl, id, libc::IPC_STAT, about.as_mut_ptr())?;
-    // SAFETY: all-zero is a valid description and the kernel has filled it.
-    let size = super::page_up(unsafe { about.assume_init() }.shm_segsz);
+    let size = super::page_up(sysv_size(id)?);
     if offset.checked_add(len).is_none_or(|end| end > size) {
         return Err(libc::EINVAL);
     }
