@@ -64,6 +64,8 @@ counters! {
     hooks_installed,
     /// Ranges that could not be made shareable.
     refusals,
+    /// Attachers that were hung up on, since they did not answer in time.
+    peers_cut,
 }
 
 /// The counters of this process.
@@ -269,7 +271,7 @@ extern "C" fn stats_at_exit() {
         line,
         "xpmem: stats pid={} backend={} makes={} gets={} attaches={} detaches={} promotions={} \
          bytes_promoted={} faults={} revocations={} late_revocations={} stops={} \
-         longest_stop_us={} forks_privatized={} hooks_installed={} refusals={}",
+         longest_stop_us={} forks_privatized={} hooks_installed={} refusals={} peers_cut={}",
         rawsys::getpid(),
         back_end(),
         get(&c.makes),
@@ -286,6 +288,7 @@ extern "C" fn stats_at_exit() {
         get(&c.forks_privatized),
         get(&c.hooks_installed),
         get(&c.refusals),
+        get(&c.peers_cut),
     );
     line.send();
 }

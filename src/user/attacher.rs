@@ -3,10 +3,9 @@
 
 use super::ids::{Id, Kind, SLOTS as IDS};
 use super::owner::CHUNK_MAX;
-use super::peers::{Side, CONNECTIONS};
+use super::peers::Side;
 use super::service::Service;
 use super::shared::{Op, Shared};
-use super::sigbus::Faulting;
 use super::sys::maps::Mapping;
 use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
@@ -47,11 +46,6 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// The owner's address of `addr`.
-    pub fn source_of(&self, addr: usize) -> usize {
-        self.source + (addr - self.start)
-    }
-
     /// The part of the piece from `addr` on.
     pub fn from(self, addr: usize) -> Self {
         let skip = addr - self.start;
@@ -158,7 +152,7 @@ impl Attachments {
 
 /// Up to this size an attachment's pages are shared when it is made: a page
 /// that is there cannot fail a system call.
-const EAGER: usize = 256 * 1024;
+pub const EAGER: usize = 256 * 1024;
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then
@@ -193,13 +187,8 @@ impl Service {
         };
         let mut m = Message::new(Verb::Get);
         (m.id, m.addr) = (segid, flags as u64);
-        self.wait_for_peer(&mut m, slot, i, Op::Get);
+        self.ask_for_command(slot, i, Op::Get, &m);
         self.waiting[slot].flags = flags as u64;
-        self.waiting[slot].id = segid;
-        if !self.post(i, &m, None) {
-            self.waiting[slot].connection = 0;
-            return Some(Err(libc::ENOENT));
-        }
         WAIT
     }
 
@@ -299,7 +288,7 @@ impl Service {
         };
         let i = self.permits[p].connection;
         if self.connections[i].side == Side::Attacher {
-            self.drain(shared, i);
+            self.drain_all(shared, i);
         }
         let permit = self.permits[p];
         if permit.dead || self.connections[i].side != Side::Attacher {
@@ -321,13 +310,10 @@ impl Service {
             let mut m = Message::new(Verb::Share);
             (m.id, m.flags) = (permit.segid, WHOLE);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
-            self.wait_for_peer(&mut m, slot, i, Op::Attach);
+            self.ask_for_command(slot, i, Op::Attach, &m);
             self.waiting[slot].value = addr as u64;
             self.waiting[slot].flags = self.attachments.last_number;
-            if self.post(i, &m, None) {
-                return WAIT;
-            }
-            self.waiting[slot].connection = 0;
+            return WAIT;
         }
         Some(Ok(addr as u64))
     }
@@ -501,58 +487,19 @@ impl Service {
         }
     }
 
-    /// A thread waits for a page: `protected` if it is there and the thread
-    /// wants to write to it.
-    fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
-        let question = self.next_question();
-        let piece = self.attachments.at(page);
-        let noted = self.faulting.ask(Faulting {
-            page,
-            tid,
-            protected,
-            question,
-            connection: piece.map_or(CONNECTIONS, |p| self.permits[p.permit].connection),
-            attachment: piece.map_or(0, |p| p.attachment),
-        });
-        if !noted {
-            let _ = uffd::wake(self.faults, page, PAGE);
-            return;
-        }
-        let Some(piece) = piece else {
-            return self.answer_sigbus(page, question);
-        };
-        let permit = self.permits[piece.permit];
-        let i = permit.connection;
-        if permit.dead || i >= CONNECTIONS || self.connections[i].side != Side::Attacher {
-            return self.answer_sigbus(page, question);
-        }
-        let mut m = Message::new(Verb::Share);
-        m.id = permit.segid;
-        m.cookie = page as u64;
-        m.serial = question;
-        m.addr = piece.source_of(page) as u64;
-        m.lo = piece.source as u64;
-        m.hi = (piece.source + (piece.end - piece.start)) as u64;
-        if !self.post(i, &m, None) {
-            // The owner's queue is full, or it is gone and that is still to be
-            // noticed: the thread faults again.
-            let _ = uffd::wake(self.faults, page, PAGE);
-        }
-    }
-
     /// Owner `i` has answered a fault. The answer is used where a thread still
     /// waits for that page, having asked this owner, and where the attachment is
     /// the one that it asked for: else it is too late, or a lie.
     pub fn on_fault_answer(&mut self, i: usize, m: &Message, fd: c_int) {
         let page = page_down(m.cookie as usize);
-        let Some(asked) = self.faulting.last(page).copied() else {
+        let asked = self.faulting.last(page).copied();
+        let Some(asked) = asked.filter(|f| f.connection == i) else {
             return;
         };
         let still =
             |p: &Piece| p.attachment == asked.attachment && self.permits[p.permit].connection == i;
-        let piece = self.attachments.at(page).filter(still);
-        let Some(piece) = piece.filter(|_| asked.connection == i) else {
-            return;
+        let Some(piece) = self.attachments.at(page).filter(still) else {
+            return self.fault_again(page);
         };
         let here = m.lo as usize <= piece.source_of(page) && piece.source_of(page) < m.hi as usize;
         if !here || !matches!(m.status, Status::Done | Status::Elsewhere) {
@@ -563,9 +510,7 @@ impl Service {
             if !self.overlay(page, m, fd) {
                 return self.answer_sigbus(page, m.serial);
             }
-            self.faulting.forget(page, page + PAGE);
-            let _ = uffd::wake(self.faults, page, PAGE);
-            return;
+            return self.fault_again(page);
         }
         let read_only = m.flags & READ_ONLY != 0 || !self.may_write(page);
         if read_only && self.faulting.is_refused_write(page) {
@@ -573,8 +518,7 @@ impl Service {
         }
         count(&COUNTERS.faults_served);
         self.publish(page, m.lo as usize, m.hi as usize, read_only);
-        self.faulting.forget(page, page + PAGE);
-        let _ = uffd::wake(self.faults, page, PAGE);
+        self.fault_again(page);
     }
 
     /// Whether the permit of an attached page allows writing.
@@ -648,6 +592,30 @@ impl Service {
                 let _ = uffd::wake(self.faults, p.start, p.end - p.start);
             }
         }
+        // The program may have unmapped what a thread waits for.
+        while let Some(page) = self.faulting.page_asked_on(i) {
+            self.fault_again(page);
+        }
+    }
+
+    /// Keeps what [`Self::sever_attachments_of`] needs: later there may be no
+    /// descriptor left for it.
+    pub fn prepare_to_sever(&mut self) -> Sys<()> {
+        if self.gone >= 0 {
+            return Ok(());
+        }
+        let no_room = |_| libc::ENOMEM;
+        let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
+        match self.identity_as_mapped(empty) {
+            Some(identity) => {
+                (self.gone, self.gone_identity) = (empty, identity);
+                Ok(())
+            }
+            None => {
+                crate::rawsys::close(empty);
+                Err(libc::ENOMEM)
+            }
+        }
     }
 
     /// The service of a living owner is gone: nobody would revoke its pages any
@@ -655,13 +623,7 @@ impl Service {
     /// change: something whose touch is SIGBUS takes the attachments' places,
     /// while the threads stand, and stays there until they are detached.
     pub fn sever_attachments_of(&mut self, i: usize) {
-        let Ok(empty) = mem::memfd(c"xpmem-gone") else {
-            return;
-        };
-        let Some(identity) = self.identity_as_mapped(empty) else {
-            crate::rawsys::close(empty);
-            return;
-        };
+        let (empty, identity) = (self.gone, self.gone_identity);
         let stopped = (0..50).any(|_| self.stop().is_ok());
         self.on_faults();
         let mut k = 0;
@@ -684,7 +646,6 @@ impl Service {
                 (piece.identity, piece.offset, piece.overlay) = (identity, 0, false);
             }
         }
-        crate::rawsys::close(empty);
         if stopped {
             self.resume();
         }

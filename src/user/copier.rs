@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A second thread of the service, for long copies only.
+//! A second thread of the service, for long copies, and to close what peers send.
 //!
 //! Most of what a promotion costs is the copy of its pages, which the attacher
 //! waits for: where the service may use another processor, both copy, piece by
 //! piece. Whoever is free takes the next piece, so a copier that gets no
 //! processor delays nothing; only a piece that it has begun is waited for.
 //!
-//! The copier works between the call of [`Service::copy_pages`] and its return
-//! and at no other time. It touches nothing of the [`Service`], and of the
+//! The copier copies between the call of [`Service::copy_pages`] and its return
+//! and at no other time; between copies it closes descriptors
+//! ([`super::closing`]), where it may be held up. It touches nothing of the [`Service`], and of the
 //! program's memory what the service would touch itself.
 
 use super::service::Service;
@@ -97,6 +98,12 @@ impl Copying {
         }
     }
 
+    /// Wakes the copier.
+    pub fn ring(&self) {
+        self.bell.fetch_add(1, Ordering::Release);
+        task::futex_wake(&self.bell);
+    }
+
     fn await_end(&self) -> Sys<()> {
         let pieces = Self::pieces(self.ticket.load(Ordering::Relaxed));
         loop {
@@ -122,6 +129,7 @@ extern "C" fn copier(_argument: usize) -> ! {
             let copying = &shared.copying;
             let seen = copying.bell.load(Ordering::Acquire);
             copying.take_part();
+            shared.closing.close_all();
             task::futex_wait(&copying.bell, seen, LONG);
         }
     }
@@ -132,13 +140,12 @@ impl Service {
     /// two.
     pub fn copy_pages(&self, to: usize, from: usize, len: usize) -> Sys<()> {
         let shared = super::shared::existing();
-        let Some(shared) = shared.filter(|shared| is_worth_it(len) && has_copier(shared)) else {
+        let Some(shared) = shared.filter(|shared| is_worth_it(len) && is_there(shared)) else {
             return uffd::copy_pages(self.precopy, to, from, len);
         };
         let copying = &shared.copying;
         copying.begin(self.precopy, to, from, len);
-        copying.bell.fetch_add(1, Ordering::Release);
-        task::futex_wake(&copying.bell);
+        copying.ring();
         copying.take_part();
         copying.await_end()
     }
@@ -148,8 +155,8 @@ fn is_worth_it(len: usize) -> bool {
     (WORTH_WAKING..=PIECE * 0xffff).contains(&len) && task::processors_allowed() > 1
 }
 
-/// Whether the copier is there; starts it at the first need.
-fn has_copier(shared: &Shared) -> bool {
+/// Whether the copier is there; starts it at the first need. For the service.
+pub fn is_there(shared: &Shared) -> bool {
     const STARTED: u32 = 1;
     const REFUSED: u32 = 2;
     let started = &shared.copying.started;

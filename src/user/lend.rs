@@ -7,15 +7,13 @@
 //! attachers are asked to take theirs away, and the program waits until they
 //! have: a recall.
 
-use super::peers::{Side, CONNECTIONS};
+use super::peers::Side;
 use super::promote::Refusal;
 use super::ranges::{Origin, Range};
 use super::service::Service;
 use super::shared::Shared;
 use super::sys::maps::{self, Mapping, Name};
 use super::sys::{mem, task, uffd};
-use super::wire::{Message, Verb};
-use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use core::ffi::c_int;
 
@@ -73,10 +71,6 @@ impl Loan {
         segment | if self.writable { WRITABLE } else { 0 }
     }
 }
-
-/// How long attachers have to answer a recall, in nanoseconds. Beyond that one
-/// must be frozen, and does not look at the pages either.
-const RECALL_NS: u64 = 10_000_000_000;
 
 impl Service {
     /// The file behind `addr`, if it is one that the program maps shared.
@@ -259,52 +253,5 @@ impl Service {
         if any {
             self.recall_from_attachers(shared, start, end);
         }
-    }
-
-    /// Asks every attacher, and waits.
-    pub fn recall_from_attachers(&mut self, shared: &Shared, start: usize, end: usize) {
-        if crate::testing::revocation_is_off() {
-            return;
-        }
-        count(&COUNTERS.revocations);
-        let mut m = Message::new(Verb::Recall);
-        (m.lo, m.hi) = (start as u64, end as u64);
-        let mut unsent = [false; CONNECTIONS];
-        for (unsent, c) in unsent.iter_mut().zip(&self.connections) {
-            *unsent = c.side == Side::Owner;
-        }
-        let before = core::mem::replace(&mut self.recalling, true);
-        let deadline = task::now() + RECALL_NS;
-        loop {
-            // Others may recall from here meanwhile: all are heard.
-            let mut open = false;
-            for (i, unsent) in unsent.iter_mut().enumerate() {
-                if *unsent && self.connections[i].side == Side::Owner && self.post(i, &m, None) {
-                    self.connections[i].recalls += 1;
-                    *unsent = false;
-                }
-                if self.connections[i].side != Side::Free {
-                    self.drain(shared, i);
-                }
-                let c = &self.connections[i];
-                open |= c.side == Side::Owner && (*unsent || c.recalls > 0);
-            }
-            if !open {
-                break;
-            }
-            if task::now() > deadline {
-                debug_log!("an attacher does not answer a recall");
-                break;
-            }
-            crate::rawsys::sleep(core::time::Duration::from_micros(20));
-        }
-        for (i, unsent) in unsent.iter().enumerate() {
-            // Its queue is full and it reads nothing: it would keep the file for
-            // ever. When it notices that it is hung up on, its touches are SIGBUS.
-            if *unsent && self.connections[i].side == Side::Owner {
-                self.hang_up(shared, i);
-            }
-        }
-        self.recalling = before;
     }
 }

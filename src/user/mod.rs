@@ -15,6 +15,7 @@
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
 //! | [`copier`]      | on two processors, where it is long                          |
+//! | [`closing`]     | descriptors of peers are closed                              |
 //! | [`pins`]        | but not where a device writes to it                           |
 //! | [`revoke`]      | what the program does to them reaches attachers              |
 //! | [`lend`]        | shared files of the owner are handed out, and recalled         |
@@ -27,6 +28,12 @@
 //! | [`attacher`]    | permits, attachments, faults                                 |
 //! | [`sigbus`]      | the answer to a touch of what is not there                   |
 //! | [`peers`]       | connections between services                                 |
+//! | [`admission`]   | who is taken as an attacher                                  |
+//! | [`messages`]    | what is done with what comes on them                         |
+//! | [`questions`]   | what owners are asked                                        |
+//! | [`requests`]    | what attachers ask for, in turn                              |
+//! | [`recall`]      | what attachers must let go of                                |
+//! | [`patience`]    | and how long that may take                                   |
 //! | [`wire`]        | the messages on them                                         |
 //! | [`rendezvous`]  | how processes find each other                                |
 //! | [`ids`]         | segids and apids                                             |
@@ -34,21 +41,28 @@
 //! | [`scratch`]     | where mappings are made ready                                |
 //! | [`sys`]         | system calls; all `unsafe` is there                          |
 
+pub mod admission;
 pub mod anchor;
 pub mod attacher;
+pub mod closing;
 pub mod copier;
 pub mod fork;
 pub mod hooks;
 pub mod ids;
 pub mod lend;
+pub mod messages;
 pub mod overlay;
 pub mod owner;
+pub mod patience;
 pub mod peers;
 pub mod pins;
 pub mod promote;
+pub mod questions;
 pub mod ranges;
+pub mod recall;
 pub mod remap;
 pub mod rendezvous;
+pub mod requests;
 pub mod revoke;
 pub mod scratch;
 pub mod segments;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The owner's side: segments, who may attach them, and requests for pages.
 
+use super::attacher::EAGER;
 use super::ids::{Id, Kind, SLOTS as IDS};
 use super::lend::Loan;
+use super::patience;
 use super::peers::{Side, CONNECTIONS};
 use super::promote::Refusal;
 use super::service::Service;
@@ -11,6 +13,7 @@ use super::sys::{mem, page_down, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use core::ffi::c_int;
 
 /// One segment of this process. All zero is a free one.
 #[derive(Clone, Copy)]
@@ -28,59 +31,17 @@ const CHUNK_MIN: usize = 64 * 1024;
 /// The larger it is the longer the owner stands still (benches/README.md).
 pub const CHUNK_MAX: usize = 4 * 1024 * 1024;
 
-/// A request that could not be served yet, since the threads could not be
-/// stopped or one of them is changing the range.
-#[derive(Clone, Copy)]
-struct Request {
-    connection: usize,
-    message: Message,
-    tries: u32,
-}
-
-const REQUESTS: usize = 512;
 /// Tries before the answer is that there is nothing: a millisecond apart, or
 /// longer where a thread cannot be stopped, which can be a quarter of an hour in all.
 const TRIES: u32 = 5000;
 
-/// The requests that wait.
-pub struct Deferred {
-    len: usize,
-    requests: [Request; REQUESTS],
-}
-
-impl Deferred {
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn push(&mut self, request: Request) -> bool {
-        let room = self.len < REQUESTS;
-        if room {
-            self.requests[self.len] = request;
-            self.len += 1;
-        }
-        room
-    }
-
-    /// The request that has waited longest.
-    fn pop(&mut self) -> Option<Request> {
-        let first = *self.requests[..self.len].first()?;
-        self.requests.copy_within(1..self.len, 0);
-        self.len -= 1;
-        Some(first)
-    }
-
-    /// A peer is gone: so are its requests.
-    pub fn forget(&mut self, connection: usize) {
-        let mut kept = 0;
-        for i in 0..self.len {
-            if self.requests[i].connection != connection {
-                self.requests[kept] = self.requests[i];
-                kept += 1;
-            }
-        }
-        self.len = kept;
-    }
+/// What became of a request.
+pub enum Outcome {
+    Answered,
+    /// There is no room for the answer.
+    Unsent,
+    /// It cannot be served yet; how much is to be added to its tries.
+    Later(u32),
 }
 
 /// Where an attacher finds the pages it asked for.
@@ -138,15 +99,10 @@ impl Service {
         };
         let (start, end) = (self.segments[s].start, self.segments[s].end);
         self.segments[s].used = false;
-        let mut watched = false;
-        for i in 0..CONNECTIONS {
-            if self.connections[i].side == Side::Owner {
-                let mut m = Message::new(Verb::Removed);
-                m.id = id;
-                watched |= self.post(i, &m, None);
-            }
-        }
-        if watched {
+        let mut m = Message::new(Verb::Removed);
+        m.id = id;
+        self.ask_attachers(shared, &m);
+        if self.has_attachers() {
             for _ in 0..100 {
                 if self.demote_stopped(start, end).is_ok() {
                     break;
@@ -157,7 +113,7 @@ impl Service {
     }
 
     /// May this attacher?
-    pub fn on_get(&mut self, i: usize, m: &Message) {
+    fn on_get(&self, m: &Message) -> Message {
         let mut answer = m.answer(Status::Gone);
         if let Some(s) = self.segment(m.id) {
             let s = self.segments[s];
@@ -174,41 +130,40 @@ impl Service {
             };
             (answer.lo, answer.hi) = (s.start as u64, s.end as u64);
         }
-        self.post(i, &answer, None);
+        answer
     }
 
-    /// An attacher needs pages.
-    pub fn on_share(&mut self, shared: &Shared, i: usize, m: &Message) {
-        self.try_share(
-            shared,
-            Request {
-                connection: i,
-                message: *m,
-                tries: 0,
-            },
-        );
-    }
-
-    /// Serves what was put off.
-    pub fn retry_deferred(&mut self, shared: &Shared) {
-        if self.pause.left() > 0 {
-            return;
-        }
-        // Each once: while one is tried peers may be heard, and more put off.
-        for _ in 0..self.deferred.len {
-            let Some(request) = self.deferred.pop() else {
-                break;
-            };
-            if self.connections[request.connection].side == Side::Owner {
-                self.try_share(shared, request);
+    /// Answers a request that has been tried `tries` times in vain.
+    pub fn answer(&mut self, shared: &Shared, i: usize, m: &Message, tries: u32) -> Outcome {
+        match m.verb {
+            Verb::Share => self.try_share(shared, i, m, tries),
+            Verb::Hello => {
+                let fds = [self.memfd, self.pidfd];
+                self.send_answer(i, &m.answer(Status::Done), Some(fds))
+            }
+            Verb::Get => self.send_answer(i, &self.on_get(m), None),
+            _ => {
+                let alive = self.is_alive(m.id);
+                let status = if alive { Status::Done } else { Status::Gone };
+                self.send_answer(i, &m.answer(status), None)
             }
         }
     }
 
-    fn try_share(&mut self, shared: &Shared, mut request: Request) {
-        let m = request.message;
+    fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
+        match self.try_post(i, answer, fds) {
+            Err(libc::EAGAIN) => Outcome::Unsent,
+            // As many descriptors are under way to others as may be.
+            Err(libc::ETOOMANYREFS) => Outcome::Later(0),
+            // Or it is gone, which is about to be noticed.
+            _ => Outcome::Answered,
+        }
+    }
+
+    /// An attacher needs pages.
+    fn try_share(&mut self, shared: &Shared, i: usize, m: &Message, tries: u32) -> Outcome {
         let mut file = None;
-        let answer = match self.share(shared, request.connection, &m) {
+        let answer = match self.share(shared, i, m) {
             Ok(Shareable::Here(lo, hi)) => {
                 count(&COUNTERS.faults_served);
                 let mut answer = m.answer(Status::Done);
@@ -228,13 +183,9 @@ impl Service {
                 answer
             }
             Err(Refusal::Gone) => m.answer(Status::Gone),
-            Err(why @ (Refusal::Later | Refusal::Relatives)) if request.tries < TRIES => {
+            Err(why @ (Refusal::Later | Refusal::Relatives)) if tries < TRIES => {
                 // A relative mostly ends or execs at once; to look for it takes long.
-                request.tries += if why == Refusal::Later { 1 } else { 10 };
-                if self.deferred.push(request) {
-                    return;
-                }
-                m.answer(Status::Hole)
+                return Outcome::Later(if why == Refusal::Later { 1 } else { 10 });
             }
             Err(why) => {
                 if why != Refusal::Hole {
@@ -244,26 +195,45 @@ impl Service {
                 m.answer(Status::Hole)
             }
         };
-        if self.post(request.connection, &answer, file.map(|fd| [fd, self.pidfd])) {
-            self.connections[request.connection].unnoted += 1;
+        let fds = file.map(|fd| [fd, self.pidfd]);
+        let outcome = self.send_answer(i, &answer, fds);
+        if matches!(outcome, Outcome::Answered) {
+            let c = &mut self.connections[i];
+            c.served = true;
+            c.unnoted += 1;
+            self.unnoted += 1;
         }
         self.empty_trash();
         if let Some(fd) = file {
             crate::rawsys::close(fd);
         }
+        outcome
     }
 
-    /// Whether every answer so far has been acted upon. Else an old one could
-    /// make an attacher map pages that are being filled.
-    fn all_noted(&self) -> bool {
-        self.connections
-            .iter()
-            .all(|c| c.side != Side::Owner || c.unnoted == 0)
-    }
-
-    /// Whether a promotion may fill pages while the program runs.
+    /// Whether a promotion may fill pages while the program runs: every answer so
+    /// far has been acted upon. Else an old one could make an attacher map pages
+    /// that are being filled; those that are filled while the program stands are
+    /// there at once.
     pub fn may_precopy(&self) -> bool {
-        self.abilities.precopy && self.all_noted()
+        self.abilities.precopy && self.unnoted == 0
+    }
+
+    /// Somebody waits for [`Self::may_precopy`]: attachers that do not acknowledge
+    /// are waited for no longer than the limit. Whether some still are.
+    pub fn await_acknowledgements(&mut self) -> bool {
+        let mut some = false;
+        for i in 0..CONNECTIONS {
+            let c = &mut self.connections[i];
+            if c.side != Side::Owner || c.unnoted == 0 {
+                continue;
+            }
+            if c.patience.is_over(patience::LIMIT) {
+                self.cut(i);
+            } else {
+                some = true;
+            }
+        }
+        some
     }
 
     /// Whether the program may read and not write some of `[lo, hi)`. What
@@ -301,7 +271,9 @@ impl Service {
             return Ok(Shareable::Elsewhere(loan));
         }
         if m.flags & WHOLE != 0 {
-            let (lo, hi) = self.share_whole(shared, lo, hi)?;
+            // No attacher asks for more at a time.
+            let hi = hi.min(addr.saturating_add(EAGER));
+            let (lo, hi) = self.share_whole(shared, addr, hi)?;
             return Ok(Shareable::Here(lo, hi));
         }
         let c = &mut self.connections[i];
@@ -355,37 +327,5 @@ impl Service {
             }
         }
         Ok((lo, hi))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(cookie: u64) -> Request {
-        let mut message = Message::new(Verb::Share);
-        message.cookie = cookie;
-        Request {
-            connection: 0,
-            message,
-            tries: 0,
-        }
-    }
-
-    #[test]
-    fn requests_that_come_during_a_retry_push_none_out() {
-        let mut deferred = Deferred {
-            len: 0,
-            requests: [request(0); REQUESTS],
-        };
-        for cookie in 1..=3 {
-            assert!(deferred.push(request(cookie)));
-        }
-        // The first is tried again; meanwhile another arrives, and it is put back.
-        let first = deferred.pop().expect("there are three");
-        assert!(deferred.push(request(4)) && deferred.push(first));
-        let rest = core::iter::from_fn(|| deferred.pop()).map(|r| r.message.cookie);
-        assert!(rest.eq([2, 3, 4, 1]));
-        assert!(deferred.is_empty());
     }
 }

@@ -116,8 +116,9 @@ impl Service {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
-                if self.abilities.precopy && !self.may_precopy() {
-                    // So much is not copied while all threads stand.
+                if self.abilities.precopy && !self.may_precopy() && self.await_acknowledgements() {
+                    // So much is not copied while all threads stand, if it can be
+                    // helped.
                     return Err(Refusal::Later);
                 }
                 // All of it, as long as no fork has made it common: what is

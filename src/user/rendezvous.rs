@@ -7,7 +7,7 @@
 //! system work across network and PID namespaces that share the folder.
 
 use super::ids::TOKEN_BITS;
-use super::service::Service;
+use super::service::{Service, OWNER_BUSY};
 use super::shared::Shared;
 use super::sys::net::{self, Address};
 use super::sys::{task, Sys};
@@ -147,6 +147,7 @@ impl Service {
             let name = path(shared, token, b"").ok_or(libc::ENAMETOOLONG)?;
             let fd = net::socket()?;
             if net::bind(fd, &early).is_ok() {
+                net::refuse_descriptors(fd);
                 let ready = early.set_mode(0o600).and_then(|()| net::listen(fd));
                 if ready.and_then(|()| early.rename_to(&name)).is_ok() {
                     self.token = token;
@@ -169,18 +170,19 @@ impl Service {
         }
     }
 
-    /// Connects to the process with this token.
+    /// Connects to the process with this token. `OWNER_BUSY`: not just now.
     pub fn dial(&self, shared: &Shared, token: u64) -> Sys<c_int> {
         let address = path(shared, token, b"").ok_or(libc::ENOENT)?;
-        let fd = net::socket()?;
-        let connected = net::connect(fd, &address).and_then(|()| net::peer_uid(fd));
+        let fd = net::socket().map_err(|_| libc::ENOMEM)?;
+        let connected = net::connect(fd, &address).and_then(|()| net::peer(fd));
         match connected {
-            Ok(uid) if uid == self.uid => Ok(fd),
+            Ok((_, uid)) if uid == self.uid => Ok(fd),
             other => {
                 crate::rawsys::close(fd);
                 Err(match other {
                     Ok(_) => libc::EACCES,
                     Err(libc::ECONNREFUSED | libc::ENOENT | libc::ENOTDIR) => libc::ENOENT,
+                    Err(libc::EAGAIN) => OWNER_BUSY,
                     Err(errno) => errno,
                 })
             }

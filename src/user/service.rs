@@ -13,16 +13,18 @@ use super::fork::ForkPhase;
 use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
 use super::lend::{Lent, LENT};
-use super::owner::{Deferred, Segment};
+use super::owner::Segment;
+use super::patience::Patience;
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
+use super::requests::Requests;
 use super::scratch::{Place, Scratch};
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
 use super::sys::{alarm, mem, net, task, uffd, Sys, TOP};
-use super::wire::Message;
+use super::wire::Words;
 use crate::{debug_log, facilities};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -55,7 +57,8 @@ pub struct Fixup {
     pub len: usize,
 }
 
-/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`.
+/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
+/// the process of its owner `PIDFD + i`.
 mod token {
     pub const SIGNALS: u64 = 1;
     pub const BELL: u64 = 6;
@@ -64,8 +67,12 @@ mod token {
     pub const FAULTS: u64 = 4;
     pub const OWNER: u64 = 5;
     pub const CONNECTION: u64 = 1 << 32;
+    pub const PIDFD: u64 = 1 << 33;
 }
-pub use token::CONNECTION as CONNECTION_TOKEN;
+pub use token::{CONNECTION as CONNECTION_TOKEN, LISTENER as LISTENER_TOKEN, PIDFD as PIDFD_TOKEN};
+
+/// No errno: the owner that was dialled has too many who wait to be accepted.
+pub const OWNER_BUSY: c_int = 1 << 16;
 
 /// Everything that the service knows. Made of integers and booleans, so that
 /// all zero is valid; [`Service::start`] gives the real values.
@@ -87,6 +94,10 @@ pub struct Service {
     /// Counts up when a command has come.
     pub bell: c_int,
     pub listener: c_int,
+    /// Given up for a moment where a new attacher finds none left; -1: none.
+    pub reserve: c_int,
+    /// The listener is not looked at before.
+    pub deaf_until: u64,
     /// The exported address space: offset = address. Its identity on disk.
     pub memfd: c_int,
     pub memfd_identity: (u64, u64),
@@ -106,16 +117,28 @@ pub struct Service {
     pub permits: [Permit; IDS],
     pub next_permit: usize,
     pub connections: [Connection; CONNECTIONS],
+    /// Of all attachers: answers that have not been acted upon.
+    pub unnoted: u64,
+    /// How many attachers have been hung up on that have not let go.
+    pub cut_off: u32,
+    /// What takes the place of a lost owner's memory, a file without a page; -1
+    /// before it is needed. And its identity.
+    pub gone: c_int,
+    pub gone_identity: (u64, u64),
     pub attachments: Attachments,
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
-    pub deferred: Deferred,
-    /// No stop is tried for [`Self::deferred`] meanwhile.
+    pub requests: Requests,
+    /// No stop is tried for [`Self::requests`] meanwhile.
     pub pause: Pause,
     /// Serial number of the last question to a peer.
     pub questions: u64,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
+    /// How many do.
+    pub commands_waiting: u32,
+    /// A command is tried again soon.
+    pub retrying: bool,
 
     pub scratch: Scratch,
     /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
@@ -136,6 +159,8 @@ pub struct Service {
     pub lent: [Lent; LENT],
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
+    /// An attacher has answered that it cannot let go.
+    pub recall_refused: bool,
 
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
@@ -150,6 +175,12 @@ pub struct Waiting {
     /// The question's serial number.
     pub serial: u64,
     pub op: u32,
+    /// The question, as long as it is to be sent.
+    pub words: Words,
+    pub unsent: bool,
+    /// Not asked yet: its owner has too much to accept.
+    pub retrying: bool,
+    pub patience: Patience,
     /// The id that was asked about.
     pub id: i64,
     /// Attach: the address.
@@ -198,6 +229,8 @@ impl Service {
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.epoll = net::epoll()?;
+        self.gone = -1;
+        self.keep_reserve();
         net::watch(self.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.epoll, self.bell, token::BELL)?;
         self.tgid = super::sys::task::parent();
@@ -348,10 +381,10 @@ impl Service {
 
     fn run(&mut self, shared: &Shared) {
         loop {
-            let mut tokens = [0u64; 32];
-            let n = net::wait(self.epoll, &mut tokens, self.timeout());
+            let mut happened = [(0, 0); net::EVENTS];
+            let n = net::wait(self.epoll, &mut happened, self.timeout());
             task::beat();
-            for &token in &tokens[..n] {
+            for &(token, events) in &happened[..n] {
                 match token {
                     token::SIGNALS => self.on_signals(),
                     token::BELL => self.on_bell(shared),
@@ -359,8 +392,9 @@ impl Service {
                     token::OWNER => return self.farewell(),
                     token::EVENTS => self.on_events(),
                     token::FAULTS => self.on_faults(),
+                    t if t >= token::PIDFD => self.on_pidfd(shared, (t - token::PIDFD) as usize),
                     t if t >= token::CONNECTION => {
-                        self.on_connection(shared, (t - token::CONNECTION) as usize);
+                        self.on_connection(shared, (t - token::CONNECTION) as usize, events);
                     }
                     _ => {}
                 }
@@ -372,7 +406,12 @@ impl Service {
                     return self.farewell();
                 }
             }
-            self.retry_deferred(shared);
+            if self.retrying {
+                self.take_commands(shared);
+            }
+            self.serve_requests(shared);
+            self.end_long_waits(shared);
+            self.listen_again();
             self.clear_poison();
             // Their news may have come while another stop was waited for, which
             // takes the signal that would bring us here again.
@@ -385,10 +424,26 @@ impl Service {
     fn timeout(&self) -> c_int {
         if self.doubt > 0 || !self.poisoned.is_empty() {
             1
-        } else if self.deferred.is_empty() {
-            TICK
         } else {
-            (self.pause.left().max(1) as c_int).min(TICK)
+            let soon = [
+                self.next_request(),
+                self.retrying.then_some(1),
+                (self.deaf_until != 0).then_some(100),
+                (self.commands_waiting > 0).then_some(40),
+            ];
+            let soonest = soon.into_iter().flatten().min();
+            soonest.map_or(TICK, |ms| ms.min(TICK as u64) as c_int)
+        }
+    }
+
+    /// After there was no descriptor for new attachers.
+    fn listen_again(&mut self) {
+        if self.deaf_until != 0 && task::now() >= self.deaf_until {
+            self.deaf_until = 0;
+            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, net::IN);
+            if self.reserve < 0 {
+                self.keep_reserve();
+            }
         }
     }
 
@@ -409,6 +464,11 @@ impl Service {
     /// Serves the commands of the program's threads.
     fn on_bell(&mut self, shared: &Shared) {
         task::count_down(self.bell);
+        self.take_commands(shared);
+    }
+
+    fn take_commands(&mut self, shared: &Shared) {
+        self.retrying = false;
         let mut from = 0;
         while let Some((slot, op, args)) = shared.take(from) {
             from = slot + 1;
@@ -465,27 +525,26 @@ impl Service {
             }
             None => Err(libc::EINVAL),
         };
+        if answer == Err(OWNER_BUSY) {
+            return self.try_again(shared, slot);
+        }
+        self.waiting[slot].retrying = false;
         shared.finish(slot, answer);
     }
 
-    /// A serial number for a question: those of one process are never the same.
-    pub fn next_question(&mut self) -> u64 {
-        self.questions += 1;
-        self.questions
-    }
-
-    /// Lets a command wait for the answer to `m` on a connection.
-    pub fn wait_for_peer(&mut self, m: &mut Message, slot: usize, connection: usize, op: Op) {
-        m.serial = self.next_question();
-        m.cookie = super::peers::COMMAND_COOKIE | slot as u64;
-        self.waiting[slot] = Waiting {
-            connection: connection + 1,
-            serial: m.serial,
-            op: op as u32,
-            id: m.id,
-            value: 0,
-            flags: 0,
-        };
+    /// The owner that a command is about has more to accept than it can: the
+    /// command is looked at again, for a while.
+    fn try_again(&mut self, shared: &Shared, slot: usize) {
+        let w = &mut self.waiting[slot];
+        if !core::mem::replace(&mut w.retrying, true) {
+            w.patience = Patience::NEW;
+        }
+        if w.patience.is_over(super::questions::COMMAND_LIMIT) {
+            w.retrying = false;
+            return shared.finish(slot, Err(libc::ENOENT));
+        }
+        self.retrying = true;
+        shared.put_back(slot);
     }
 
     /// The program is gone: so is what it exported.

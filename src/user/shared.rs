@@ -6,6 +6,7 @@
 //! thread may be stopped at any instruction, by the service itself, which must
 //! never wait for it.
 
+use super::closing::Closing;
 use super::copier::Copying;
 use super::hooks::Hooks;
 use super::ranges::Ranges;
@@ -134,6 +135,7 @@ pub struct Shared {
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,
     pub copying: Copying,
+    pub closing: Closing,
     /// Handed over by the thread that starts the service.
     pub hooks: ServiceOnly<Hooks>,
     pub service: ServiceOnly<Service>,
@@ -225,6 +227,13 @@ impl Shared {
             }
         }
         None
+    }
+
+    /// Leaves command `slot` to be taken once more. For the service task.
+    pub fn put_back(&self, slot: usize) {
+        if let Some(slot) = self.slots.get(slot) {
+            slot.state.store(READY, Ordering::Release);
+        }
     }
 
     /// Answers command `slot`. For the service task.

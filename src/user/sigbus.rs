@@ -33,11 +33,13 @@ pub struct Faulting {
     pub question: u64,
     pub connection: usize,
     pub attachment: u64,
+    /// It is still to be sent.
+    pub unsent: bool,
 }
 
 /// Most threads whose faults are told apart at a time. One that finds no room
 /// faults again and again until there is.
-const FAULTING: usize = 1024;
+const FAULTING: usize = 4096;
 
 /// After so many stops in a row that came to nothing, a thread takes its SIGBUS
 /// untraced.
@@ -84,6 +86,25 @@ impl FaultingThreads {
             .iter()
             .filter(|f| f.page == page)
             .max_by_key(|f| f.question)
+    }
+
+    /// A question that is still to be sent on a connection.
+    pub fn next_unsent(&self, connection: usize) -> Option<Faulting> {
+        let waits = |f: &&Faulting| f.unsent && f.connection == connection;
+        self.threads[..self.len].iter().find(waits).copied()
+    }
+
+    /// A question has been sent.
+    pub fn is_sent(&mut self, question: u64) {
+        for f in &mut self.threads[..self.len] {
+            f.unsent &= f.question != question;
+        }
+    }
+
+    /// A page for which somebody waits who has asked on a connection.
+    pub fn page_asked_on(&self, connection: usize) -> Option<usize> {
+        let asked = |f: &&Faulting| f.connection == connection;
+        self.threads[..self.len].iter().find(asked).map(|f| f.page)
     }
 
     /// Whether the last that asked for a page has it and wants to write to it.
@@ -279,6 +300,7 @@ mod tests {
             question: 0,
             connection: 0,
             attachment: 0,
+            unsent: false,
         };
         let mut t = FaultingThreads {
             len: 0,

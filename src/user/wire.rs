@@ -24,11 +24,11 @@ pub enum Verb {
     Share,
     /// Anybody: is this id alive?
     Query,
-    /// Owner: the segment is no more.
+    /// Owner: the segment is no more. Answered when that is known.
     Removed,
     /// The answer to a message with the same cookie.
     Answer,
-    /// Attacher: an answer to `Share` has been acted upon.
+    /// Attacher: `lo` answers to `Share` have been acted upon.
     Noted,
     /// Owner: mappings of other files in `[lo, hi)` must go. Answered when they
     /// have.
@@ -50,6 +50,8 @@ pub enum Status {
     Bad,
     /// `[lo, hi)` is a file of its own, which comes along, from offset `addr`.
     Elsewhere,
+    /// There is no room for another attacher.
+    Full,
 }
 
 /// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
@@ -132,7 +134,8 @@ impl Message {
             Verb::Removed,
             Verb::Answer,
         ];
-        const STATUSES: [Status; 6] = [
+        const STATUSES: [Status; 7] = [
+            Status::Full,
             Status::Elsewhere,
             Status::Done,
             Status::Hole,

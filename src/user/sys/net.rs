@@ -95,8 +95,9 @@ pub fn connect(fd: c_int, address: &Address) -> Sys<()> {
     sys!(libc::SYS_connect, fd, &raw const address.raw, address.len()).map(drop)
 }
 
-/// Effective uid of the process at the other end, at connect or listen time.
-pub fn peer_uid(fd: c_int) -> Sys<u32> {
+/// Pid and effective uid of the process at the other end, at connect or listen
+/// time. A process that this PID namespace does not show has pid 0.
+pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
     let mut cred = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -112,7 +113,28 @@ pub fn peer_uid(fd: c_int) -> Sys<u32> {
         &raw mut cred,
         &raw mut len
     )?;
-    Ok(cred.uid)
+    Ok((cred.pid, cred.uid))
+}
+
+/// Has the kernel refuse messages with descriptors, from Linux 6.16 on: who
+/// sends one gets EPERM. What is accepted on a listener inherits that.
+pub fn refuse_descriptors(fd: c_int) {
+    const SO_PASSRIGHTS: c_int = 83;
+    let no: c_int = 0;
+    let _ = sys!(
+        libc::SYS_setsockopt,
+        fd,
+        libc::SOL_SOCKET,
+        SO_PASSRIGHTS,
+        &raw const no,
+        size_of::<c_int>()
+    );
+}
+
+/// Sends no more on a socket: the other end reads what was sent before, and then
+/// the end.
+pub fn end_sending(fd: c_int) {
+    let _ = sys!(libc::SYS_shutdown, fd, libc::SHUT_WR);
 }
 
 /// Room for two descriptors in a control message.
@@ -147,39 +169,89 @@ pub fn send<const N: usize>(fd: c_int, words: &[u64; N], fds: Option<[c_int; 2]>
     sys!(libc::SYS_sendmsg, fd, &raw const head, flags).map(drop)
 }
 
+/// As many descriptors as can come along with a message.
+const MOST: usize = 253;
+
+/// Descriptors that came along with a message. They are the caller's to close,
+/// and their closing may sleep: in a file system of the sender's, for a socket's
+/// peer. So all are taken: what the kernel finds no room for, it closes at once.
+#[repr(C, align(8))]
+pub struct Descriptors {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+    fds: [c_int; MOST],
+    count: usize,
+    cut: bool,
+}
+
+impl Descriptors {
+    pub const NONE: Self = Self {
+        len: 0,
+        level: 0,
+        kind: 0,
+        fds: [-1; MOST],
+        count: 0,
+        cut: false,
+    };
+
+    /// The first descriptor, or -1. It stays with the others.
+    pub fn first(&self) -> c_int {
+        self.pair()[0]
+    }
+
+    /// The first two, or -1. They stay with the others.
+    pub fn pair(&self) -> [c_int; 2] {
+        core::array::from_fn(|i| self.fds[..self.count].get(i).copied().unwrap_or(-1))
+    }
+
+    /// The first two are not among them any more.
+    pub fn take_pair(&mut self) {
+        self.count = self.count.saturating_sub(2);
+        self.fds.copy_within(2.., 0);
+    }
+
+    /// Takes the last one out.
+    pub fn pop(&mut self) -> Option<c_int> {
+        self.count = self.count.checked_sub(1)?;
+        self.fds.get(self.count).copied()
+    }
+
+    /// Whether some were lost, for want of numbers for them.
+    pub fn were_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Room for a control message, header included.
+    const ROOM: usize = size_of::<usize>() + (2 + MOST) * size_of::<c_int>();
+}
+
 /// Receives one message of exactly `N` words; `Ok(None)` at the end.
-/// Descriptors that came along are the caller's to close.
 pub fn receive<const N: usize>(
     fd: c_int,
     words: &mut [u64; N],
-    fds: &mut [c_int; 2],
+    fds: &mut Descriptors,
 ) -> Sys<Option<()>> {
-    *fds = [-1, -1];
+    (fds.count, fds.cut) = (0, false);
     let part = libc::iovec {
         iov_base: words.as_mut_ptr().cast(),
         iov_len: N * 8,
     };
-    let mut control = Control {
-        len: 0,
-        level: 0,
-        kind: 0,
-        fds: [-1, -1],
-    };
     let mut head = empty_head();
     head.msg_iov = (&raw const part).cast_mut();
     head.msg_iovlen = 1;
-    head.msg_control = (&raw mut control).cast();
-    head.msg_controllen = size_of::<Control>() as _;
+    head.msg_control = (&raw mut *fds).cast();
+    head.msg_controllen = Descriptors::ROOM as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let n = sys!(libc::SYS_recvmsg, fd, &raw mut head, flags)?;
     let header = size_of::<usize>() + 2 * size_of::<c_int>();
+    fds.cut = head.msg_flags & libc::MSG_CTRUNC != 0;
     if head.msg_controllen >= header
-        && control.level == libc::SOL_SOCKET
-        && control.kind == libc::SCM_RIGHTS
+        && fds.level == libc::SOL_SOCKET
+        && fds.kind == libc::SCM_RIGHTS
     {
-        let count = control.len.saturating_sub(header) / size_of::<c_int>();
-        let count = count.min(2);
-        fds[..count].copy_from_slice(&control.fds[..count]);
+        let count = fds.len.saturating_sub(header) / size_of::<c_int>();
+        fds.count = count.min(MOST);
     }
     if n == 0 {
         return Ok(None);
@@ -199,55 +271,66 @@ pub fn epoll() -> Sys<c_int> {
     sys!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| fd as c_int)
 }
 
+/// What a descriptor is watched for.
+pub const IN: u32 = libc::EPOLLIN as u32;
+pub const OUT: u32 = libc::EPOLLOUT as u32;
+/// Told without being asked for: the other end has gone.
+pub const HUP: u32 = libc::EPOLLHUP as u32;
+
 /// Watches `fd` for input under the name `token`.
 pub fn watch(epoll: c_int, fd: c_int, token: u64) -> Sys<()> {
-    let event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: token,
-    };
-    sys!(
-        libc::SYS_epoll_ctl,
-        epoll,
-        libc::EPOLL_CTL_ADD,
-        fd,
-        &raw const event
-    )
-    .map(drop)
+    control(epoll, libc::EPOLL_CTL_ADD, fd, (token, IN))
+}
+
+/// From now on `fd`, which is watched, is watched for `events`.
+pub fn watch_for(epoll: c_int, fd: c_int, token: u64, events: u32) -> Sys<()> {
+    control(epoll, libc::EPOLL_CTL_MOD, fd, (token, events))
+}
+
+fn control(epoll: c_int, what: c_int, fd: c_int, (u64, events): (u64, u32)) -> Sys<()> {
+    let event = libc::epoll_event { events, u64 };
+    sys!(libc::SYS_epoll_ctl, epoll, what, fd, &raw const event).map(drop)
 }
 
 /// Stops watching `fd`.
 pub fn unwatch(epoll: c_int, fd: c_int) {
-    let event = libc::epoll_event { events: 0, u64: 0 };
-    let _ = sys!(
-        libc::SYS_epoll_ctl,
-        epoll,
-        libc::EPOLL_CTL_DEL,
-        fd,
-        &raw const event
-    );
+    let _ = control(epoll, libc::EPOLL_CTL_DEL, fd, (0, 0));
 }
 
-/// Waits up to `ms` (-1: for ever) for input; answers the names of who has it.
-pub fn wait(epoll: c_int, tokens: &mut [u64; 32], ms: c_int) -> usize {
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
+/// How many descriptors are told of at a time.
+pub const EVENTS: usize = 32;
+
+/// Waits up to `ms` (-1: for ever) until something has happened; answers the
+/// names of where, and what.
+pub fn wait(epoll: c_int, happened: &mut [(u64, u32); EVENTS], ms: c_int) -> usize {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     let n = sys!(
         libc::SYS_epoll_pwait,
         epoll,
         events.as_mut_ptr(),
-        32,
+        EVENTS,
         ms,
         0,
         8
     )
     .unwrap_or(0);
-    for (token, event) in tokens.iter_mut().zip(&events[..n]) {
-        *token = event.u64;
+    for (to, event) in happened.iter_mut().zip(&events[..n]) {
+        *to = (event.u64, event.events);
     }
     n
 }
 
+/// Whether the other end of a socket has gone.
+pub fn is_hung_up(fd: c_int) -> bool {
+    poll(fd) & libc::POLLHUP != 0
+}
+
 /// Whether `fd` has input right now.
 pub fn has_input(fd: c_int) -> bool {
+    poll(fd) & libc::POLLIN != 0
+}
+
+fn poll(fd: c_int) -> i16 {
     let mut one = libc::pollfd {
         fd,
         events: libc::POLLIN,
@@ -257,8 +340,8 @@ pub fn has_input(fd: c_int) -> bool {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    matches!(
-        sys!(libc::SYS_ppoll, &raw mut one, 1, &raw const none, 0, 8),
-        Ok(1)
-    ) && one.revents & libc::POLLIN != 0
+    match sys!(libc::SYS_ppoll, &raw mut one, 1, &raw const none, 0, 8) {
+        Ok(1) => one.revents,
+        _ => 0,
+    }
 }

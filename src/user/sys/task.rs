@@ -152,6 +152,11 @@ pub fn descriptor_of(pidfd: c_int, fd: c_int) -> Sys<c_int> {
     sys!(libc::SYS_pidfd_getfd, pidfd, fd, 0).map(|fd| fd as c_int)
 }
 
+/// Whether a descriptor is of a process.
+pub fn is_pidfd(fd: c_int) -> bool {
+    fd >= 0 && sys!(libc::SYS_pidfd_send_signal, fd, 0, 0, 0) != Err(libc::EBADF)
+}
+
 /// Sent to the caller when the thread that made it is gone.
 pub fn signal_on_parent_death(signal: c_int) -> Sys<()> {
     sys!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0).map(drop)

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The owner's side: what attachers ask for, in the order of attachers.
+//!
+//! Each attacher has a queue of its own, and they are served in turn, one request
+//! of each: who asks much waits for itself. An attacher keeps the number of its
+//! questions under way within [`WINDOW`], so that its queue never fills; one that
+//! does not is read no further until there is room. So no request is ever
+//! refused for want of it, and what an attacher has to say beside its requests
+//! is always heard.
+//!
+//! What cannot be served yet stays in its queue, and others are served meanwhile.
+//! An answer that does not go out, because its attacher does not read, is not
+//! kept: the request is, and is served anew when there is room.
+
+use super::owner::Outcome;
+use super::peers::{Side, CONNECTIONS};
+use super::service::Service;
+use super::shared::Shared;
+use super::sys::task;
+use super::wire::{Message, Words};
+
+/// How many questions an attacher may have under way on one connection.
+pub const WINDOW: usize = 32;
+
+/// How long requests are served before the program's own commands are looked
+/// at again, in nanoseconds. A request that was begun is ended.
+const SLICE: u64 = 2_000_000;
+
+/// How long a request that could not be served waits at least.
+const PAUSE: u64 = 1_000_000;
+
+/// Something that an attacher wants. All zero is none.
+#[derive(Clone, Copy)]
+struct Request {
+    /// The message as it came, which has been decoded once.
+    words: Words,
+    /// How often it has been tried in vain.
+    tries: u32,
+    /// It is not tried before. 0: at once.
+    due: u64,
+}
+
+/// The requests of one attacher, oldest first. All zero is none.
+struct Queue {
+    len: usize,
+    requests: [Request; WINDOW],
+}
+
+/// The requests of all attachers.
+pub struct Requests {
+    /// A bit for each connection that has some.
+    waiting: [u64; CONNECTIONS / 64],
+    /// The connection whose turn was last.
+    turn: usize,
+    /// Of the connection that is being served, plus 1: its request has left the
+    /// queue and may have to return.
+    serving: usize,
+    queues: [Queue; CONNECTIONS],
+}
+
+impl Requests {
+    /// Whether another request of a connection can be taken.
+    pub fn has_room(&self, i: usize) -> bool {
+        self.queues[i].len + usize::from(self.serving == i + 1) < WINDOW
+    }
+
+    /// Takes a request; the caller has asked for room.
+    pub fn push(&mut self, i: usize, words: &Words) {
+        let words = *words;
+        let (tries, due) = (0, 0);
+        self.put(i, Request { words, tries, due });
+    }
+
+    fn put(&mut self, i: usize, request: Request) {
+        let queue = &mut self.queues[i];
+        if let Some(place) = queue.requests.get_mut(queue.len) {
+            *place = request;
+            queue.len += 1;
+            self.waiting[i / 64] |= 1 << (i % 64);
+        }
+    }
+
+    /// An attacher is gone: so are its requests.
+    pub fn forget(&mut self, i: usize) {
+        self.queues[i].len = 0;
+        self.waiting[i / 64] &= !(1 << (i % 64));
+        if self.serving == i + 1 {
+            self.serving = 0;
+        }
+    }
+
+    /// The oldest request of a connection that is due.
+    fn take(&mut self, i: usize, now: u64) -> Option<Request> {
+        let queue = &mut self.queues[i];
+        let at = queue.requests[..queue.len]
+            .iter()
+            .position(|r| r.due <= now)?;
+        let request = queue.requests[at];
+        queue.requests.copy_within(at + 1..queue.len, at);
+        queue.len -= 1;
+        if queue.len == 0 {
+            self.waiting[i / 64] &= !(1 << (i % 64));
+        }
+        Some(request)
+    }
+
+    /// The connection with requests that follows `i` in the order of turns.
+    fn next_after(&self, i: usize) -> Option<usize> {
+        let words = self.waiting.len();
+        let (word, bit) = (i / 64, i % 64);
+        // The word of `i` comes first with what is above it, and last with the rest.
+        (0..=words).find_map(|k| {
+            let at = (word + k) % words;
+            let above = if bit == 63 { 0 } else { u64::MAX << (bit + 1) };
+            let bits = match k {
+                0 => self.waiting[at] & above,
+                k if k == words => self.waiting[at] & !above,
+                _ => self.waiting[at],
+            };
+            (bits != 0).then(|| at * 64 + bits.trailing_zeros() as usize)
+        })
+    }
+
+    /// When the next request is due, of those connections that can be served;
+    /// `None` where there is none.
+    fn next_due(&self, can_be_served: impl Fn(usize) -> bool) -> Option<u64> {
+        let mut earliest = None;
+        for (k, &word) in self.waiting.iter().enumerate() {
+            let mut bits = word;
+            while bits != 0 {
+                let i = k * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let queue = &self.queues[i];
+                for request in queue.requests[..queue.len]
+                    .iter()
+                    .filter(|_| can_be_served(i))
+                {
+                    earliest = Some(earliest.map_or(request.due, |e: u64| e.min(request.due)));
+                }
+            }
+        }
+        earliest
+    }
+}
+
+impl Service {
+    /// Serves attachers in turn, for a while.
+    pub fn serve_requests(&mut self, shared: &Shared) {
+        let began = task::now();
+        // The first of a round of attachers that could not be served.
+        let mut in_vain = None;
+        while let Some(i) = self.requests.next_after(self.requests.turn) {
+            if in_vain == Some(i) {
+                break;
+            }
+            self.requests.turn = i;
+            if self.serve_one(shared, i) {
+                in_vain = None;
+            } else if in_vain.is_none() {
+                in_vain = Some(i);
+            }
+            if task::now() - began > SLICE {
+                break;
+            }
+        }
+    }
+
+    /// Serves the oldest request of a connection that is due; whether there was one.
+    fn serve_one(&mut self, shared: &Shared, i: usize) -> bool {
+        let c = &self.connections[i];
+        if c.side != Side::Owner || c.clogged {
+            return false;
+        }
+        let Some(mut request) = self.requests.take(i, task::now()) else {
+            return false;
+        };
+        let Some(message) = Message::decode(&request.words) else {
+            return true;
+        };
+        self.requests.serving = i + 1;
+        let outcome = self.answer(shared, i, &message, request.tries);
+        if self.requests.serving != i + 1 {
+            // It was hung up on meanwhile.
+            return true;
+        }
+        self.requests.serving = 0;
+        match outcome {
+            Outcome::Answered => {}
+            Outcome::Unsent => {
+                request.due = 0;
+                self.requests.put(i, request);
+            }
+            Outcome::Later(tries) => {
+                request.tries = request.tries.saturating_add(tries);
+                let pause = self.pause.left() * 1_000_000;
+                request.due = task::now() + pause.max(PAUSE);
+                self.requests.put(i, request);
+            }
+        }
+        self.attend(i);
+        true
+    }
+
+    /// Milliseconds until a request is due; `None` where none waits that could
+    /// be served.
+    pub fn next_request(&self) -> Option<u64> {
+        let can = |i: usize| {
+            let c = &self.connections[i];
+            c.side == Side::Owner && !c.clogged
+        };
+        let due = self.requests.next_due(can)?;
+        Some(due.saturating_sub(task::now()).div_ceil(1_000_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::wire::Verb;
+
+    /// Runs a test on a stack with room for all queues.
+    fn with_empty(test: fn(Requests)) {
+        const REQUEST: Request = Request {
+            words: [0; 8],
+            tries: 0,
+            due: 0,
+        };
+        const QUEUE: Queue = Queue {
+            len: 0,
+            requests: [REQUEST; WINDOW],
+        };
+        let run = move || {
+            test(Requests {
+                waiting: [0; CONNECTIONS / 64],
+                turn: 0,
+                serving: 0,
+                queues: [QUEUE; CONNECTIONS],
+            });
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(run);
+        thread.expect("a thread").join().expect("the test");
+    }
+
+    fn words(serial: u64) -> Words {
+        let mut m = Message::new(Verb::Share);
+        m.serial = serial;
+        m.encode()
+    }
+
+    fn serial(request: Option<Request>) -> Option<u64> {
+        request
+            .and_then(|r| Message::decode(&r.words))
+            .map(|m| m.serial)
+    }
+
+    #[test]
+    fn attachers_take_turns_whatever_they_ask() {
+        with_empty(|mut all| {
+            for serial in 0..WINDOW as u64 {
+                assert!(all.has_room(7));
+                all.push(7, &words(serial));
+            }
+            assert!(!all.has_room(7) && all.has_room(4095));
+            all.push(4095, &words(100));
+            all.push(64, &words(200));
+            let mut order = Vec::new();
+            while let Some(i) = all.next_after(all.turn) {
+                all.turn = i;
+                order.push(serial(all.take(i, 0)).expect("due"));
+            }
+            assert_eq!(order[..4], [0, 200, 100, 1]);
+            assert_eq!(order.len(), WINDOW + 2);
+        });
+    }
+
+    #[test]
+    fn what_is_not_due_lets_others_pass_and_keeps_its_place() {
+        with_empty(|mut all| {
+            all.push(3, &words(1));
+            all.push(3, &words(2));
+            let mut first = all.take(3, 0).expect("two");
+            first.due = 50;
+            // While it is served its place is kept.
+            all.serving = 4;
+            for serial in 3..=WINDOW as u64 {
+                assert!(all.has_room(3));
+                all.push(3, &words(serial));
+            }
+            assert!(!all.has_room(3));
+            all.serving = 0;
+            all.put(3, first);
+            assert_eq!(serial(all.take(3, 10)), Some(2));
+            assert_eq!(all.next_due(|_| true), Some(0));
+            for _ in 3..=WINDOW {
+                assert!(all.take(3, 10).is_some());
+            }
+            assert!(all.take(3, 10).is_none());
+            assert_eq!(all.next_due(|_| true), Some(50));
+            assert_eq!(all.next_due(|i| i != 3), None);
+            all.forget(3);
+            assert_eq!((all.next_after(0), all.next_due(|_| true)), (None, None));
+        });
+    }
+}
