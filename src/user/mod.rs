@@ -14,6 +14,8 @@
 //! | [`service`]     | the loop: owner and attacher for its process                 |
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
+//! | [`exchange`]    | how they take its place, or nothing changes                  |
+//! | [`copies`]      | what is copied, and when                                     |
 //! | [`copier`]      | on two processors, where it is long                          |
 //! | [`closing`]     | descriptors of peers are closed                              |
 //! | [`pins`]        | but not where a device writes to it                           |
@@ -46,6 +48,8 @@ pub mod anchor;
 pub mod attacher;
 pub mod closing;
 pub mod copier;
+pub mod copies;
+pub mod exchange;
 pub mod fork;
 pub mod hooks;
 pub mod ids;

@@ -306,7 +306,7 @@ impl Service {
             match self.space.find(at) {
                 Ok(Some(mapping)) if mapping.start < hi => {
                     at = at.max(mapping.start);
-                    match self.share_chunk(shared, at, lo, hi, CHUNK_MAX) {
+                    match self.share_chunk(shared, at, at, hi, CHUNK_MAX) {
                         Ok((from, end)) => {
                             // Pages that the owner never touched are wanted too.
                             if let Err(errno) = mem::populate(from, end - from) {
@@ -316,10 +316,7 @@ impl Service {
                         }
                         Err(Refusal::Later) => return Err(Refusal::Later),
                         // One pinned page need not keep its neighbours back.
-                        Err(Refusal::Pinned) => match self.share_chunk(shared, at, lo, hi, PAGE) {
-                            Err(Refusal::Later) => return Err(Refusal::Later),
-                            _ => at += PAGE,
-                        },
+                        Err(Refusal::Pinned) => at += PAGE,
                         Err(_) => at = mapping.end,
                     }
                 }

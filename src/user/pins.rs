@@ -5,7 +5,8 @@
 //! I/O, a GPU) goes on writing to that very page: after a copy, what it writes
 //! would be lost without an error. The kernel tells of pins to nobody, but
 //! UFFDIO_MOVE refuses to move a pinned page. So the old pages are moved aside
-//! with it, all threads standing, and where one is refused all go back.
+//! with it, all threads standing, and one that is refused stays where it is. A pin that
+//! has ended by then has left its bytes in the page, which is copied after that.
 //!
 //! It also refuses pages that a fork child still shares. Those cannot be pinned
 //! for writing; a write that changes nothing gives the program its own copy.
@@ -26,13 +27,11 @@ impl Service {
         self.abilities.move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
     }
 
-    /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, which has
-    /// the same protection. None is moved where one is pinned.
-    pub fn move_aside(&mut self, lo: usize, len: usize, aside: usize) -> Result<(), Refusal> {
-        let ready = uffd::register(self.precopy, aside, len, uffd::MODE_MISSING).and_then(|()| {
-            uffd::register(self.precopy, lo, len, uffd::MODE_WP | uffd::MODE_MISSING)
-        });
-        ready.map_err(Refusal::Os)?;
+    /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, up to the
+    /// first that does not move: a device may have pinned it. Answers how many bytes
+    /// were moved, and why not more. Both ranges have the same protection and are
+    /// watched by the userfaultfd that moves them, the first for missing pages.
+    pub fn move_aside(&self, lo: usize, len: usize, aside: usize) -> (usize, Option<Refusal>) {
         let mut done = 0;
         let mut tries = 0;
         while done < len {
@@ -48,23 +47,23 @@ impl Service {
                     }
                 }
                 Err(errno) => {
-                    debug_log!("page {:#x} of {lo:#x}+{len:#x} does not move: errno {errno}, {tries} tries", lo + done);
-                    self.move_back(lo, done, aside);
-                    return Err(match errno {
+                    debug_log!("page {:#x} does not move: errno {errno}", lo + done);
+                    let why = match errno {
                         libc::EBUSY => Refusal::Pinned,
                         // The kernel works on the page, or the program has just
                         // changed what is mapped there.
                         libc::EAGAIN | libc::ENOENT => Refusal::Later,
                         errno => Refusal::Os(errno),
-                    });
+                    };
+                    return (done, Some(why));
                 }
             }
         }
-        Ok(())
+        (done, None)
     }
 
     /// Undoes the first `done` bytes of [`Self::move_aside`].
-    fn move_back(&mut self, lo: usize, done: usize, aside: usize) {
+    pub fn move_back(&mut self, lo: usize, done: usize, aside: usize) {
         let mut back = 0;
         let mut tries = 0;
         while back < done {
@@ -91,7 +90,6 @@ impl Service {
         // While they are watched for missing pages, a touch of one that has been
         // moved, or was never there, would wait for an answer of ours, for ever.
         let _ = uffd::unregister(self.precopy, lo, len);
-        let _ = uffd::unregister(self.precopy, aside, len);
         for at in (0..len).step_by(PAGE) {
             mem::copy_page(aside + at, lo + at);
         }

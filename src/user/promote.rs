@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Promotion: the program's own memory becomes pages of its memfd, in place.
 //!
-//! The content is copied into the file while the program runs, with writes
-//! told afterwards by asynchronous write protection; then all threads stand
-//! still, what was written meanwhile is copied again, and a mapping of the file
-//! takes the place of the old memory. The program's pointers stay valid; from
-//! then on owner and attachers touch the same pages.
+//! What may be promoted, and how much of it at a time, is decided here; how one
+//! takes the place of the other is in [`super::exchange`]. The program's pointers
+//! stay valid; from then on owner and attachers touch the same pages.
 
-use super::ranges::{Origin, Range};
-use super::scratch::Place;
+use super::exchange::STANDING_CHUNK;
+use super::ranges::Origin;
 use super::service::Service;
 use super::shared::Shared;
 use super::stop::Unstoppable;
-use super::sys::maps::{self, Mapping, Name, Run, WRITTEN};
-use super::sys::{arena, mem, uffd, Sys, BOTTOM, PAGE, TOP};
+use super::sys::maps::{self, Mapping, Name};
+use super::sys::{arena, mem, BOTTOM, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use core::sync::atomic::Ordering;
@@ -41,6 +39,8 @@ pub enum Refusal {
     Traced,
     /// A device writes to a page of it.
     Pinned,
+    /// The program has forbidden every change of it, for good (mseal).
+    Sealed,
     /// The kernel said no.
     Os(i32),
 }
@@ -50,6 +50,14 @@ impl Refusal {
     pub fn of_changed(errno: i32) -> Self {
         match errno {
             libc::ENOMEM | libc::EFAULT | libc::EINVAL | libc::EAGAIN => Refusal::Later,
+            errno => Refusal::Os(errno),
+        }
+    }
+
+    /// Of an error of a call that puts something else in place of memory.
+    pub fn of_refused_change(errno: i32) -> Self {
+        match errno {
+            libc::EPERM => Refusal::Sealed,
             errno => Refusal::Os(errno),
         }
     }
@@ -69,14 +77,8 @@ impl From<Unstoppable> for Refusal {
 /// go on growing.
 const STACK_RESERVE: usize = 64 * PAGE;
 
-/// Most bytes that are copied while all threads stand.
-const STANDING_CHUNK: usize = 256 * 1024;
-
 /// How much of a shared anonymous mapping is promoted at its first touch.
 const SHARED_AT_ONCE: usize = 64 << 20;
-
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 
 impl Service {
     /// Makes the page at `addr` sharable, and what lies around it in a block
@@ -127,15 +129,15 @@ impl Service {
                 let all = mapping.start.max(block).max(BOTTOM);
                 let end = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
                 let (all, end) = self.without_own_memory(addr, all, end)?;
-                self.promote(shared, &mapping, all, end, Origin::Shared)?;
-                Ok((lo, hi))
+                let done = self.promote(shared, &mapping, addr, (all, end), Origin::Shared)?;
+                Ok((lo.max(done.0), hi.min(done.1)))
             }
             (_, true) => Err(Refusal::SharedFile),
             (_, false) if self.grows(&mapping) => {
                 let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
-                self.promote(shared, &mapping, lo, hi, Origin::Private)
+                self.promote(shared, &mapping, addr, (lo, hi), Origin::Private)
             }
-            (_, false) => self.promote(shared, &mapping, lo, hi, Origin::Private),
+            (_, false) => self.promote(shared, &mapping, addr, (lo, hi), Origin::Private),
         }
     }
 
@@ -239,13 +241,13 @@ impl Service {
         Ok((mapping, lo.max(floor)))
     }
 
-    /// Promotes `[lo, hi)`, a part of `mapping`.
+    /// Promotes `[lo, hi)`, a part of `mapping`, for the sake of `addr`.
     fn promote(
         &mut self,
         shared: &Shared,
         mapping: &Mapping,
-        lo: usize,
-        hi: usize,
+        addr: usize,
+        (lo, hi): (usize, usize),
         origin: Origin,
     ) -> Result<(usize, usize), Refusal> {
         if !shared.promoted.has_room() {
@@ -261,296 +263,22 @@ impl Service {
             return Err(Refusal::Later);
         }
         let len = hi - lo;
+        if mem::is_sealed(lo, len) {
+            return Err(Refusal::Sealed);
+        }
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
-        let mut stage = self
-            .scratch
-            .map(Place::Stage, len, RW, FILE_MAP, self.memfd, lo)
-            .map_err(Refusal::Os)?;
-        let done = self.copy_and_replace(shared, mapping, lo, hi, &mut stage, origin);
-        if let Err(why) = done {
-            if stage != 0 {
-                self.scratch.unmap(stage, len);
-            }
-            let _ = mem::punch(self.memfd, lo, len);
-            return Err(why);
+        let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
+        if done > 0 {
+            count(&COUNTERS.promotions);
+            COUNTERS
+                .bytes_promoted
+                .fetch_add(done as u64, Ordering::Relaxed);
         }
-        count(&COUNTERS.promotions);
-        COUNTERS
-            .bytes_promoted
-            .fetch_add(len as u64, Ordering::Relaxed);
-        Ok((lo, hi))
-    }
-
-    fn copy_and_replace(
-        &mut self,
-        shared: &Shared,
-        mapping: &Mapping,
-        lo: usize,
-        hi: usize,
-        stage: &mut usize,
-        origin: Origin,
-    ) -> Result<(), Refusal> {
-        let len = hi - lo;
-        if origin == Origin::Private {
-            mem::advise(*stage, len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
-        }
-        let precopied = self.copy_while_running(mapping, lo, hi, *stage);
-        if mapping.prot() != RW {
-            mem::protect(*stage, len, mapping.prot()).map_err(Refusal::Os)?;
-        }
-        let give_up = |service: &Self| {
-            if precopied {
-                let _ = uffd::unregister(service.precopy, lo, len);
-            }
-        };
-        if let Err(why) = self.stop() {
-            if why == Unstoppable::Busy {
-                self.pause.begin();
-            }
-            give_up(self);
-            return Err(why.into());
-        }
-        self.pause.end();
-        let mut trash = 0;
-        let done = self.replace(
-            shared, mapping, lo, hi, stage, origin, precopied, &mut trash,
-        );
-        if done.is_err() {
-            give_up(self);
-        }
-        self.resume();
-        if trash != 0 {
-            // Freeing pages takes time: neither while the program stands nor
-            // before the peer has its answer.
-            self.trash = (trash, len);
-        }
-        done
-    }
-
-    /// Frees the pages that the last promotion has replaced.
-    pub fn empty_trash(&mut self) {
-        let (start, len) = core::mem::take(&mut self.trash);
-        if len > 0 {
-            self.scratch.unmap(start, len);
-        }
-    }
-
-    /// Copies what the memory holds into the file, and maps it at `stage`, while
-    /// the program goes on. Whether the second look, in the stop, can tell what
-    /// changed.
-    fn copy_while_running(
-        &mut self,
-        mapping: &Mapping,
-        lo: usize,
-        hi: usize,
-        stage: usize,
-    ) -> bool {
-        let len = hi - lo;
-        if !self.may_precopy() {
-            return false;
-        }
-        if uffd::register(self.precopy, lo, len, uffd::MODE_WP).is_err() {
-            return false;
-        }
-        let mapped = uffd::register(self.precopy, stage, len, uffd::MODE_MISSING);
-        let copied = uffd::write_protect(self.precopy, lo, len).and_then(|()| match mapped {
-            Ok(()) => self.copy_to_stage(mapping, lo, hi, stage),
-            Err(errno) => Err(errno),
-        });
-        let _ = uffd::unregister(self.precopy, stage, len);
-        // It may have become another while it was copied; then all of it is done
-        // in another way, which says so.
-        let copied = copied.or_else(|_| {
-            self.copy_populated(mapping, lo, hi)?;
-            // The owner's first touch after the stop need not fault.
-            let _ = self.map_copied_pages(stage, lo, hi);
-            Ok::<(), i32>(())
-        });
-        if copied.is_err() {
-            let _ = uffd::unregister(self.precopy, lo, len);
-        }
-        copied.is_ok()
-    }
-
-    /// Copies every page that holds something, and maps the copies at `stage`.
-    fn copy_to_stage(&mut self, mapping: &Mapping, lo: usize, hi: usize, stage: usize) -> Sys<()> {
-        if Self::backed(mapping) {
-            return self.copy_pages(stage, lo, hi - lo);
-        }
-        self.for_each_run(lo, hi, false, |service, run, _| {
-            let to = stage + (run.0 - lo);
-            service.copy_pages(to, run.0, run.1 - run.0)
-        })
-    }
-
-    /// Whether absent pages of a mapping read as something else than zeros.
-    fn backed(mapping: &Mapping) -> bool {
-        mapping.inode != 0
-    }
-
-    /// Copies every page that holds something.
-    fn copy_populated(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> Sys<()> {
-        if Self::backed(mapping) {
-            return mem::write_from(self.memfd, lo, hi - lo, lo);
-        }
-        self.for_each_run(lo, hi, false, |service, run, _| {
-            mem::write_from(service.memfd, run.0, run.1 - run.0, run.0)
-        })
-    }
-
-    /// Calls `body` for every populated run, and with `written` told.
-    fn for_each_run(
-        &mut self,
-        lo: usize,
-        hi: usize,
-        checked: bool,
-        mut body: impl FnMut(&mut Self, (usize, usize), bool) -> Sys<()>,
-    ) -> Sys<()> {
-        let mut at = lo;
-        let mut runs = [Run::default(); 64];
-        while at < hi {
-            let (n, walked) = self.space.populated(at, hi, &mut runs, checked)?;
-            for run in &runs[..n] {
-                let range = (run.start as usize, run.end as usize);
-                body(self, range, run.categories & WRITTEN != 0)?;
-            }
-            if walked <= at {
-                return Err(libc::EIO);
-            }
-            at = walked;
-        }
-        Ok(())
-    }
-
-    fn map_copied_pages(&self, stage: usize, lo: usize, hi: usize) -> Sys<()> {
-        const MADV_POPULATE_WRITE: i32 = 23;
-        let mut at = lo;
-        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
-            mem::advise(stage + (start - lo), end - start, MADV_POPULATE_WRITE)?;
-            at = end;
-        }
-        Ok(())
-    }
-
-    /// With all threads standing: brings the copy up to date and puts the
-    /// file in the memory's place.
-    #[allow(clippy::too_many_arguments)]
-    fn replace(
-        &mut self,
-        shared: &Shared,
-        mapping: &Mapping,
-        lo: usize,
-        hi: usize,
-        stage: &mut usize,
-        origin: Origin,
-        precopied: bool,
-        trash: &mut usize,
-    ) -> Result<(), Refusal> {
-        let len = hi - lo;
-        if shared.guarded(lo, hi) || self.forks_under_way > 0 {
-            return Err(Refusal::Later);
-        }
-        // The program may have changed its mind about this memory.
-        match self.space.at(lo) {
-            Ok(Some(now)) if now.end >= hi && same_kind(&now, mapping) => {}
-            _ => return Err(Refusal::Later),
-        }
-        if precopied {
-            self.copy_changed(mapping, lo, hi)
-                .map_err(|errno| match errno {
-                    libc::EPERM => Refusal::Later,
-                    errno => Refusal::Os(errno),
-                })?;
-        } else {
-            self.unwatch(lo, hi).map_err(Refusal::Os)?;
-            mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
-            self.copy_populated(mapping, lo, hi).map_err(Refusal::Os)?;
-        }
-        self.write_hooks();
-        let locked = mem::is_locked(lo);
-        // The old pages step aside, to be freed when the program runs again.
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let aside = self
-            .scratch
-            .map(Place::Aside, len, mapping.prot(), flags, -1, 0)
-            .map_err(Refusal::Os)?;
-        let moved = if self.can_tell_pins(mapping) && !locked {
-            self.move_aside(lo, len, aside)
-        } else {
-            mem::move_over(lo, len, aside).map_err(Refusal::Os)
-        };
-        if let Err(why) = moved {
-            self.scratch.unmap(aside, len);
-            let _ = uffd::unregister(self.precopy, lo, len);
-            return Err(why);
-        }
-        let placed = mem::move_over(*stage, len, lo);
-        if placed.is_ok() {
-            self.scratch.close(*stage, len);
-            *stage = 0;
-        }
-        let placed = placed.and_then(|()| uffd::register(self.events, lo, len, uffd::MODE_WP));
-        if let Err(errno) = placed {
-            // Back as it was.
-            let back = mem::move_over(aside, len, lo);
-            self.scratch.close(aside, len);
-            debug_log!("promotion of {lo:#x} undone: errno {errno}, {back:?}");
-            return Err(Refusal::Os(errno));
-        }
-        *trash = aside;
-        shared.promoted.insert(Range {
-            start: lo,
-            end: hi,
-            origin,
-        });
-        if locked {
-            // What may be locked is limited: not both at a time.
-            let _ = mem::unlock(aside, len);
-            self.lock_promoted(lo, hi);
-        }
-        Ok(())
-    }
-
-    /// Locks the memory that has taken the place of locked memory. Every page
-    /// that was there is in the file by now, and is mapped so that the lock holds
-    /// it; one that was not (`MLOCK_ONFAULT`) is locked when it comes.
-    fn lock_promoted(&self, lo: usize, hi: usize) {
-        if let Err(errno) = mem::lock(lo, hi - lo) {
-            debug_log!("{lo:#x}..{hi:#x} is not locked any more: errno {errno}");
-        }
-        let mut at = lo;
-        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
-            let _ = mem::populate(start, end - start);
-            at = end;
-        }
-    }
-
-    /// Copies what was written since the first copy, and drops what is no
-    /// longer there. EPERM: the range is not what it was.
-    fn copy_changed(&mut self, mapping: &Mapping, lo: usize, hi: usize) -> Sys<()> {
-        let backed = Self::backed(mapping);
-        let mut clean_from = lo;
-        self.for_each_run(lo, hi, true, |service, (start, end), written| {
-            service.bring_absent(backed, clean_from, start)?;
-            clean_from = end;
-            if written {
-                mem::write_from(service.memfd, start, end - start, start)?;
-            }
-            Ok(())
-        })?;
-        self.bring_absent(backed, clean_from, hi)
-    }
-
-    /// `[from, to)` has no pages of its own: zeros, or what the file holds.
-    fn bring_absent(&mut self, backed: bool, from: usize, to: usize) -> Sys<()> {
-        if from >= to {
-            Ok(())
-        } else if backed {
-            mem::write_from(self.memfd, from, to - from, from)
-        } else {
-            mem::punch(self.memfd, from, to - from)
+        match why {
+            Some(why) if !(lo..lo + done).contains(&addr) => Err(why),
+            _ => Ok((lo, lo + done)),
         }
     }
 
@@ -585,13 +313,4 @@ impl Service {
         crate::rawsys::close(proc_dir);
         found
     }
-}
-
-/// Whether what is mapped now may be taken for what was there before.
-fn same_kind(now: &Mapping, before: &Mapping) -> bool {
-    now.prot() == before.prot()
-        && now.shared == before.shared
-        && (now.device, now.inode) == (before.device, before.inode)
-        && (now.inode == 0
-            || now.offset.wrapping_sub(now.start) == before.offset.wrapping_sub(before.start))
 }

@@ -24,22 +24,31 @@ pub enum Place {
 /// Size of a place, in bytes; what is larger goes wherever there is room.
 const SIZE: usize = 64 << 20;
 
+/// Pages of the ballast; each is a mapping of its own.
+const BALLAST: usize = 24;
+
 const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// The reserved range. All zero: there is none, and the kernel chooses.
 pub struct Scratch {
     start: usize,
     len: Cell<usize>,
+    /// Mappings that are held only to be given up, see [`Self::give_room`]; 0: none.
+    ballast: usize,
+    laden: Cell<bool>,
 }
 
 impl Scratch {
     /// Reserves the range; none where address space is limited, or where all
     /// new memory is locked.
     pub fn reserve() -> Self {
-        let len = 2 * SIZE + PAGE;
+        let places = 2 * SIZE + PAGE;
+        let len = places + BALLAST * PAGE;
         let none = Scratch {
             start: 0,
             len: Cell::new(0),
+            ballast: 0,
+            laden: Cell::new(false),
         };
         let Ok(start) = mem::map(0, len, libc::PROT_NONE, NONE, -1, 0) else {
             return none;
@@ -52,6 +61,35 @@ impl Scratch {
         Scratch {
             start,
             len: Cell::new(len),
+            ballast: start + places,
+            ..none
+        }
+    }
+
+    /// Whether there are mappings to give up where something has to be undone for
+    /// which the kernel must make one, but the program has as many as it may have.
+    pub fn has_room_to_give(&self) -> bool {
+        if self.ballast == 0 || self.laden.get() {
+            return true;
+        }
+        // Neighbours of one kind would be one mapping.
+        let laden = (0..BALLAST).step_by(2).all(|i| {
+            let page = self.ballast + i * PAGE;
+            mem::advise(page, PAGE, libc::MADV_DONTDUMP).is_ok()
+        });
+        if laden {
+            self.laden.set(true);
+        } else {
+            self.give_room();
+        }
+        laden
+    }
+
+    /// Gives up some mappings: one can be made now that could not be made before.
+    pub fn give_room(&self) {
+        if self.ballast != 0 {
+            let _ = mem::advise(self.ballast, BALLAST * PAGE, libc::MADV_DODUMP);
+            self.laden.set(false);
         }
     }
 
@@ -97,7 +135,12 @@ impl Scratch {
             return false;
         }
         let flags = NONE | libc::MAP_FIXED;
-        if mem::map(addr, len, libc::PROT_NONE, flags, -1, 0).is_err() {
+        let map = || mem::map(addr, len, libc::PROT_NONE, flags, -1, 0);
+        let closed = map().or_else(|_| {
+            self.give_room();
+            map()
+        });
+        if closed.is_err() {
             // A hole that is not ours any more: the range is used no longer.
             let _ = mem::unmap(addr, len);
             self.len.set(0);

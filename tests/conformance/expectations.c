@@ -50,6 +50,8 @@ static const struct {
 	{ "source_shared_file_detached", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_mixed", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_sysv_shm", BACKEND_USER, WATCH, { 6, 7 } },
+	{ "limit_of_mappings", BACKEND_USER,
+	  "a mapping is looked up in the text of all of them before Linux 6.11: this one takes minutes", { 6, 11 } },
 	{ "get_other_user_public", BACKEND_USER,
 	  "without a module only the same user may attach: no process could be held to its mode", { 0, 0 } },
 	{ "hostile_remove_rdonly", BACKEND_USER,

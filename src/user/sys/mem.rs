@@ -27,6 +27,12 @@ pub fn move_over(from: usize, len: usize, to: usize) -> Sys<()> {
     sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
 }
 
+/// Whether a range has been sealed (`mseal`, Linux 6.10): nothing can take its
+/// place. The kernel refuses even a change that changes nothing.
+pub fn is_sealed(addr: usize, len: usize) -> bool {
+    sys!(libc::SYS_mremap, addr, len, len, 0, 0) == Err(libc::EPERM)
+}
+
 /// mprotect(2).
 pub fn protect(addr: usize, len: usize, prot: c_int) -> Sys<()> {
     sys!(libc::SYS_mprotect, addr, len, prot).map(drop)
@@ -303,4 +309,14 @@ pub fn copy_page(from: usize, to: usize) {
             super::PAGE,
         );
     }
+}
+
+/// Whether two pages, which the caller knows to be mapped and readable, hold the
+/// same. Nobody writes to them meanwhile.
+pub fn same_page(a: usize, b: usize) -> bool {
+    // SAFETY: the caller's word.
+    let page = |addr: usize| unsafe {
+        core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(addr), super::PAGE)
+    };
+    page(a) == page(b)
 }

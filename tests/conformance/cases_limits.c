@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Memory that cannot be shared: the owner must not notice that it was tried. */
+#include "harness.h"
+
+#include <sys/syscall.h>
+
+#ifndef __NR_mseal
+#define __NR_mseal 462
+#endif
+
+CASE(sealed_memory, "memory that may not be replaced keeps its content")
+{
+	struct peer p = spawn();
+	char *sealed = anonymous(16 * PAGE), *other = anonymous(PAGE);
+	long addr, result;
+
+	setenv("XPMEM_WAIT", "0", 1);
+	fill(sealed, 16 * PAGE, 1);
+	fill(other, PAGE, 2);
+	if (syscall(__NR_mseal, sealed, 16 * PAGE, 0))
+		skip_case("no mseal");
+	EXPECT(make_all() > 0);
+	addr = share(&p, other, PAGE);
+	EXPECT_EQ(r_verify(&p, addr, PAGE, 2), 0);
+	/* A window large enough to be lazy. */
+	addr = share(&p, sealed - 1024 * PAGE, 2048 * PAGE) + 1024 * PAGE;
+	result = r_verify(&p, addr, 16 * PAGE, 1);
+	EXPECT(result == 0 || FAULTED(result));
+	EXPECT_EQ(verify((long)sealed, 16 * PAGE, 1), 0);
+	quit(&p);
+}
+
+/*
+ * Maps single pages until the kernel refuses, in such a way that none can be
+ * joined, and goes on with those of last time.
+ */
+static long exhaust(char **pages, long n)
+{
+	while (n < 300000) {
+		int prot = n & 1 ? PROT_READ : PROT_NONE;
+		char *p = mmap(NULL, PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED)
+			return n;
+		pages[n++] = p;
+	}
+	skip_case("there is no limit to the number of mappings");
+}
+
+#define CHUNKS 120
+#define CHUNK (16 * PAGE)
+
+CASE(limit_of_mappings, "the owner keeps its bytes where it has as many mappings as it may have")
+{
+	struct peer p = spawn();
+	static char *pages[300000];
+	/* Chunks that are not promoted with their neighbours. */
+	char *base = anonymous(8 * CHUNKS * CHUNK);
+	long addr, result, n = 0;
+
+	setenv("XPMEM_WAIT", "0", 1);
+	for (long i = 0; i < CHUNKS; i++)
+		fill(base + 8 * i * CHUNK, CHUNK, i);
+	addr = share(&p, base, 8 * CHUNKS * CHUNK);
+	EXPECT_EQ(r_verify(&p, addr, CHUNK, 0), 0);
+	for (long i = 1; i < CHUNKS; i++) {
+		n = exhaust(pages, n);
+		for (int k = 0; k < i % 20; k++)
+			EXPECT_EQ(munmap(pages[--n], PAGE), 0);
+		result = r_verify(&p, addr + 8 * i * CHUNK, PAGE, i);
+		EXPECT(result == 0 || FAULTED(result));
+		EXPECT_EQ(verify((long)base + 8 * i * CHUNK, CHUNK, i), 0);
+	}
+	while (n > 0)
+		munmap(pages[--n], PAGE);
+	for (long i = 0; i < CHUNKS; i++)
+		EXPECT_EQ(verify((long)base + 8 * i * CHUNK, CHUNK, i), 0);
+	quit(&p);
+}
