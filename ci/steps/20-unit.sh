@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The unit tests, and those of the tool.
+# The unit tests, those of the tool, and the examples in the documentation.
 . "$(dirname "$0")/../lib.sh"
 cd "$TOP" || exit 1
 
@@ -9,6 +9,8 @@ cd "$TOP" || exit 1
 export CARGO_PROFILE_DEV_PANIC=unwind
 status=0
 out=$(timeout 900 cargo test --target-dir build/unit --locked --no-fail-fast --lib --bins --test tool 2>&1 </dev/null) || status=$?
+# The examples in the documentation are compiled and run.
+out+=$'\n'$(timeout 600 cargo test --target-dir build/unit --locked --doc 2>&1 </dev/null) || status=$?
 printf '%s\n' "$out" | grep -vE '^ *(Compiling|Downloaded|Downloading)'
 sums=$(printf '%s\n' "$out" | sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p')
 if [ -z "$sums" ]; then

@@ -48,6 +48,7 @@ archive() {
 }
 compiles() { # COMPILER FLAGS... ; every header by itself and all together
     local header all=""
+    # shellcheck disable=SC2043 # One header so far.
     for header in "$INCLUDE"/xpmem.h; do
         echo "#include \"$header\"" | "$@" -fsyntax-only -I"$INCLUDE" - || return 1
         all+="#include \"$header\""$'\n'"#include \"$header\""$'\n'

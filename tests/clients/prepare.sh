@@ -140,8 +140,8 @@ unpack() {
 }
 
 mkdir -p "$OUT"
-sources=(openmpi:$OMPI_VERSION)
-[ "$what" = vader ] || sources+=(ucx:$UCX_VERSION)
+sources=("openmpi:$OMPI_VERSION")
+[ "$what" = vader ] || sources+=("ucx:$UCX_VERSION")
 for source in "${sources[@]}"; do
     fetch_source "${source%:*}" "${source#*:}" ||
         unable "the source package ${source%:*} ${source#*:} cannot be fetched: $(tail -n 1 "$CACHE/apt/${source%:*}.log" 2>/dev/null)"

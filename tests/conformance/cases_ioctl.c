@@ -50,7 +50,7 @@ CASE(ioctl_unknown, "ENOTTY for what is no command")
 	EXPECT_ERR(api->ioctl(-1, words), ENOTTY);
 }
 
-CASE(ioctl_errors, "the ioctls refuse what the functions refuse, and get's permit value")
+CASE(ioctl_errors, "the ioctls refuse what the functions refuse, and the permit value of get")
 {
 	struct get_arg get = { make_all(), XPMEM_RDWR, XPMEM_PERMIT_MODE, 0666, 0 };
 	struct make_arg make = { 0, 0, XPMEM_PERMIT_MODE, 0666, 0 };

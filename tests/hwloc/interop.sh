@@ -32,6 +32,7 @@ run() {
         libs=$(dirname "$(find "$cache/$release" -name 'libhwloc.so.15' | head -n 1)")
         local libc
         libc=$(dirname "$(find "$cache/$release" -name 'libc.so.6' | head -n 1)")
+        # shellcheck disable=SC2211 # There is one; its name has the machine in it.
         "$libc"/ld-linux-*.so.2 ${preload:+--preload "$preload"} \
             --library-path "$libs:$libc" "$exchange" "$@"
     fi

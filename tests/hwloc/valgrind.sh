@@ -46,7 +46,7 @@ machine() { # machine NAME VARIABLE=VALUE
             skipped=$((skipped + 1))
             continue
         fi
-        check= run $release stock write "$work/stock" 300000000000 x || echo "stock does not write"
+        check='' run $release stock write "$work/stock" 300000000000 x || echo "stock does not write"
         cell "$1: ours/$release writes" $release ours write "$work/ours" 300000000000 x
         cell "$1: ours to ours/$release" $release ours adopt "$work/ours" 300000000000 ours-ours
         cell "$1: stock to ours/$release" $release ours adopt "$work/stock" 300000000000 stock-ours

@@ -52,7 +52,7 @@ get update >"$apt/log" 2>&1 || echo "apt-get update: $(tail -n 1 "$apt/log")"
 
 for suite in trixie sid; do
     [ -e "$cache/$suite/done" ] && continue
-    rm -rf "$cache/$suite" "$apt/debs"
+    rm -rf "${cache:?}/$suite" "${apt:?}/debs"
     mkdir -p "$cache/$suite" "$apt/debs"
     # Its libc, and what libhwloc is linked with.
     if (cd "$apt/debs" && get download "libhwloc15/$suite" "libc6/$suite" "libudev1/$suite" \

@@ -32,9 +32,10 @@ relocatable() {
     done
 }
 multiarch() { # a library folder that is not PREFIX/lib
-    make install PREFIX="$S/multi" LIBDIR="$S/multi/lib/x86_64-linux-gnu" >/dev/null &&
-        cc -o "$S/multi/probe" "$SRC/probe.c" \
-            $(PKG_CONFIG_PATH=$S/multi/lib/x86_64-linux-gnu/pkgconfig pkg-config --cflags --libs xpmem) &&
+    local lib=$S/multi/lib/x86_64-linux-gnu flags
+    make install PREFIX="$S/multi" LIBDIR="$lib" >/dev/null &&
+        flags=$(PKG_CONFIG_PATH=$lib/pkgconfig pkg-config --cflags --libs xpmem) &&
+        cc -o "$S/multi/probe" "$SRC/probe.c" $flags &&
         readelf -d "$S/multi/probe" | grep -q libxpmem.so.0
 }
 configure() {

@@ -22,6 +22,7 @@ if [ "$suite" = arm64 ]; then
 else
 	tuple=x86_64-linux-gnu
 fi
+# shellcheck disable=SC2010 # Names of the compiler, which are letters and digits.
 cc=$(cd "$root/usr/bin" && ls | grep -E "^$tuple-gcc-[0-9]+$" | tail -n 1)
 vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C \
 	make -C /src KDIR=/usr/src/"$headers" CC="$cc" HOSTCC="$cc" "$@" modules >"$out/log" 2>&1 ||

@@ -53,7 +53,8 @@ guest() {
 	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest"; fi
 }
 
-for suite in ${*:-trixie sid}; do
+[ $# != 0 ] || set -- trixie sid
+for suite; do
 	status=0
 	build=$("$vm_top/tests/vm/debug-kernel.sh" "$suite") || status=$?
 	case $status in

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
 # vm_build_tests FOLDER [arm64]: builds the guest's test programs, static, into
 # the folder, and sets vm_files to what run.sh shall copy.
 vm_build_tests() {
