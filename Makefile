@@ -65,6 +65,9 @@ install:
 	@for page in man/*.[1-9]; do \
 		to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
 		$(INSTALL) -d $$to && $(INSTALL) -m 644 $$page $$to/ || exit 1; \
+		for name in $$(sed -n 's/^\.Nm \(xpmem_[a-z_]*\).*/\1/p' $$page | sort -u); do \
+			[ -e man/$$name.3 ] || ln -sf $${page##*/} $$to/$$name.3 || exit 1; \
+		done; \
 	done
 	for pc in pkgconfig/*.pc.in; do \
 		$(PC_EDIT) $$pc >$(DESTDIR)$(PC_DIR)/$$(basename $$pc .in) || exit 1; \
@@ -79,4 +82,4 @@ clean:
 # Targets of the kernel module, test programs and benchmarks (check-vm, bench-user, soak, ...).
 include kernel/targets.mk
 include tests/conformance/targets.mk
--include benches/targets.mk tests/stress/targets.mk
+-include benches/targets.mk examples/targets.mk tests/stress/targets.mk

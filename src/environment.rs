@@ -98,9 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_page_has_a_paragraph_for_each() {
-        let told = between(include_str!("../man/xpmem.1"), ".It Ev ", '\n');
-        assert_eq!(told, names(Audience::Users));
+    fn the_manual_pages_have_a_paragraph_for_each() {
+        for page in [
+            include_str!("../man/xpmem.1"),
+            include_str!("../man/xpmem.7"),
+        ] {
+            let told = between(page, ".It Ev ", '\n');
+            assert_eq!(told, names(Audience::Users));
+        }
     }
 
     #[test]

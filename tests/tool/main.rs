@@ -269,6 +269,47 @@ fn usage_errors_exit_2_and_help() {
     }
 }
 
+/// Words that look like an errno.
+fn errnos(text: &str) -> std::collections::BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')
+        .filter(|word| word.len() > 3 && word.starts_with('E') || word.ends_with("_NOPROC"))
+        .collect()
+}
+
+#[test]
+fn the_manual_pages_have_every_function_of_the_header_and_its_errnos() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header = fs::read_to_string(top.join("include/xpmem.h")).expect("the header");
+    let pages: Vec<String> = ["make", "get", "attach"]
+        .map(|name| format!("man/xpmem_{name}.3"))
+        .iter()
+        .map(|page| fs::read_to_string(top.join(page)).expect("a page"))
+        .collect();
+    let mut functions = 0;
+    for part in header.split("/**").skip(1) {
+        let Some((comment, rest)) = part.split_once("*/") else {
+            continue;
+        };
+        let Some(name) = rest.split('(').next().and_then(|declared| {
+            let name = declared.trim().rsplit([' ', '*']).next()?;
+            (name.starts_with("xpmem_") && rest.contains('(') && !declared.contains(';'))
+                .then_some(name)
+        }) else {
+            continue;
+        };
+        functions += 1;
+        let page = pages
+            .iter()
+            .find(|page| page.contains(&format!("\n.Nm {name}")))
+            .unwrap_or_else(|| panic!("no page for {name}"));
+        assert!(page.contains(&format!("\n.Fn {name} ")), "{name}");
+        for errno in errnos(comment) {
+            assert!(page.contains(errno), "{name}: {errno}");
+        }
+    }
+    assert_eq!(functions, 9);
+}
+
 /// The words after two dashes, or the commands, that a text has.
 fn long_options(text: &str) -> std::collections::BTreeSet<String> {
     text.split(|c: char| c.is_whitespace() || "[]=,'`".contains(c))
