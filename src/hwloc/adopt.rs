@@ -12,10 +12,10 @@ use super::image::{self, Image};
 use super::layout::*;
 use super::library::{Library, RawTopology};
 use super::map::{self, Mapping, Place};
-use super::resolve::Resolver;
-use super::share::There;
+use super::memory;
+use super::sidecar::Sidecar;
 use super::validate::{self, Levels, Report};
-use super::{relocate, share, write};
+use super::{environment, relocate, second, write};
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
@@ -120,32 +120,20 @@ pub unsafe fn adopt(
     }
     let mut source = open(fd, fileoffset, addr as usize, length)?;
     source.strict_infos = library.version() >= STRICT_INFOS;
-    let held = match hold(&source, source.addr) {
-        Err(Error::Busy) => occupied(&source).inspect_err(|_| {
-            debug_log!("hwloc: addresses {:#x} are taken", source.addr);
-        })?,
-        other => Occupied::Mine(other?),
-    };
-    let (report, addr, owned) = match &held {
-        Occupied::Mine(held) => (&held.report, held.mapping.addr(), length),
-        // The first adopter's destroy unmaps, or nobody does.
-        Occupied::Shared(report) => (report, source.addr, 0),
-    };
-    let adopted = build(fresh, report, addr, length, owned)?;
-    let how = match &held {
-        Occupied::Shared(_) => "shared",
-        Occupied::Mine(_) if addr != source.addr => "moved",
-        Occupied::Mine(_) => "there",
-    };
+    let held = bring(&source)?;
+    let addr = held.mapping.addr();
+    let adopted = build(fresh, &held.report, addr, length)?;
     debug_log!(
-        "hwloc: adopted {} objects at {addr:#x}, {how}",
-        report.objects
+        "hwloc: adopted {} objects at {addr:#x}, {}",
+        held.report.objects,
+        if addr == source.addr {
+            "there"
+        } else {
+            "moved"
+        }
     );
-    if let Occupied::Mine(held) = held {
-        share::remember(held.mapping.addr(), length);
-        held.mapping.keep();
-    }
-    if std::env::var_os("HWLOC_DEBUG_CHECK").is_some() {
+    held.mapping.keep();
+    if environment::get(c"HWLOC_DEBUG_CHECK").is_some() {
         // SAFETY: a whole topology of this library.
         unsafe { (library.check)(adopted) };
     }
@@ -193,16 +181,51 @@ fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source
     })
 }
 
-/// Brings the file to its address, and checks it there.
-fn hold(source: &Source, addr: usize) -> Result<Held> {
-    if private_wanted().unwrap_or(source.used <= COPY_LIMIT) {
-        return hold_copy(source, addr);
+/// Threads that adopt and destroy at once can find the address taken, and what
+/// took it gone when they look.
+const TRIES: usize = 8;
+
+/// Brings the file to its address, or to another where an adoption of the
+/// same file holds that, and checks it there.
+fn bring(source: &Source) -> Result<Held> {
+    let anywhere = environment::is(c"HWLOC_SHMEM_RELOCATE", c"1");
+    let mut moved = None;
+    for _ in 0..TRIES {
+        match hold(source) {
+            Err(Error::Busy) => {}
+            other => return other,
+        }
+        let filling = second::is_filling(source.addr);
+        let mapping = match moved.take() {
+            Some(mapping) => mapping,
+            None => copy(source, 0)?,
+        };
+        if anywhere || filling || second::is_there(source, &mapping)? {
+            return relocate::relocate(source, mapping);
+        }
+        moved = Some(mapping);
     }
-    let mapping = map::map(addr, source.length, Place::File(source.fd, source.offset))?;
+    debug_log!("hwloc: addresses {:#x} are taken", source.addr);
+    Err(Error::Busy)
+}
+
+/// Brings the file to its address, and checks it there.
+fn hold(source: &Source) -> Result<Held> {
+    let _filling = second::Filling::at(source.addr);
+    let wanted = private_wanted();
+    if wanted.unwrap_or(source.used <= COPY_LIMIT) {
+        match hold_copy(source, source.addr) {
+            // Private memory may be short where there is room for a mapping.
+            Err(Error::NoMemory) if wanted.is_none() => {}
+            other => return other,
+        }
+    }
+    let place = Place::File(source.fd, source.offset);
+    let mapping = map::map(source.addr, source.length, place)?;
     let report = inspect(&mapping, source.addr)?;
     if report.empty_infos && source.strict_infos {
         drop(mapping);
-        return hold_copy(source, addr);
+        return hold_copy(source, source.addr);
     }
     Ok(Held { mapping, report })
 }
@@ -229,11 +252,12 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
     };
     let image = image.ok_or(Error::Invalid)?;
     let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
-    let mut slots = Vec::new();
+    let mut slots = memory::list(0)?;
     for addr in levels.iter().flat_map(|level| level.objs) {
         let obj: Obj = image.get(*addr).ok_or(Error::Invalid)?;
         if obj.infos_count == 0 && obj.infos != 0 {
-            slots.push((addr - image.base()) as usize + offset_of!(Obj, infos));
+            let slot = (addr - image.base()) as usize + offset_of!(Obj, infos);
+            memory::push(&mut slots, slot)?;
         }
     }
     for slot in slots {
@@ -246,8 +270,7 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
 
 /// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size; `0`: map.
 fn private_wanted() -> Option<bool> {
-    let wanted = std::env::var_os("HWLOC_SHMEM_PRIVATE")?;
-    match wanted.as_encoded_bytes() {
+    match environment::get(c"HWLOC_SHMEM_PRIVATE")?.to_bytes() {
         b"1" => Some(true),
         b"0" => Some(false),
         _ => None,
@@ -268,14 +291,10 @@ pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
 
 /// Checks the bytes of a mapping that were written for `base`.
 pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
-    inspect_at(mapping.addr(), mapping.len(), base)
-}
-
-/// As [`inspect`], for a range that somebody else mapped.
-pub fn inspect_at(addr: usize, len: usize, base: usize) -> Result<Report> {
+    let len = mapping.len();
     let work = image::work_for(len);
-    // SAFETY: callers pass a readable mapping of that size.
-    let image = unsafe { Image::new(base as u64, addr as *const u8, len, &work) };
+    // SAFETY: a readable mapping of that size.
+    let image = unsafe { Image::new(base as u64, mapping.addr() as *const u8, len, &work) };
     let image = image.ok_or(Error::Invalid)?;
     validate::image(&image).map_err(|corrupt| {
         debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
@@ -283,67 +302,10 @@ pub fn inspect_at(addr: usize, len: usize, base: usize) -> Result<Report> {
     })
 }
 
-enum Occupied {
-    /// A mapping of this topology alone.
-    Mine(Held),
-    /// The mapping of an earlier adoption.
-    Shared(Report),
-}
-
-/// The address is taken. By an earlier adoption of the same file? Or may the
-/// topology go elsewhere?
-fn occupied(source: &Source) -> Result<Occupied> {
-    let anywhere = std::env::var_os("HWLOC_SHMEM_RELOCATE").is_some_and(|v| v == "1");
-    let there = if share::is_remembered(source.addr, source.length) {
-        share::share(source)
-    } else {
-        There::Other
-    };
-    match there {
-        There::Shared(report) => Ok(Occupied::Shared(*report)),
-        There::Other if !anywhere => Err(Error::Busy),
-        There::Same | There::Other => relocate::relocate(source).map(Occupied::Mine),
-    }
-}
-
-/// What is copied behind the structure.
-struct Sidecar {
-    base: usize,
-    bytes: Vec<u8>,
-}
-
-impl Sidecar {
-    /// Appends values; no values have no address: a copy of the topology
-    /// frees what is not null.
-    fn put<T: Plain>(&mut self, values: &[T]) -> Addr {
-        if values.is_empty() {
-            return 0;
-        }
-        let at = self.base + self.bytes.len();
-        for value in values {
-            // SAFETY: any plain value is its bytes.
-            let bytes = unsafe {
-                core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
-            };
-            self.bytes.extend_from_slice(bytes);
-        }
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        at as Addr
-    }
-}
-
 /// Makes the topology that the caller gets.
-fn build(
-    mut fresh: Fresh,
-    report: &Report,
-    addr: usize,
-    length: usize,
-    owned: usize,
-) -> Result<RawTopology> {
+fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Result<RawTopology> {
     let library = fresh.library;
-    let native = library
-        .native(report.topology.is_thissystem != 0)
-        .ok_or(Error::NoMemory)?;
+    let native = library.native(report.topology.is_thissystem != 0)?;
     let mut t = report.topology;
     let from_file = [
         t.support_discovery,
@@ -354,20 +316,14 @@ fn build(
 
     // The addresses of the sidecar are known only when it is placed: so the
     // size comes first.
-    let mut sizing = Sidecar {
-        base: 0,
-        bytes: Vec::new(),
-    };
-    sidecar(&mut sizing, &mut t, report, addr, length)?;
+    let mut sizing = Sidecar::new(0, 0)?;
+    sizing.fill(&mut t, report, addr, length)?;
     let (raw, size) = enlarge(fresh.raw, sizing.bytes.len())?;
     let place = raw as usize + size;
     fresh.raw = raw;
     t = report.topology;
-    let mut side = Sidecar {
-        base: place,
-        bytes: Vec::with_capacity(sizing.bytes.len()),
-    };
-    sidecar(&mut side, &mut t, report, addr, length)?;
+    let mut side = Sidecar::new(place, sizing.bytes.len())?;
+    side.fill(&mut t, report, addr, length)?;
     // Another size means that somebody writes to the file meanwhile.
     if side.bytes.len() != sizing.bytes.len() {
         return Err(Error::Invalid);
@@ -392,7 +348,7 @@ fn build(
     t.userdata = 0;
     (t.userdata_export_cb, t.userdata_import_cb) = (0, 0);
     t.adopted_shmem_addr = addr as Addr;
-    t.adopted_shmem_length = owned as u64;
+    t.adopted_shmem_length = length as u64;
     t.support_discovery = own.support_discovery;
     t.support_cpubind = own.support_cpubind;
     t.support_membind = own.support_membind;
@@ -458,115 +414,4 @@ fn enlarge(raw: RawTopology, more: usize) -> Result<(RawTopology, usize)> {
         return Err(Error::NoMemory);
     }
     Ok((moved, start))
-}
-
-/// Copies what hwloc may write to, with every cache resolved.
-fn sidecar(
-    side: &mut Sidecar,
-    t: &mut Topology,
-    report: &Report,
-    addr: usize,
-    length: usize,
-) -> Result<()> {
-    let work = image::work_for(length);
-    // SAFETY: the caller holds the mapping at `addr`; its pointers lead there.
-    let image = unsafe { Image::new(addr as u64, addr as *const u8, length, &work) };
-    let image = image.ok_or(Error::Invalid)?;
-    if t.nr_cpukinds != 0 {
-        let kinds = image.list::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize);
-        let kinds: Vec<Cpukind> = kinds.ok_or(Error::Invalid)?.iter().collect();
-        t.cpukinds = side.put(&kinds);
-        t.nr_cpukinds_allocated = t.nr_cpukinds;
-    }
-    if report.resolved {
-        return Ok(());
-    }
-    let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
-    let resolver = Resolver::new(&image, &levels);
-    memattrs(side, t, &image, &resolver).ok_or(Error::Invalid)?;
-    distances(side, t, &image, &resolver).ok_or(Error::Invalid)
-}
-
-fn memattrs(
-    side: &mut Sidecar,
-    t: &mut Topology,
-    image: &Image<'_>,
-    resolver: &Resolver<'_, '_>,
-) -> Option<()> {
-    let list = image.list::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
-    let mut copies = Vec::with_capacity(list.len());
-    for mut attr in list.iter() {
-        let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
-        let targets = image.list::<Target>(attr.targets, attr.nr_targets as usize)?;
-        let mut kept = Vec::with_capacity(targets.len());
-        for mut target in targets.iter() {
-            let Some(found) = resolver.target(&target, valid) else {
-                continue;
-            };
-            target.obj = found.addr;
-            target.gp_index = found.gp_index;
-            let count = target.nr_initiators as usize;
-            let initiators = image.list::<Initiator>(target.initiators, count)?;
-            let resolved: Vec<Initiator> = initiators
-                .iter()
-                .filter_map(|i| resolver.initiator(&i, valid))
-                .collect();
-            if resolved.is_empty() && attr.flags & MEMATTR_NEED_INITIATOR != 0 {
-                continue;
-            }
-            target.nr_initiators = resolved.len() as u32;
-            target.initiators = side.put(&resolved);
-            kept.push(target);
-        }
-        attr.nr_targets = kept.len() as u32;
-        attr.targets = side.put(&kept);
-        attr.iflags |= MEMATTR_CACHE_VALID;
-        copies.push(attr);
-    }
-    t.memattrs = side.put(&copies);
-    Some(())
-}
-
-fn distances(
-    side: &mut Sidecar,
-    t: &mut Topology,
-    image: &Image<'_>,
-    resolver: &Resolver<'_, '_>,
-) -> Option<()> {
-    let mut list = Vec::new();
-    let most = image.len() / size_of::<Distances>();
-    let mut at = t.first_dist;
-    while at != 0 {
-        let mut d: Distances = image.get(at)?;
-        at = d.next;
-        // The check found an end; somebody may have taken it away since.
-        if list.len() == most {
-            return None;
-        }
-        if d.iflags & DIST_OBJS_VALID == 0 {
-            // A matrix cannot be cut to size here, and no writer leaves one
-            // with objects that are gone.
-            let objs: Option<Vec<Addr>> = resolver.distances(&d)?.into_iter().collect();
-            d.objs = side.put(&objs?);
-            d.iflags |= DIST_OBJS_VALID;
-        }
-        list.push(d);
-    }
-    let size = size_of::<Distances>() as u64;
-    let first = side.base as u64 + side.bytes.len() as u64;
-    let count = list.len() as u64;
-    for (i, d) in list.iter_mut().enumerate() {
-        let i = i as u64;
-        d.prev = if i == 0 { 0 } else { first + (i - 1) * size };
-        d.next = if i + 1 == count {
-            0
-        } else {
-            first + (i + 1) * size
-        };
-    }
-    if count != 0 {
-        t.first_dist = side.put(&list);
-        t.last_dist = first + (count - 1) * size;
-    }
-    Some(())
 }

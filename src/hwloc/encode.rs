@@ -10,10 +10,11 @@
 //! one word share a run of zeros before that word: a machine with 10,000
 //! processors would otherwise be mostly zeros.
 
-use super::image::{same_words, Bits, Image};
+use super::image::{same_words, Bits, Image, OrInvalid};
 use super::layout::*;
 use super::map::{self, Mapping, Place};
-use super::resolve::Resolver;
+use super::memory;
+use super::resolve::{goes_by_os_index, Place as Origin, Resolver};
 use super::validate::Levels;
 use crate::error::{Error, Result};
 use core::hash::{BuildHasherDefault, Hasher};
@@ -112,26 +113,26 @@ impl Buffer {
     }
 
     /// Makes room for more, zeroed.
-    fn grow(&mut self, size: usize) -> Option<usize> {
+    fn grow(&mut self, size: usize) -> Result<usize> {
         let at = self.room(size)?;
         if at < self.dirty {
             let dirty = self.used.min(self.dirty);
             self.room.bytes_mut()[at..dirty].fill(0);
         }
-        Some(at)
+        Ok(at)
     }
 
     /// Makes room that the caller overwrites whole.
-    fn room(&mut self, size: usize) -> Option<usize> {
+    fn room(&mut self, size: usize) -> Result<usize> {
         let at = self.used;
-        let end = at.checked_add(size)?;
+        let end = at.checked_add(size).ok_or(Error::NoMemory)?;
         if end > self.room.len() {
-            let mut larger = Buffer::new(end + end / 2).ok()?;
+            let mut larger = Buffer::new(end + end / 2)?;
             larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
             *self = larger;
         }
         self.used = end;
-        Some(at)
+        Ok(at)
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -155,8 +156,8 @@ struct Encoder<'a, 'w> {
     arrays: Vec<usize>,
     runs: HashMap<u64, Run, Fast>,
     strings: HashMap<&'a [u8], Addr, Fast>,
-    /// Words of the largest set.
-    widest: usize,
+    /// The largest set of processors.
+    root_cpus: Bits<'a>,
     no_attr: Addr,
 }
 
@@ -173,25 +174,24 @@ pub fn encode(
 ) -> Result<Buffer> {
     let levels = Levels::read(source, t).map_err(|_| Error::Invalid)?;
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
-    let widest = root
+    let root_cpus = root
         .and_then(|r| source.get::<Obj>(r))
         .and_then(|r| source.bitmap(r.cpuset))
-        .map_or(1, |set| set.words.len());
+        .valid()?;
     let mut encoder = Encoder {
         source,
         levels: &levels,
         base,
         buffer: Buffer::with_capacity(levels.total() * 300 + (16 << 10))?,
-        normal: Vec::with_capacity(levels.depth()),
+        normal: memory::list(levels.depth())?,
         special: [0; SPECIAL_LEVELS],
-        arrays: Vec::with_capacity(levels.depth()),
+        arrays: memory::list(levels.depth())?,
         runs: HashMap::default(),
         strings: HashMap::default(),
-        widest,
+        root_cpus,
         no_attr: 0,
     };
-    // Nothing where a pointer leads nowhere, or there is no memory.
-    encoder.whole(t, support, length).ok_or(Error::Invalid)?;
+    encoder.whole(t, support, length)?;
     Ok(encoder.buffer)
 }
 
@@ -216,7 +216,7 @@ fn all_zero(words: &[u64]) -> bool {
 
 impl<'a> Encoder<'a, '_> {
     /// Makes zeroed room and answers its offset.
-    fn reserve(&mut self, size: usize) -> Option<usize> {
+    fn reserve(&mut self, size: usize) -> Result<usize> {
         self.buffer.grow(size.next_multiple_of(8))
     }
 
@@ -237,22 +237,22 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// Room of whole words that the caller overwrites whole.
-    fn claim(&mut self, size: usize) -> Option<usize> {
+    fn claim(&mut self, size: usize) -> Result<usize> {
         if size % 8 != 0 {
             return self.reserve(size);
         }
         self.buffer.room(size)
     }
 
-    fn put<T: Plain>(&mut self, value: T) -> Option<Addr> {
+    fn put<T: Plain>(&mut self, value: T) -> Result<Addr> {
         let at = self.claim(size_of::<T>())?;
         self.set(at, value);
-        Some(self.addr(at))
+        Ok(self.addr(at))
     }
 
-    fn put_slice<T: Plain>(&mut self, values: &[T]) -> Option<Addr> {
+    fn put_slice<T: Plain>(&mut self, values: &[T]) -> Result<Addr> {
         if values.is_empty() {
-            return Some(0);
+            return Ok(0);
         }
         let at = self.claim(size_of_val(values))?;
         let room = &mut self.buffer.bytes()[at..at + size_of_val(values)];
@@ -262,28 +262,29 @@ impl<'a> Encoder<'a, '_> {
             room.as_mut_ptr()
                 .copy_from_nonoverlapping(from, size_of_val(values));
         }
-        Some(self.addr(at))
+        Ok(self.addr(at))
     }
 
-    fn string(&mut self, addr: Addr) -> Option<Addr> {
+    fn string(&mut self, addr: Addr) -> Result<Addr> {
         if addr == 0 {
-            return Some(0);
+            return Ok(0);
         }
-        let text = self.source.string(addr)?;
+        let text = self.source.string(addr).valid()?;
         if let Some(known) = self.strings.get(text) {
-            return Some(*known);
+            return Ok(*known);
         }
         let at = self.reserve(text.len() + 1)?;
         self.buffer.bytes()[at..at + text.len()].copy_from_slice(text);
-        self.strings.insert(text, self.addr(at));
-        Some(self.addr(at))
+        let written = self.addr(at);
+        memory::insert(&mut self.strings, text, written)?;
+        Ok(self.addr(at))
     }
 
-    fn infos(&mut self, array: Addr, count: u32) -> Option<Addr> {
+    fn infos(&mut self, array: Addr, count: u32) -> Result<Addr> {
         if count == 0 {
-            return Some(0);
+            return Ok(0);
         }
-        let list = self.source.slice::<Info>(array, count as usize)?;
+        let list = self.source.slice::<Info>(array, count as usize).valid()?;
         let at = self.reserve(size_of_val(list))?;
         for (i, info) in list.iter().enumerate() {
             let info = Info {
@@ -292,30 +293,30 @@ impl<'a> Encoder<'a, '_> {
             };
             self.set(at + i * size_of::<Info>(), info);
         }
-        Some(self.addr(at))
+        Ok(self.addr(at))
     }
 
     /// Writes a set, unless it equals one of `written`, pairs of a set of
     /// the source and where that went.
-    fn bitmap(&mut self, addr: Addr, written: &[(Addr, Addr)]) -> Option<Addr> {
+    fn bitmap(&mut self, addr: Addr, written: &[(Addr, Addr)]) -> Result<Addr> {
         if addr == 0 {
-            return Some(0);
+            return Ok(0);
         }
-        let set = self.source.bitmap(addr)?;
+        let set = self.source.bitmap(addr).valid()?;
         let words = trimmed(&set);
         for (from, to) in written {
             if *to == 0 {
                 continue;
             }
             if *from == addr {
-                return Some(*to);
+                return Ok(*to);
             }
-            let other = self.source.bitmap(*from)?;
+            let other = self.source.bitmap(*from).valid()?;
             if other.infinite == set.infinite && same_words(trimmed(&other), words) {
-                return Some(*to);
+                return Ok(*to);
             }
         }
-        let (last, zeros) = words.split_last()?;
+        let (last, zeros) = words.split_last().valid()?;
         let ulongs = if !set.infinite && all_zero(zeros) {
             self.run(zeros.len(), *last)?
         } else {
@@ -324,7 +325,7 @@ impl<'a> Encoder<'a, '_> {
         self.put_bitmap(words.len() as u32, ulongs, set.infinite)
     }
 
-    fn put_bitmap(&mut self, count: u32, ulongs: Addr, infinite: bool) -> Option<Addr> {
+    fn put_bitmap(&mut self, count: u32, ulongs: Addr, infinite: bool) -> Result<Addr> {
         self.put(Bitmap {
             count,
             allocated: count,
@@ -335,57 +336,57 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// An array of `zeros` zeros and a word: the end of a longer one.
-    fn run(&mut self, zeros: usize, word: u64) -> Option<Addr> {
+    fn run(&mut self, zeros: usize, word: u64) -> Result<Addr> {
         let run = match self.runs.get(&word) {
             Some(run) if run.zeros >= zeros => *run,
             _ => {
-                let zeros = zeros.max(self.widest.saturating_sub(1));
+                let zeros = zeros.max(self.root_cpus.words.len().saturating_sub(1));
                 let at = self.reserve((zeros + 1) * 8)?;
                 let run = Run {
                     word_at: at + zeros * 8,
                     zeros,
                 };
                 self.set(run.word_at, word);
-                self.runs.insert(word, run);
+                memory::insert(&mut self.runs, word, run)?;
                 run
             }
         };
-        Some(self.addr(run.word_at - zeros * 8))
+        Ok(self.addr(run.word_at - zeros * 8))
     }
 
     /// Where the object at a depth and logical index goes.
     #[inline]
-    fn place(&self, depth: i32, logical_index: u32) -> Option<usize> {
+    fn place(&self, depth: i32, logical_index: u32) -> Result<usize> {
         let start = match usize::try_from(depth) {
-            Ok(normal) => *self.normal.get(normal)?,
-            Err(_) => self.special[special_level(depth)?],
+            Ok(normal) => *self.normal.get(normal).valid()?,
+            Err(_) => self.special[special_level(depth).valid()?],
         };
-        Some(start + logical_index as usize * size_of::<Obj>())
+        Ok(start + logical_index as usize * size_of::<Obj>())
     }
 
     /// The address in the file of an object of the source.
-    fn object(&self, addr: Addr) -> Option<Addr> {
+    fn object(&self, addr: Addr) -> Result<Addr> {
         if addr == 0 {
-            return Some(0);
+            return Ok(0);
         }
-        let obj: &Obj = self.source.at(addr)?;
-        Some(self.addr(self.place(obj.depth, obj.logical_index)?))
+        let obj: &Obj = self.source.at(addr).valid()?;
+        Ok(self.addr(self.place(obj.depth, obj.logical_index)?))
     }
 
-    fn objects(&mut self, list: &[Addr]) -> Option<Addr> {
+    fn objects(&mut self, list: &[Addr]) -> Result<Addr> {
         if list.is_empty() {
-            return Some(0);
+            return Ok(0);
         }
         let at = self.claim(size_of_val(list))?;
         for (i, obj) in list.iter().enumerate() {
             let addr = self.object(*obj)?;
             self.set(at + i * 8, addr);
         }
-        Some(self.addr(at))
+        Ok(self.addr(at))
     }
 
     /// The array of a level, whose objects lie in a row.
-    fn row(&mut self, first: usize, count: usize) -> Option<usize> {
+    fn row(&mut self, first: usize, count: usize) -> Result<usize> {
         let at = self.claim(count * 8)?;
         let base = self.base;
         let room = &mut self.buffer.bytes()[at..at + count * 8];
@@ -393,19 +394,19 @@ impl<'a> Encoder<'a, '_> {
             let addr = base + (first + i * size_of::<Obj>()) as u64;
             word.copy_from_slice(&addr.to_ne_bytes());
         }
-        Some(at)
+        Ok(at)
     }
 
     /// The normal children of an object: their array, the first and the last.
-    fn children(&mut self, source: &Obj) -> Option<[Addr; 3]> {
+    fn children(&mut self, source: &Obj) -> Result<[Addr; 3]> {
         let (array, count) = (source.children, source.arity as usize);
-        let list = self.source.slice::<Addr>(array, count)?;
+        let list = self.source.slice::<Addr>(array, count).valid()?;
         let (Some(first), Some(last)) = (list.first(), list.last()) else {
-            return Some([0; 3]);
+            return Ok([0; 3]);
         };
-        let obj: &Obj = self.source.at(*first)?;
+        let obj: &Obj = self.source.at(*first).valid()?;
         let at = obj.logical_index as usize;
-        let level = self.levels.at(obj.depth)?.objs;
+        let level = self.levels.at(obj.depth).valid()?.objs;
         let array = usize::try_from(obj.depth).ok();
         let array = array.and_then(|depth| self.arrays.get(depth)).copied();
         // Mostly they are a part of their level.
@@ -413,9 +414,9 @@ impl<'a> Encoder<'a, '_> {
             Some(array) => {
                 let first = self.addr(self.place(obj.depth, obj.logical_index)?);
                 let beyond = ((count - 1) * size_of::<Obj>()) as u64;
-                Some([self.addr(array + at * 8), first, first + beyond])
+                Ok([self.addr(array + at * 8), first, first + beyond])
             }
-            None => Some([
+            None => Ok([
                 self.objects(list)?,
                 self.object(*first)?,
                 self.object(*last)?,
@@ -423,30 +424,30 @@ impl<'a> Encoder<'a, '_> {
         }
     }
 
-    fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Option<Addr> {
+    fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Result<Addr> {
         // A processor has none: a look would be for nothing.
         if obj.kind == ty::PU {
-            return Some(self.no_attr);
+            return Ok(self.no_attr);
         }
-        let mut attr: Attr = self.source.get(obj.attr)?;
+        let mut attr: Attr = self.source.get(obj.attr).valid()?;
         if obj.kind == ty::NUMANODE {
             let n = attr.page_types_len() as usize;
-            let pages = self.source.slice::<u64>(attr.page_types(), n * 2)?;
+            let pages = self.source.slice::<u64>(attr.page_types(), n * 2).valid()?;
             attr.words[2] = self.put_slice(pages)?;
         }
         if same_words(&attr.words, &[0; 5]) {
-            return Some(self.no_attr);
+            return Ok(self.no_attr);
         }
         if let Some((_, at)) = previous.filter(|p| same_words(&p.0.words, &attr.words)) {
-            return Some(at);
+            return Ok(at);
         }
         let at = self.put(attr)?;
         *previous = Some((attr, at));
-        Some(at)
+        Ok(at)
     }
 
     /// The source is scattered over the heap: an object is asked for early,
-    /// then its sets, then their words. Of processors one set is read.
+    /// then its sets, then their words. Of processors three sets are read.
     #[inline]
     fn ahead(&self, objs: &[Addr], i: usize, processors: bool) {
         if let Some(addr) = objs.get(i + 16) {
@@ -454,15 +455,12 @@ impl<'a> Encoder<'a, '_> {
         }
         let sets = |i: usize| {
             let obj: &Obj = self.source.at(*objs.get(i)?)?;
-            Some(match processors {
-                true => [0, 0, 0, obj.complete_nodeset],
-                false => [
-                    obj.cpuset,
-                    obj.complete_cpuset,
-                    obj.nodeset,
-                    obj.complete_nodeset,
-                ],
-            })
+            Some([
+                obj.cpuset,
+                obj.complete_cpuset,
+                if processors { 0 } else { obj.nodeset },
+                obj.complete_nodeset,
+            ])
         };
         for set in sets(i + 11).into_iter().flatten() {
             if set != 0 {
@@ -491,14 +489,14 @@ impl<'a> Encoder<'a, '_> {
 
     /// One level of objects. Levels above come first, so that a set equal
     /// to the parent's finds it written.
-    fn level(&mut self, depth: i32) -> Option<()> {
-        let level = *self.levels.at(depth)?;
+    fn level(&mut self, depth: i32) -> Result<()> {
+        let level = *self.levels.at(depth).valid()?;
         let mut attr_before = None;
         let mut nodeset_before = (0, 0);
         let mut parent = (0, 0);
         for (i, addr) in level.objs.iter().enumerate() {
             self.ahead(level.objs, i, level.kind == ty::PU);
-            let source: &Obj = self.source.at(*addr)?;
+            let source: &Obj = self.source.at(*addr).valid()?;
             let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
@@ -556,19 +554,17 @@ impl<'a> Encoder<'a, '_> {
             }
             self.set(here, obj);
         }
-        Some(())
+        Ok(())
     }
 
-    /// The sets of an object. Those of processors are not read but follow from
-    /// what hwloc says of every topology, and whoever adopts insists on: both
-    /// sets of processors hold just its number, and its memory is what is
-    /// attached above. Reading them would be half of what a machine with
-    /// thousands of processors costs.
-    fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Option<()> {
+    /// The sets of an object. Those of processors are the same two words after
+    /// many zeros: they are looked at, and written from one copy. Their memory
+    /// is what is attached above.
+    fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Result<()> {
         let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
         let (mut alone, mut only_processors) = (false, false);
         if source.parent != 0 {
-            let above: &Obj = self.source.at(source.parent)?;
+            let above: &Obj = self.source.at(source.parent).valid()?;
             let written = (obj.parent - self.base) as usize;
             let field = |at| self.peek::<Addr>(written + at);
             cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
@@ -579,7 +575,9 @@ impl<'a> Encoder<'a, '_> {
             only_processors = above.depth + 1 == source.depth;
         }
         let processor = source.kind == ty::PU && source.parent != 0;
-        if processor {
+        // A program may have given it another number than it was found with.
+        let sets = [source.cpuset, source.complete_cpuset];
+        if processor && self.are_single(sets, source.os_index)? {
             obj.cpuset = match alone {
                 true => cpus_above.1,
                 false => self.single(source.os_index)?,
@@ -598,54 +596,36 @@ impl<'a> Encoder<'a, '_> {
         };
         obj.nodeset = nodes.1;
         obj.complete_nodeset = self.bitmap(source.complete_nodeset, &[*nodes])?;
-        Some(())
+        Ok(())
+    }
+
+    /// Whether both sets hold just this number.
+    fn are_single(&self, sets: [Addr; 2], os_index: u32) -> Result<bool> {
+        for set in sets {
+            if !self.source.bitmap(set).valid()?.is_only(os_index) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The set of one processor.
-    fn single(&mut self, os_index: u32) -> Option<Addr> {
+    fn single(&mut self, os_index: u32) -> Result<Addr> {
         let zeros = os_index / 64;
         let ulongs = self.run(zeros as usize, 1 << (os_index % 64))?;
         self.put_bitmap(zeros + 1, ulongs, false)
     }
 
-    fn distances(&mut self, t: &mut Topology) -> Option<()> {
-        let resolver = Resolver::new(self.source, self.levels);
+    fn distances(&mut self, t: &mut Topology, resolver: &Resolver<'a, '_>) -> Result<()> {
         let mut at = t.first_dist;
         (t.first_dist, t.last_dist) = (0, 0);
         let mut before: Option<usize> = None;
         while at != 0 {
-            let source: Distances = self.source.get(at)?;
+            let source: Distances = self.source.get(at).valid()?;
             at = source.next;
-            let objs = resolver.distances(&source)?;
-            let n = objs.len();
-            let left: Vec<usize> = (0..n).filter(|i| objs[*i].is_some()).collect();
-            // Objects may have gone with a restriction. Distances between
-            // fewer than two say nothing: hwloc drops them too.
-            if left.len() < 2 {
+            let Some(mut d) = self.matrix(&source, resolver)? else {
                 continue;
-            }
-            let indexes = self.source.slice::<u64>(source.indexes, n)?;
-            let values = self.source.slice::<u64>(source.values, n * n)?;
-            let mut d = source;
-            d.name = self.string(source.name)?;
-            d.nbobjs = left.len() as u32;
-            (d._pad0, d._pad1) = (0, 0);
-            d.iflags |= DIST_OBJS_VALID;
-            if source.different_types != 0 {
-                let types = self.source.slice::<u32>(source.different_types, n)?;
-                let types: Vec<u32> = left.iter().map(|i| types[*i]).collect();
-                d.different_types = self.put_slice(&types)?;
-            }
-            let kept: Vec<u64> = left.iter().map(|i| indexes[*i]).collect();
-            d.indexes = self.put_slice(&kept)?;
-            let kept: Vec<Addr> = left.iter().filter_map(|i| objs[*i]).collect();
-            d.objs = self.objects(&kept)?;
-            let mut kept = Vec::with_capacity(left.len() * left.len());
-            for row in &left {
-                kept.extend(left.iter().map(|column| values[row * n + column]));
-            }
-            d.values = self.put_slice(&kept)?;
-            d.next = 0;
+            };
             d.prev = before.map_or(0, |b| self.addr(b));
             let here = self.put(d)?;
             let offset = (here - self.base) as usize;
@@ -656,83 +636,142 @@ impl<'a> Encoder<'a, '_> {
             t.last_dist = here;
             before = Some(offset);
         }
-        Some(())
+        Ok(())
     }
 
-    fn memattrs(&mut self, t: &mut Topology) -> Option<()> {
-        let resolver = Resolver::new(self.source, self.levels);
-        let list = self
-            .source
-            .slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
+    /// The distances between the objects that are left of those they were
+    /// given for; `None` if there are fewer than two, of which hwloc keeps none.
+    fn matrix(
+        &mut self,
+        source: &Distances,
+        resolver: &Resolver<'a, '_>,
+    ) -> Result<Option<Distances>> {
+        let objs = resolver.distances(source)?;
+        let n = objs.len();
+        let mut left = memory::list(n)?;
+        left.extend((0..n).filter(|i| objs[*i].is_some()));
+        if left.len() < 2 {
+            return Ok(None);
+        }
+        let values = self.source.slice::<u64>(source.values, n * n).valid()?;
+        let mut d = *source;
+        d.name = self.string(source.name)?;
+        d.nbobjs = left.len() as u32;
+        (d._pad0, d._pad1, d.next) = (0, 0, 0);
+        d.iflags |= DIST_OBJS_VALID;
+        if source.different_types != 0 {
+            let types = self.source.slice::<u32>(source.different_types, n);
+            let types = types.valid()?;
+            let mut kept = memory::list(left.len())?;
+            kept.extend(left.iter().map(|i| types[*i]));
+            d.different_types = self.put_slice(&kept)?;
+        }
+        let mut kept = memory::list(left.len())?;
+        kept.extend(left.iter().filter_map(|i| objs[*i]));
+        // The names of the objects as they are now: a program may have given
+        // one another number.
+        let mut indexes = memory::list(left.len())?;
+        for addr in &kept {
+            let obj: &Obj = self.source.at(*addr).valid()?;
+            indexes.push(match goes_by_os_index(source.unique_type) {
+                true => u64::from(obj.os_index),
+                false => obj.gp_index,
+            });
+        }
+        d.indexes = self.put_slice(&indexes)?;
+        d.objs = self.objects(&kept)?;
+        let mut kept = memory::list(left.len() * left.len())?;
+        for row in &left {
+            kept.extend(left.iter().map(|column| values[row * n + column]));
+        }
+        d.values = self.put_slice(&kept)?;
+        Ok(Some(d))
+    }
+
+    fn memattrs(&mut self, t: &mut Topology, resolver: &Resolver<'a, '_>) -> Result<()> {
+        let count = t.nr_memattrs as usize;
+        let list = self.source.slice::<Memattr>(t.memattrs, count).valid()?;
         let array = self.reserve(size_of_val(list))?;
         for (i, source) in list.iter().enumerate() {
             let mut attr = *source;
-            let valid = source.iflags & MEMATTR_CACHE_VALID != 0;
             attr.name = self.string(source.name)?;
             attr.iflags = (source.iflags & !MEMATTR_STATIC_NAME) | MEMATTR_CACHE_VALID;
             let count = source.nr_targets as usize;
-            let targets = self.source.slice::<Target>(source.targets, count)?;
-            let mut kept = Vec::with_capacity(count);
+            let targets = self.source.slice::<Target>(source.targets, count).valid()?;
+            let mut kept = memory::list(count)?;
             for target in targets {
-                kept.extend(self.target(&resolver, source, target, valid)?);
+                kept.extend(self.target(resolver, source, target)?);
             }
             attr.nr_targets = kept.len() as u32;
             attr.targets = self.put_slice(&kept)?;
             self.set(array + i * size_of::<Memattr>(), attr);
         }
         t.memattrs = self.addr(array);
-        Some(())
+        Ok(())
     }
 
-    /// A target with its initiators, or `Some(None)` if it is gone.
+    /// A target with its initiators, or `None` if it is gone.
     fn target(
         &mut self,
-        resolver: &Resolver<'_, '_>,
+        resolver: &Resolver<'a, '_>,
         attr: &Memattr,
         source: &Target,
-        valid: bool,
-    ) -> Option<Option<Target>> {
-        let Some(found) = resolver.target(source, valid) else {
-            return Some(None);
+    ) -> Result<Option<Target>> {
+        let Some(found) = resolver.target(source) else {
+            return Ok(None);
         };
         let mut target = *source;
-        target.obj = self.object(found.addr)?;
-        target.gp_index = found.gp_index;
+        target.obj = self.object(found)?;
+        target.gp_index = self.source.at::<Obj>(found).valid()?.gp_index;
         target._pad = 0;
         let needed = attr.flags & MEMATTR_NEED_INITIATOR != 0;
         let count = if needed { source.nr_initiators } else { 0 };
-        let list = self
-            .source
-            .slice::<Initiator>(source.initiators, count as usize)?;
-        let mut kept = Vec::with_capacity(list.len());
+        let list = self.source.slice(source.initiators, count as usize);
+        let list: &[Initiator] = list.valid()?;
+        let mut kept = memory::list(list.len())?;
         for initiator in list {
-            let Some(mut i) = resolver.initiator(initiator, valid) else {
-                continue;
+            let mut i = *initiator;
+            let valid = attr.iflags & MEMATTR_CACHE_VALID != 0;
+            i.obj_or_cpuset = match resolver.initiator(initiator, valid, &self.root_cpus) {
+                Origin::Object(addr) => self.object(addr)?,
+                Origin::Set => self.bitmap(initiator.obj_or_cpuset, &[])?,
+                Origin::Clipped(set) => self.clipped(&set)?,
+                Origin::Gone => continue,
             };
-            if i.location == LOCATION_OBJECT {
-                i.obj_or_cpuset = self.object(i.obj_or_cpuset)?;
-            } else {
-                i.obj_or_cpuset = self.bitmap(initiator.obj_or_cpuset, &[])?;
+            if i.location == LOCATION_CPUSET {
                 (i.gp_index, i.kind) = (0, 0);
             }
             (i._pad0, i._pad1) = (0, 0);
             kept.push(i);
         }
         if needed && kept.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
         target.nr_initiators = kept.len() as u32;
         target.initiators = self.put_slice(&kept)?;
-        Some(Some(target))
+        Ok(Some(target))
     }
 
-    fn cpukinds(&mut self, t: &mut Topology) -> Option<()> {
+    /// The part of a set that the machine has.
+    fn clipped(&mut self, set: &Bits<'a>) -> Result<Addr> {
+        let mut words = memory::list(self.root_cpus.words.len())?;
+        words.extend(set.within(&self.root_cpus));
+        let part = Bits {
+            words: &words,
+            infinite: false,
+        };
+        let words = trimmed(&part);
+        let ulongs = self.put_slice(words)?;
+        self.put_bitmap(words.len() as u32, ulongs, false)
+    }
+
+    fn cpukinds(&mut self, t: &mut Topology) -> Result<()> {
         let count = t.nr_cpukinds as usize;
-        let list = self.source.slice::<Cpukind>(t.cpukinds, count)?;
+        let list = self.source.slice::<Cpukind>(t.cpukinds, count).valid()?;
         t.nr_cpukinds_allocated = t.nr_cpukinds;
         t.cpukinds = 0;
         if count == 0 {
-            return Some(());
+            return Ok(());
         }
         let array = self.reserve(size_of_val(list))?;
         for (i, source) in list.iter().enumerate() {
@@ -743,10 +782,10 @@ impl<'a> Encoder<'a, '_> {
             self.set(array + i * size_of::<Cpukind>(), kind);
         }
         t.cpukinds = self.addr(array);
-        Some(())
+        Ok(())
     }
 
-    fn supports(&mut self, t: &mut Topology, support: [usize; 4]) -> Option<()> {
+    fn supports(&mut self, t: &mut Topology, support: [usize; 4]) -> Result<()> {
         for (array, bytes) in [
             &mut t.support_discovery,
             &mut t.support_cpubind,
@@ -756,29 +795,34 @@ impl<'a> Encoder<'a, '_> {
         .into_iter()
         .zip(support)
         {
-            let from = self.source.slice::<u8>(*array, bytes)?;
+            let from = self.source.slice::<u8>(*array, bytes).valid()?;
             let at = self.reserve(16)?;
             self.buffer.bytes()[at..at + from.len()].copy_from_slice(from);
             *array = self.addr(at);
         }
-        Some(())
+        Ok(())
     }
 
-    fn whole(&mut self, source: &Topology, support: [usize; 4], length: usize) -> Option<()> {
+    fn whole(&mut self, source: &Topology, support: [usize; 4], length: usize) -> Result<()> {
         let head = size_of::<Header>();
         self.reserve(head + TOPOLOGY_ROOM)?;
         for depth in 0..self.levels.depth() {
-            let objs = self.levels.at(depth as i32)?.objs.len();
+            let objs = self.levels.at(depth as i32).valid()?.objs.len();
             let at = self.claim(objs * size_of::<Obj>())?;
             self.normal.push(at);
         }
         for i in 0..SPECIAL_LEVELS {
-            let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs.len();
+            let objs = self
+                .levels
+                .at(DEPTH_NUMANODE - i as i32)
+                .valid()?
+                .objs
+                .len();
             self.special[i] = self.claim(objs * size_of::<Obj>())?;
         }
         self.no_attr = self.put(Attr { words: [0; 5] })?;
         for depth in 0..self.levels.depth() {
-            let objs = self.levels.at(depth as i32)?.objs.len();
+            let objs = self.levels.at(depth as i32).valid()?.objs.len();
             let array = self.row(self.normal[depth], objs)?;
             self.arrays.push(array);
         }
@@ -795,8 +839,7 @@ impl<'a> Encoder<'a, '_> {
             self.level(DEPTH_NUMANODE - i as i32)?;
         }
         self.level_arrays(&mut t)?;
-        self.distances(&mut t)?;
-        self.memattrs(&mut t)?;
+        self.named(&mut t)?;
         self.cpukinds(&mut t)?;
         self.supports(&mut t, support)?;
 
@@ -822,15 +865,28 @@ impl<'a> Encoder<'a, '_> {
                 mmap_length: length as u64,
             },
         );
-        Some(())
+        Ok(())
     }
 
-    fn level_arrays(&mut self, t: &mut Topology) -> Option<()> {
+    /// What names objects by index.
+    fn named(&mut self, t: &mut Topology) -> Result<()> {
+        let count = t.nr_memattrs as usize;
+        let list = self.source.slice::<Memattr>(t.memattrs, count).valid()?;
+        let any = t.first_dist != 0 || list.iter().any(|attr| attr.nr_targets != 0);
+        let resolver = match any {
+            true => Resolver::new(self.source, self.levels)?,
+            false => Resolver::empty(self.source),
+        };
+        self.distances(t, &resolver)?;
+        self.memattrs(t, &resolver)
+    }
+
+    fn level_arrays(&mut self, t: &mut Topology) -> Result<()> {
         let depth = self.levels.depth();
         let arrays = self.reserve(depth * 8)?;
         let counts = self.reserve(depth * 4)?;
         for d in 0..depth {
-            let objs = self.levels.at(d as i32)?.objs;
+            let objs = self.levels.at(d as i32).valid()?.objs;
             let array = self.addr(self.arrays[d]);
             self.set(arrays + d * 8, array);
             self.set(counts + d * 4, objs.len() as u32);
@@ -838,7 +894,7 @@ impl<'a> Encoder<'a, '_> {
         t.levels = self.addr(arrays);
         t.level_nbobjects = self.addr(counts);
         for i in 0..SPECIAL_LEVELS {
-            let objs = self.levels.at(DEPTH_NUMANODE - i as i32)?.objs;
+            let objs = self.levels.at(DEPTH_NUMANODE - i as i32).valid()?.objs;
             let first = self.special[i];
             let array = self.row(first, objs.len())?;
             let end = |index: usize| self.addr(first + index * size_of::<Obj>());
@@ -854,6 +910,6 @@ impl<'a> Encoder<'a, '_> {
                 last: ends[2],
             };
         }
-        Some(())
+        Ok(())
     }
 }

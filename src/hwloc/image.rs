@@ -3,6 +3,7 @@
 //! every access bounded.
 
 use super::layout::{Addr, Bitmap, Plain};
+use crate::error::Error;
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::{align_of, size_of, MaybeUninit};
@@ -23,6 +24,18 @@ pub fn ensure(condition: bool, what: &'static str, at: Addr) -> Checked<()> {
         Ok(())
     } else {
         Err(Corrupt { what, at })
+    }
+}
+
+/// What is read of an image or looked up in it, or EINVAL.
+pub trait OrInvalid<T> {
+    fn valid(self) -> crate::error::Result<T>;
+}
+
+impl<T> OrInvalid<T> for Option<T> {
+    #[inline]
+    fn valid(self) -> crate::error::Result<T> {
+        self.ok_or(Error::Invalid)
     }
 }
 
@@ -352,6 +365,21 @@ impl Bits<'_> {
         }
         let beyond = self.words.get(words.len()..).unwrap_or(&[]);
         common == 0 && beyond.iter().all(|w| *w == 0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.infinite && self.words.iter().all(|w| *w == 0)
+    }
+
+    /// Whether some member is in `other`, a finite set, too.
+    pub fn intersects(&self, other: &Bits<'_>) -> bool {
+        self.within(other).any(|w| w != 0)
+    }
+
+    /// The words of the members that are in `other`, a finite set, too.
+    pub fn within<'b>(&'b self, other: &Bits<'b>) -> impl Iterator<Item = u64> + 'b {
+        let words = other.words.iter().enumerate();
+        words.map(|(i, w)| w & self.word(i))
     }
 
     /// Whether every member is in `other` too.

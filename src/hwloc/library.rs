@@ -9,12 +9,13 @@
 #![allow(clippy::missing_transmute_annotations)]
 
 use super::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
+use super::memory;
 use super::native::{self, Native};
+use crate::error::{Error, Result};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::mem::zeroed;
 use core::ptr::{null_mut, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::OnceLock;
 
 /// `struct hwloc_topology`, opaque where the layout is not known.
 pub type RawTopology = *mut c_void;
@@ -34,6 +35,9 @@ pub struct Library {
     pub destroy: unsafe extern "C" fn(RawTopology),
     pub check: unsafe extern "C" fn(RawTopology),
     version: unsafe extern "C" fn() -> c_uint,
+    pub set_flags: unsafe extern "C" fn(RawTopology, c_ulong) -> c_int,
+    pub set_synthetic: unsafe extern "C" fn(RawTopology, *const c_char) -> c_int,
+    pub load: unsafe extern "C" fn(RawTopology) -> c_int,
     get_support: unsafe extern "C" fn(RawTopology) -> *const c_void,
     set_userdata: unsafe extern "C" fn(RawTopology, *const c_void),
     attr_snprintf: Snprintf,
@@ -43,11 +47,16 @@ pub struct Library {
     pub stock_get_length: GetLength,
     pub stock_write: Write,
     pub stock_adopt: Adopt,
-    served: OnceLock<bool>,
+    /// [`SERVED`] or [`NOT_SERVED`] once it is known.
+    served: AtomicUsize,
     /// Bytes allocated for a topology structure, once `served` is known.
     usable: AtomicUsize,
-    native: [OnceLock<Option<Native>>; 2],
+    native: [AtomicPtr<Native>; 2],
 }
+
+/// Values of [`Library::served`].
+const SERVED: usize = 1;
+const NOT_SERVED: usize = 2;
 
 static KNOWN: AtomicPtr<Library> = AtomicPtr::new(null_mut());
 
@@ -167,6 +176,9 @@ impl Library {
             destroy: resolve!(c"hwloc_topology_destroy"),
             check: resolve!(c"hwloc_topology_check"),
             version: resolve!(c"hwloc_get_api_version"),
+            set_flags: resolve!(c"hwloc_topology_set_flags"),
+            set_synthetic: resolve!(c"hwloc_topology_set_synthetic"),
+            load: resolve!(c"hwloc_topology_load"),
             get_support: resolve!(c"hwloc_topology_get_support"),
             set_userdata: resolve!(c"hwloc_topology_set_userdata"),
             attr_snprintf: resolve!(c"hwloc_obj_attr_snprintf"),
@@ -176,9 +188,9 @@ impl Library {
             stock_get_length: resolve!(c"hwloc_shmem_topology_get_length"),
             stock_write: resolve!(c"hwloc_shmem_topology_write"),
             stock_adopt: resolve!(c"hwloc_shmem_topology_adopt"),
-            served: OnceLock::new(),
+            served: AtomicUsize::new(0),
             usable: AtomicUsize::new(0),
-            native: [OnceLock::new(), OnceLock::new()],
+            native: [const { AtomicPtr::new(null_mut()) }; 2],
         });
         let raw = Box::into_raw(library);
         let mut head = KNOWN.load(Ordering::Acquire);
@@ -255,23 +267,35 @@ impl Library {
     ///
     /// `fresh` is a topology just initialised by this library.
     pub fn is_served(&self, fresh: RawTopology) -> bool {
-        *self.served.get_or_init(|| self.same_layout(fresh))
+        match self.served.load(Ordering::Acquire) {
+            0 => {
+                let same = self.same_layout(fresh);
+                let known = if same { SERVED } else { NOT_SERVED };
+                self.served.store(known, Ordering::Release);
+                same
+            }
+            known => known == SERVED,
+        }
     }
 
     /// As [`Library::is_served`], with a throw-away topology.
-    pub fn is_served_here(&self) -> bool {
-        if let Some(known) = self.served.get() {
-            return *known;
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn is_served_here(&self) -> Result<bool> {
+        let known = self.served.load(Ordering::Acquire);
+        if known != 0 {
+            return Ok(known == SERVED);
         }
         let mut fresh = null_mut();
         // SAFETY: a place for the result; destroyed below.
         if unsafe { (self.init)(&mut fresh) } != 0 {
-            return false;
+            return Err(Error::NoMemory);
         }
         let served = self.is_served(fresh);
         // SAFETY: made above, used nowhere else.
         unsafe { (self.destroy)(fresh) };
-        served
+        Ok(served)
     }
 
     fn same_layout(&self, fresh: RawTopology) -> bool {
@@ -360,9 +384,27 @@ impl Library {
 
     /// What this library would put into an adopted topology: binding hooks
     /// and what they support, native ones or those of another machine.
-    pub fn native(&self, thissystem: bool) -> Option<&Native> {
-        self.native[usize::from(thissystem)]
-            .get_or_init(|| native::ask(self, thissystem))
-            .as_ref()
+    ///
+    /// # Errors
+    /// As for [`native::ask`]; a later call tries again.
+    pub fn native(&self, thissystem: bool) -> Result<&Native> {
+        let slot = &self.native[usize::from(thissystem)];
+        // SAFETY: null, or a box that is never freed.
+        if let Some(known) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
+            return Ok(known);
+        }
+        let asked = Box::into_raw(memory::boxed(native::ask(self, thissystem)?)?);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        match slot.compare_exchange(null_mut(), asked, order.0, order.1) {
+            // SAFETY: published, and never freed.
+            Ok(_) => Ok(unsafe { &*asked }),
+            Err(first) => {
+                // SAFETY: not published: ours alone. The first stays.
+                unsafe {
+                    drop(Box::from_raw(asked));
+                    Ok(&*first)
+                }
+            }
+        }
     }
 }

@@ -115,7 +115,9 @@ pub enum Place {
     File(RawFd, i64),
 }
 
-/// Maps `len` bytes exactly at `addr`, or anywhere for 0.
+/// Maps `len` bytes exactly at `addr`, or anywhere for 0. As stock does, the
+/// address is a wish, and what comes elsewhere is given back: the kernel then
+/// also leaves the stack the gap below it.
 ///
 /// # Errors
 /// [`Error::Busy`] if any page of the range is taken, or may not be mapped;
@@ -138,47 +140,27 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
         Place::File(fd, offset) => (libc::PROT_READ, libc::MAP_SHARED, fd, offset),
     };
     let reserved = addr != 0 && !matches!(place, Place::Reserved) && hole::take(addr, len);
-    let fixed = match addr {
-        0 => 0,
-        // The reservation is replaced in one step: nobody gets between.
-        _ if reserved => libc::MAP_FIXED,
-        _ => libc::MAP_FIXED_NOREPLACE,
-    };
-    let call = |addr: usize, prot: c_int, flags: c_int| {
-        // SAFETY: replaces no mapping but a reservation of ours: NOREPLACE,
-        // and a kernel that does not know that flag takes the address for a
-        // mere wish.
-        unsafe { libc::mmap(addr as *mut c_void, len, prot, flags, fd, offset) }
-    };
-    let got = call(addr, prot, kind | fixed);
-    if got != libc::MAP_FAILED {
-        let mapping = Mapping {
-            addr: got as usize,
-            len,
-            reserved,
-        };
-        return if addr == 0 || got as usize == addr {
-            Ok(mapping)
-        } else {
-            Err(Error::Busy)
-        };
-    }
-    let error = last_error();
-    if reserved {
-        // The reservation is still mapped: write it down again.
-        let _ = hole::note(addr, len);
-    }
-    match error {
-        Error::Os(libc::EEXIST) => Err(Error::Busy),
-        // Below mmap_min_addr, or beyond the address space: is it the
-        // address or the size that does not fit?
-        Error::NoMemory | Error::Os(libc::EPERM) if addr != 0 => {
-            match map(0, len, Place::Reserved) {
-                Ok(_) => Err(Error::Busy),
-                Err(_) => Err(Error::NoMemory),
-            }
+    // The reservation is replaced in one step: nobody gets between.
+    let fixed = if reserved { libc::MAP_FIXED } else { 0 };
+    // SAFETY: replaces no mapping but a reservation of ours.
+    let got = unsafe { libc::mmap(addr as *mut c_void, len, prot, kind | fixed, fd, offset) };
+    if got == libc::MAP_FAILED {
+        let error = last_error();
+        if reserved {
+            // The reservation is still mapped: write it down again.
+            let _ = hole::note(addr, len);
         }
-        other => Err(other),
+        return Err(error);
+    }
+    let mapping = Mapping {
+        addr: got as usize,
+        len,
+        reserved,
+    };
+    if addr == 0 || mapping.addr == addr {
+        Ok(mapping)
+    } else {
+        Err(Error::Busy)
     }
 }
 
@@ -341,14 +323,4 @@ pub fn write_mapped(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
         libc::munmap(at, bytes.len());
     }
     Ok(())
-}
-
-/// Makes a mapping immutable for the rest of the process: no unmapping, no
-/// change of protection (`mseal`, Linux 6.10). Answers whether it is.
-pub fn make_permanent(addr: usize, len: usize) -> bool {
-    // The number is the same on every architecture.
-    const SYS_MSEAL: libc::c_long = 462;
-    // SAFETY: takes away rights only; a range that is not wholly mapped
-    // fails with ENOMEM.
-    unsafe { libc::syscall(SYS_MSEAL, addr, len, 0usize) == 0 }
 }

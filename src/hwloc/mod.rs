@@ -16,14 +16,17 @@
 //! | [`encode`]   | a topology as bytes                                      |
 //! | [`mod@write`]    | `get_length`, `write`                                    |
 //! | [`adopt`]    | `adopt`                                                  |
-//! | [`share`]    | a second adoption in one process                         |
+//! | [`sidecar`]  | what of an adopted topology may be written to            |
+//! | [`second`]   | a second adoption in one process                         |
 //! | [`relocate`] | at another address than it was written for               |
 //! | [`hole`]     | addresses that are free in several processes             |
 //! | [`library`]  | the libhwloc of this process; [`native`] its hooks       |
 //! | [`map`]      | the system calls                                         |
+//! | [`memory`]   | allocations that may fail; [`environment`] variables     |
 
 pub mod adopt;
 pub mod encode;
+pub mod environment;
 pub mod file;
 pub mod hole;
 pub mod image;
@@ -32,9 +35,11 @@ pub mod length;
 pub mod library;
 pub mod machine;
 pub mod map;
+pub mod memory;
 pub mod native;
 pub mod relocate;
 pub mod resolve;
-pub mod share;
+pub mod second;
+pub mod sidecar;
 pub mod validate;
 pub mod write;

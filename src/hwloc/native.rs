@@ -2,11 +2,16 @@
 //! The binding hooks of the running libhwloc.
 //!
 //! They are hidden functions. libhwloc itself puts them into each topology
-//! that it adopts, so it is given one to adopt: a machine with one processor
-//! and one memory node, made here, in an anonymous file.
+//! that it loads: so it loads the smallest machine that its synthetic
+//! descriptions can name, which takes some memory and nothing else. Where the
+//! environment makes another machine of that, it is given one to adopt: one
+//! processor and one memory node, made here, in an anonymous file.
 
 use super::layout::*;
 use super::library::{Library, RawTopology};
+use super::map::last_error;
+use super::memory;
+use crate::error::{Error, Result};
 use core::ffi::c_void;
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
@@ -49,14 +54,19 @@ impl Builder {
 }
 
 /// The bytes of a minimal valid topology for `base`.
-pub fn minimal(base: Addr, thissystem: bool) -> Vec<u8> {
+///
+/// # Errors
+/// ENOMEM.
+pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
     // Larger than the structure of any release, so that an adopter which
     // copies its own size finds zeros.
     const TOPOLOGY_ROOM: usize = 1024;
     let mut b = Builder {
         base,
-        bytes: vec![0; size_of::<Header>() + TOPOLOGY_ROOM],
+        // Room for all of it: nothing below allocates.
+        bytes: memory::list(LENGTH)?,
     };
+    b.bytes.resize(size_of::<Header>() + TOPOLOGY_ROOM, 0);
     b.set(
         0,
         Header {
@@ -176,15 +186,62 @@ pub fn minimal(base: Addr, thissystem: bool) -> Vec<u8> {
     t.memattrs = attrs;
     b.set(size_of::<Header>(), t);
     b.bytes.resize(LENGTH, 0);
-    b.bytes
+    Ok(b.bytes)
 }
 
-/// Has `library` adopt the minimal machine, and takes what it filled in.
-pub fn ask(library: &Library, thissystem: bool) -> Option<Native> {
+/// What `library` puts into a topology of this system, or of another.
+///
+/// # Errors
+/// ENOMEM, and what else there is not enough of.
+pub fn ask(library: &Library, thissystem: bool) -> Result<Native> {
+    match loaded(library, thissystem)? {
+        Some(native) => Ok(native),
+        None => adopted(library, thissystem),
+    }
+}
+
+/// Has `library` load a machine. `None` where the environment decides whose
+/// machine that is.
+fn loaded(library: &Library, thissystem: bool) -> Result<Option<Native>> {
+    let mut topology: RawTopology = null_mut();
+    // SAFETY: a place for the result.
+    if unsafe { (library.init)(&mut topology) } != 0 {
+        return Err(Error::NoMemory);
+    }
+    /// HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED, _IS_THISSYSTEM
+    const FLAGS: [core::ffi::c_ulong; 2] = [1, 1 | 2];
+    // SAFETY: a fresh topology and a C string, in the order hwloc wants.
+    let loaded = unsafe {
+        (library.set_flags)(topology, FLAGS[usize::from(thissystem)]) == 0
+            && (library.set_synthetic)(topology, c"pu:1".as_ptr()) == 0
+            && (library.load)(topology) == 0
+    };
+    let native = loaded.then(|| take(library, topology));
+    // SAFETY: made above, used nowhere else.
+    unsafe { (library.destroy)(topology) };
+    // What was found of the machine is not the hooks' to support.
+    Ok(native
+        .filter(|(_, is_thissystem)| *is_thissystem == thissystem)
+        .map(|(mut native, _)| {
+            (native.support[0], native.support[3]) = ([0; 16], [0; 16]);
+            native
+        }))
+}
+
+/// Has `library` adopt the minimal machine.
+fn adopted(library: &Library, thissystem: bool) -> Result<Native> {
+    // SAFETY: integers, all zero is valid.
+    let mut limit: libc::rlimit = unsafe { zeroed() };
+    // SAFETY: a place for the result.
+    let limited = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    // The signal for it would end the program.
+    if limited && limit.rlim_cur < LENGTH as libc::rlim_t {
+        return Err(Error::NoMemory);
+    }
     // SAFETY: a C string; the descriptor is owned below.
     let fd = unsafe { libc::memfd_create(c"hwloc".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
-        return None;
+        return Err(Error::NoMemory);
     }
     // SAFETY: just created, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -196,31 +253,32 @@ pub fn ask(library: &Library, thissystem: bool) -> Option<Native> {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let addr = libc::mmap(null_mut(), LENGTH, libc::PROT_NONE, flags, -1, 0);
             if addr == libc::MAP_FAILED {
-                return None;
+                return Err(last_error());
             }
             libc::munmap(addr, LENGTH);
             addr
         };
-        let bytes = minimal(addr as Addr, thissystem);
+        let bytes = minimal(addr as Addr, thissystem)?;
         // SAFETY: the buffer is as long as said.
         let n = unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         if n != bytes.len() as isize {
-            return None;
+            return Err(Error::NoMemory);
         }
         let mut adopted: RawTopology = null_mut();
         // SAFETY: a file as stock's own write makes it.
         let rc = unsafe { (library.stock_adopt)(&mut adopted, fd.as_raw_fd(), 0, addr, LENGTH, 0) };
         if rc == 0 {
-            let native = take(library, adopted);
+            let (native, _) = take(library, adopted);
             // SAFETY: adopted above, used nowhere else.
             unsafe { (library.destroy)(adopted) };
-            return Some(native);
+            return Ok(native);
         }
     }
-    None
+    Err(Error::NoMemory)
 }
 
-fn take(library: &Library, adopted: *mut c_void) -> Native {
+/// Hooks, and whether the topology is of this system.
+fn take(library: &Library, adopted: *mut c_void) -> (Native, bool) {
     // SAFETY: the caller proved the layout before it asked for hooks.
     let t = unsafe { adopted.cast::<Topology>().read() };
     let mut native = Native {
@@ -238,7 +296,7 @@ fn take(library: &Library, adopted: *mut c_void) -> Native {
         let from = unsafe { core::slice::from_raw_parts(array as *const u8, bytes) };
         native.support[i][..bytes].copy_from_slice(from);
     }
-    native
+    (native, t.is_thissystem != 0)
 }
 
 #[cfg(test)]
@@ -263,21 +321,21 @@ mod tests {
 
     #[test]
     fn the_smallest_machine_is_valid() {
-        let report = check(&words(&minimal(BASE, true)), BASE).expect("valid");
+        let report = check(&words(&minimal(BASE, true).expect("memory")), BASE).expect("valid");
         assert_eq!(report.objects, 3);
         assert!(report.resolved && !report.empty_infos);
     }
 
     #[test]
     fn a_file_is_bound_to_its_address() {
-        let words = words(&minimal(BASE, true));
+        let words = words(&minimal(BASE, true).expect("memory"));
         assert!(check(&words, BASE + 4096).is_none());
         assert!(check(&words[..words.len() - 512], BASE).is_none());
     }
 
     #[test]
     fn every_pointer_matters() {
-        let good = words(&minimal(BASE, true));
+        let good = words(&minimal(BASE, true).expect("memory"));
         let inside = BASE..BASE + LENGTH as u64;
         for i in 0..good.len() {
             if i < 3 || !inside.contains(&good[i]) {
@@ -294,7 +352,7 @@ mod tests {
 
     #[test]
     fn encoded_and_moved_it_stays_valid() {
-        let source = words(&minimal(BASE, true));
+        let source = words(&minimal(BASE, true).expect("memory"));
         let work = work_for(LENGTH);
         // SAFETY: a buffer that outlives the image.
         let image = unsafe { Image::new(BASE, source.as_ptr().cast(), LENGTH, &work) };
@@ -313,7 +371,7 @@ mod tests {
         let children = core::mem::offset_of!(Obj, children) as u64;
         assert_eq!(at(root + children), at(written.topology.levels + 8));
 
-        let mut bytes = minimal(BASE, true);
+        let mut bytes = minimal(BASE, true).expect("memory");
         relocate::rebase(&image, &report.topology, &mut bytes, other).expect("moves");
         assert_eq!(check(&words(&bytes), other).expect("valid").objects, 3);
         assert!(check(&words(&bytes), BASE).is_none());

@@ -2,25 +2,26 @@
 //! A topology at another address than it was written for: a private copy
 //! with every pointer moved.
 
-use super::adopt::{copy, inspect, inspect_copy, Held, Source};
+use super::adopt::{inspect, inspect_copy, Held, Source};
 use super::image::{work_for, Image};
 use super::layout::*;
+use super::map::Mapping;
+use super::memory;
 use super::validate::Levels;
 use crate::error::{Error, Result};
 use core::mem::{offset_of, size_of};
 
-/// Copies the file to wherever there is room.
+/// Moves a copy of the file to where it is.
 ///
 /// # Errors
-/// EINVAL if the file is corrupt, ENOMEM if there is no room.
-pub fn relocate(source: &Source) -> Result<Held> {
-    let mut mapping = copy(source, 0)?;
+/// EINVAL if the file is corrupt, ENOMEM.
+pub fn relocate(source: &Source, mut mapping: Mapping) -> Result<Held> {
     // Checked twice: a pointer is followed only after the first check, and
     // a file whose parts overlap could become another one by the moving.
     let report = inspect_copy(&mut mapping, source)?;
     let base = source.addr as u64;
     let target = mapping.addr() as u64;
-    let mut words = vec![0u64; source.used.div_ceil(8)];
+    let mut words = memory::filled(0u64, source.used.div_ceil(8))?;
     for (word, bytes) in words.iter_mut().zip(mapping.bytes().chunks_exact(8)) {
         let mut raw = [0; 8];
         raw.copy_from_slice(bytes);
@@ -178,13 +179,8 @@ impl Moving<'_, '_> {
         let head = self.old.base();
         let at = head + size_of::<Header>() as u64;
         let levels = Levels::read(&self.old, t).ok()?;
-        let objs: Vec<Addr> = levels
-            .iter()
-            .flat_map(|level| level.objs)
-            .copied()
-            .collect();
-        for obj in objs {
-            self.object(obj)?;
+        for obj in levels.iter().flat_map(|level| level.objs) {
+            self.object(*obj)?;
         }
         self.pointer(head + offset_of!(Header, mmap_address) as u64)?;
         for field in [

@@ -5,104 +5,102 @@
 //! hwloc caches the object pointers and refreshes them on a query. In an
 //! adopted topology that is a write to read-only memory, so they are resolved
 //! when a file is written, and again on adopting a file that stock wrote.
+//!
+//! The pointers that memory attributes cache are not followed, also where the
+//! cache is said to be valid: hwloc leaves that of an initiator unset which is
+//! added to a target that is there. Those of distances are set where they are
+//! said to be.
 
-use super::image::Image;
+use super::image::{Bits, Image};
 use super::layout::*;
+use super::memory;
 use super::validate::Levels;
-use core::cell::OnceCell;
-use std::collections::HashMap;
+use crate::error::{Error, Result};
 
-/// What is searched: the levels of a topology and where its bytes are.
+/// Objects by type and index.
 pub struct Resolver<'a, 'w> {
     image: &'w Image<'a>,
-    levels: &'w Levels<'a>,
-    index: OnceCell<Index>,
+    gp: Vec<Entry>,
+    os: Vec<Entry>,
 }
 
-/// Objects by type and index, made when the first one is asked for.
-#[derive(Default)]
-struct Index {
-    gp: HashMap<(u32, u64), Found>,
-    os: HashMap<(u32, u32), Found>,
-}
+/// Type, index, place among all objects, address.
+type Entry = (u32, u64, usize, Addr);
 
-/// An object that distances or a memory attribute mean.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    pub addr: Addr,
-    pub gp_index: u64,
+/// Of several objects with one index hwloc finds the first.
+fn first(entries: &[Entry], kind: u32, index: u64) -> Option<Addr> {
+    let at = entries.partition_point(|e| (e.0, e.1) < (kind, index));
+    let entry = entries.get(at)?;
+    ((entry.0, entry.1) == (kind, index)).then_some(entry.3)
 }
 
 impl<'a, 'w> Resolver<'a, 'w> {
-    pub fn new(image: &'w Image<'a>, levels: &'w Levels<'a>) -> Self {
-        Resolver {
-            image,
-            levels,
-            index: OnceCell::new(),
-        }
-    }
-
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            let mut index = Index::default();
-            for addr in self.levels.iter().flat_map(|level| level.objs) {
-                let Some(obj) = self.image.get::<Obj>(*addr) else {
-                    continue;
-                };
-                let found = Found {
-                    addr: *addr,
-                    gp_index: obj.gp_index,
-                };
-                index.gp.insert((obj.kind, obj.gp_index), found);
-                if matches!(obj.kind, ty::PU | ty::NUMANODE) {
-                    index.os.insert((obj.kind, obj.os_index), found);
-                }
+    /// # Errors
+    /// ENOMEM; EINVAL where a level leads outside.
+    pub fn new(image: &'w Image<'a>, levels: &Levels<'a>) -> Result<Self> {
+        let mut gp = memory::list(levels.total())?;
+        let mut os = Vec::new();
+        let all = levels.iter().flat_map(|level| level.objs);
+        for (place, addr) in all.enumerate() {
+            let obj = image.get::<Obj>(*addr).ok_or(Error::Invalid)?;
+            gp.push((obj.kind, obj.gp_index, place, *addr));
+            if matches!(obj.kind, ty::PU | ty::NUMANODE) {
+                let entry = (obj.kind, u64::from(obj.os_index), place, *addr);
+                memory::push(&mut os, entry)?;
             }
-            index
-        })
+        }
+        gp.sort_unstable();
+        os.sort_unstable();
+        Ok(Resolver { image, gp, os })
     }
 
-    pub fn by_gp_index(&self, kind: u32, index: u64) -> Option<Found> {
-        self.index().gp.get(&(kind, index)).copied()
+    /// Knows no object: for a topology that names none.
+    pub fn empty(image: &'w Image<'a>) -> Self {
+        let (gp, os) = (Vec::new(), Vec::new());
+        Resolver { image, gp, os }
+    }
+
+    pub fn by_gp_index(&self, kind: u32, index: u64) -> Option<Addr> {
+        first(&self.gp, kind, index)
     }
 
     /// Only processors and memory nodes go by the OS's number.
-    pub fn by_os_index(&self, kind: u32, index: u32) -> Option<Found> {
-        self.index().os.get(&(kind, index)).copied()
+    pub fn by_os_index(&self, kind: u32, index: u32) -> Option<Addr> {
+        first(&self.os, kind, u64::from(index))
     }
 
     /// The objects of distances, `None` for each that is gone.
-    pub fn distances(&self, d: &Distances) -> Option<Vec<Option<Addr>>> {
+    ///
+    /// # Errors
+    /// ENOMEM; EINVAL where an array leads outside.
+    pub fn distances(&self, d: &Distances) -> Result<Vec<Option<Addr>>> {
         let n = d.nbobjs as usize;
-        let indexes = self.image.slice::<u64>(d.indexes, n)?;
+        let mut found = memory::list(n)?;
         if d.iflags & DIST_OBJS_VALID != 0 {
-            let objs = self.image.slice::<Addr>(d.objs, n)?;
-            return Some(objs.iter().map(|o| Some(*o)).collect());
+            let objs = self.image.slice::<Addr>(d.objs, n).ok_or(Error::Invalid)?;
+            found.extend(objs.iter().map(|o| Some(*o)));
+            return Ok(found);
         }
-        let types = if d.different_types == 0 {
-            None
-        } else {
-            Some(self.image.slice::<u32>(d.different_types, n)?)
+        let indexes = self.image.slice::<u64>(d.indexes, n);
+        let indexes = indexes.ok_or(Error::Invalid)?;
+        let types = match d.different_types {
+            0 => None,
+            types => Some(self.image.slice::<u32>(types, n).ok_or(Error::Invalid)?),
         };
-        let find = |i: usize| {
-            let kind = types.map_or(d.unique_type, |t| t[i]);
-            if matches!(d.unique_type, ty::PU | ty::NUMANODE) {
-                self.by_os_index(kind, indexes[i] as u32)
+        found.extend(indexes.iter().enumerate().map(|(i, index)| {
+            let kind = types.and_then(|t| t.get(i)).copied();
+            let kind = kind.unwrap_or(d.unique_type);
+            if goes_by_os_index(d.unique_type) {
+                self.by_os_index(kind, *index as u32)
             } else {
-                self.by_gp_index(kind, indexes[i])
+                self.by_gp_index(kind, *index)
             }
-        };
-        Some((0..n).map(|i| find(i).map(|f| f.addr)).collect())
+        }));
+        Ok(found)
     }
 
     /// The object that holds a memory attribute's value.
-    pub fn target(&self, target: &Target, valid: bool) -> Option<Found> {
-        if valid {
-            return Some(Found {
-                addr: target.obj,
-                gp_index: target.gp_index,
-            });
-        }
+    pub fn target(&self, target: &Target) -> Option<Addr> {
         if target.gp_index != NO_GP_INDEX {
             return self.by_gp_index(target.kind, target.gp_index);
         }
@@ -113,12 +111,36 @@ impl<'a, 'w> Resolver<'a, 'w> {
         }
     }
 
-    /// An initiator with its object resolved, or `None` if that is gone.
-    pub fn initiator(&self, initiator: &Initiator, valid: bool) -> Option<Initiator> {
-        let mut resolved = *initiator;
-        if initiator.location == LOCATION_OBJECT && !valid {
-            resolved.obj_or_cpuset = self.by_gp_index(initiator.kind, initiator.gp_index)?.addr;
+    /// What a query of a memory attribute would find for an initiator. A
+    /// restriction that hwloc has not yet applied, of an attribute that is not
+    /// `valid`, takes the processors away that are not in `root`.
+    pub fn initiator(&self, initiator: &Initiator, valid: bool, root: &Bits<'_>) -> Place<'a> {
+        if initiator.location == LOCATION_OBJECT {
+            return match self.by_gp_index(initiator.kind, initiator.gp_index) {
+                Some(addr) => Place::Object(addr),
+                None => Place::Gone,
+            };
         }
-        Some(resolved)
+        match self.image.bitmap(initiator.obj_or_cpuset) {
+            None => Place::Gone,
+            Some(set) if valid || set.included_in(root) && !set.is_empty() => Place::Set,
+            Some(set) if set.intersects(root) => Place::Clipped(set),
+            Some(_) => Place::Gone,
+        }
     }
+}
+
+/// How distances between objects of one type name them.
+pub fn goes_by_os_index(unique_type: u32) -> bool {
+    matches!(unique_type, ty::PU | ty::NUMANODE)
+}
+
+/// Where a memory attribute's value was measured from.
+pub enum Place<'a> {
+    Object(Addr),
+    /// The set that is stored.
+    Set,
+    /// As much of this set as the machine has.
+    Clipped(Bits<'a>),
+    Gone,
 }

@@ -33,7 +33,7 @@ unsafe fn route(topology: RawTopology) -> Result<Route> {
     let library = unsafe { Library::of_topology(topology) }.ok_or(Error::Unsupported)?;
     // SAFETY: each layout of hwloc 2 begins with its ABI.
     let abi = unsafe { topology.cast::<u32>().read() };
-    Ok(if abi == ABI && library.is_served_here() {
+    Ok(if abi == ABI && library.is_served_here()? {
         Route::Own(library)
     } else {
         debug_log!("hwloc: layout {abi:#x} is not ours: stock's functions serve");
