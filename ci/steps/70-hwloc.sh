@@ -22,6 +22,9 @@ cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwl
         tests/hwloc/dump.c -lhwloc &&
     cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/race" tests/hwloc/race.c \
         tests/hwloc/dump.c -lhwloc &&
+    cc -O1 -g -Wall -Wextra -o "$SCRATCH/initiators" tests/hwloc/initiators.c -lhwloc &&
+    cc -O1 -g -Wall -Wextra -o "$SCRATCH/again" tests/hwloc/again.c tests/hwloc/dump.c \
+        -lhwloc -lpthread &&
     cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
     { not_ok "build of tests/hwloc"; finish; }
 
@@ -36,6 +39,8 @@ run_suite "the calls, a small machine" 120 env API_SYNTHETIC='numa core:2 pu:2' 
     LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
 run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env \
     LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+run_suite "who asks for a memory attribute" 120 env LD_PRELOAD="$lib" "$SCRATCH/initiators"
+run_suite "again and again" 120 env LD_PRELOAD="$lib" "$SCRATCH/again"
 run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
@@ -79,5 +84,6 @@ else
     damage flat ours 'EXCHANGE_SYNTHETIC=pu:100'
     damage flat-stock stock 'EXCHANGE_SYNTHETIC=pu:100'
 fi
-run_suite "damaged files" 600 env LD_PRELOAD="$lib" "$SCRATCH/mutate" 12500 7 "${files[@]}"
+# HWLOC_DEBUG_CHECK: numbers that do not fit each other are then refused, too.
+run_suite "damaged files" 600 env LD_PRELOAD="$lib" HWLOC_DEBUG_CHECK=1 "$SCRATCH/mutate" 12500 7 "${files[@]}"
 finish

@@ -121,6 +121,11 @@ pub unsafe fn adopt(
     let mut source = open(fd, fileoffset, addr as usize, length)?;
     source.strict_infos = library.version() >= STRICT_INFOS;
     let held = bring(&source)?;
+    let checking = environment::get(c"HWLOC_DEBUG_CHECK").is_some();
+    if checking && held.report.odd {
+        debug_log!("hwloc: refused: its own check would abort");
+        return Err(Error::Invalid);
+    }
     let addr = held.mapping.addr();
     let adopted = build(fresh, &held.report, addr, length)?;
     debug_log!(
@@ -133,7 +138,7 @@ pub unsafe fn adopt(
         }
     );
     held.mapping.keep();
-    if environment::get(c"HWLOC_DEBUG_CHECK").is_some() {
+    if checking {
         // SAFETY: a whole topology of this library.
         unsafe { (library.check)(adopted) };
     }
@@ -251,7 +256,7 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
         Image::new(source.addr as u64, at, source.length, &work)
     };
     let image = image.ok_or(Error::Invalid)?;
-    let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
+    let levels = Levels::read(&image, &report.topology)?;
     let mut slots = memory::list(0)?;
     for addr in levels.iter().flat_map(|level| level.objs) {
         let obj: Obj = image.get(*addr).ok_or(Error::Invalid)?;
@@ -298,7 +303,7 @@ pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
     let image = image.ok_or(Error::Invalid)?;
     validate::image(&image).map_err(|corrupt| {
         debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
-        Error::Invalid
+        Error::from(corrupt)
     })
 }
 

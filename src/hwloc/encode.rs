@@ -105,7 +105,10 @@ impl Buffer {
         if self.room.len() > KEEP_LIMIT {
             return;
         }
-        let old = KEPT.swap(Box::into_raw(Box::new(self)), Ordering::AcqRel);
+        let Ok(kept) = memory::boxed(self) else {
+            return;
+        };
+        let old = KEPT.swap(Box::into_raw(kept), Ordering::AcqRel);
         if !old.is_null() {
             // SAFETY: as in `with_capacity`.
             drop(unsafe { Box::from_raw(old) });
@@ -172,7 +175,7 @@ pub fn encode(
     base: Addr,
     length: usize,
 ) -> Result<Buffer> {
-    let levels = Levels::read(source, t).map_err(|_| Error::Invalid)?;
+    let levels = Levels::read(source, t)?;
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
     let root_cpus = root
         .and_then(|r| source.get::<Obj>(r))
@@ -600,9 +603,17 @@ impl<'a> Encoder<'a, '_> {
     }
 
     /// Whether both sets hold just this number.
+    #[inline]
     fn are_single(&self, sets: [Addr; 2], os_index: u32) -> Result<bool> {
         for set in sets {
-            if !self.source.bitmap(set).valid()?.is_only(os_index) {
+            let set: &Bitmap = self.source.at(set).valid()?;
+            let words = self.source.slice::<u64>(set.ulongs, set.count as usize);
+            let (last, zeros) = words.valid()?.split_last().valid()?;
+            let right = *last == 1 << (os_index % 64)
+                && zeros.len() == os_index as usize / 64
+                && set.infinite == 0
+                && all_zero(zeros);
+            if !right {
                 return Ok(false);
             }
         }

@@ -16,6 +16,28 @@ pub struct Corrupt {
     pub at: Addr,
 }
 
+/// [`Corrupt::what`] where it is not the file that lacks something.
+const NO_MEMORY: &str = "no memory for the check";
+
+impl From<Error> for Corrupt {
+    fn from(_: Error) -> Self {
+        Corrupt {
+            what: NO_MEMORY,
+            at: 0,
+        }
+    }
+}
+
+impl From<Corrupt> for Error {
+    fn from(corrupt: Corrupt) -> Self {
+        if corrupt.what == NO_MEMORY {
+            Error::NoMemory
+        } else {
+            Error::Invalid
+        }
+    }
+}
+
 pub type Checked<T> = Result<T, Corrupt>;
 
 /// Answers a [`Corrupt`] unless `condition` holds.
@@ -51,11 +73,12 @@ pub struct Image<'a> {
     held: PhantomData<&'a [u8]>,
 }
 
-/// How much work a file of `len` bytes is worth. Parts may be shared, and so
-/// be read many times; a file whose parts overlap on purpose could otherwise
-/// keep a reader busy for hours.
+/// How much work a file of `len` bytes is worth, in bytes looked at. Parts may
+/// be shared, and so be read many times: what stock writes takes less than
+/// three times its length, what we write less than that of stock's. A file
+/// whose parts overlap on purpose could otherwise keep a reader busy for hours.
 pub fn work_for(len: usize) -> Cell<u64> {
-    Cell::new((len as u64).saturating_mul(16).saturating_add(64 << 20))
+    Cell::new((len as u64).saturating_mul(16).saturating_add(256 << 10))
 }
 
 impl<'a> Image<'a> {
@@ -206,6 +229,11 @@ impl<'a> Image<'a> {
         self.slice(addr, length)
     }
 
+    /// What is left of the work, where there is a limit.
+    pub fn work_left(&self) -> Option<u64> {
+        self.work.map(Cell::get)
+    }
+
     /// A bitmap whose array is inside the image.
     #[inline]
     pub fn bitmap(&self, addr: Addr) -> Option<Bits<'a>> {
@@ -231,7 +259,7 @@ impl<'a> Image<'a> {
 
     /// Takes from the work that is left.
     #[inline]
-    fn charge(&self, bytes: usize) -> Option<()> {
+    pub fn charge(&self, bytes: usize) -> Option<()> {
         if let Some(work) = self.work {
             work.set(work.get().checked_sub(bytes as u64)?);
         }
@@ -332,6 +360,12 @@ impl Bits<'_> {
         self.infinite.then_some(self.words.len() as u32 * 64)
     }
 
+    /// Whether there is one member and no other.
+    pub fn is_single(&self) -> bool {
+        let members = self.words.iter().map(|w| u64::from(w.count_ones()));
+        !self.infinite && members.sum::<u64>() == 1
+    }
+
     /// Whether `bit` is the one and only member.
     pub fn is_only(&self, bit: u32) -> bool {
         let at = bit as usize / 64;
@@ -409,8 +443,17 @@ impl Union {
 
     /// Adds the members of `set` that are not in `except`; false if one of
     /// those was there before.
-    pub fn add_disjoint(&mut self, set: &Bits<'_>, except: &Bits<'_>) -> bool {
-        if self.words.len() < set.words.len() {
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn add_disjoint(
+        &mut self,
+        set: &Bits<'_>,
+        except: &Bits<'_>,
+    ) -> crate::error::Result<bool> {
+        let more = set.words.len().saturating_sub(self.words.len());
+        if more != 0 {
+            self.words.try_reserve(more).map_err(|_| Error::NoMemory)?;
             self.words.resize(set.words.len(), 0);
         }
         let mut common = 0;
@@ -419,7 +462,7 @@ impl Union {
             common |= *mine & new;
             *mine |= new;
         }
-        common == 0
+        Ok(common == 0)
     }
 }
 

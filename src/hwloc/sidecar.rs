@@ -69,7 +69,7 @@ impl Sidecar {
         if report.resolved {
             return Ok(());
         }
-        let levels = Levels::read(&image, &report.topology).map_err(|_| Error::Invalid)?;
+        let levels = Levels::read(&image, &report.topology)?;
         let resolver = Resolver::new(&image, &levels)?;
         let root = levels.at(0).and_then(|level| level.objs.first());
         let root: Obj = image.get(*root.valid()?).valid()?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `hwloc_shmem_topology_get_length` and `hwloc_shmem_topology_write`.
 
-use super::image::Image;
+use super::image::{work_for, Image};
 use super::layout::{Topology, ABI};
 use super::library::{Library, RawTopology};
 use super::map::{self, Place};
-use super::{encode, hole, length};
+use super::{encode, hole, length, memory, validate};
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
@@ -81,8 +81,7 @@ pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize>
             let t = unsafe { loaded(topology) }?;
             // SAFETY: only the topology's own pointers are followed.
             let image = unsafe { Image::process() };
-            length::stock(&image, &t, library.structure(), map::page_size())
-                .map_err(|_| Error::Invalid)
+            length::stock(&image, &t, library.structure(), map::page_size()).map_err(Error::from)
         }
         Route::Stock(library) => {
             let mut length = 0;
@@ -162,13 +161,25 @@ pub unsafe fn write(
     let support = library.support_bytes();
     let encoded = encode::encode(&image, &t, support, addr as u64, length)?;
     let bytes = encoded.as_slice();
-    let stored = if bytes.len() > length {
-        Err(Error::Invalid)
-    } else {
-        store(fd, status & libc::O_APPEND != 0, bytes, offset, length)
-    };
+    let stored = check(bytes, addr as u64, length)
+        .and_then(|()| store(fd, status & libc::O_APPEND != 0, bytes, offset, length));
     encoded.release();
     stored
+}
+
+/// What adopters would refuse is not written.
+fn check(bytes: &[u8], addr: u64, length: usize) -> Result<()> {
+    if bytes.len() > length {
+        return Err(Error::Invalid);
+    }
+    let work = work_for(length);
+    // SAFETY: the bytes outlive the image.
+    let image = unsafe { Image::new(addr, bytes.as_ptr(), bytes.len(), &work) };
+    validate::contents(&image.ok_or(Error::Invalid)?).map_err(|corrupt| {
+        debug_log!("hwloc: not written: {}", corrupt.what);
+        Error::from(corrupt)
+    })?;
+    Ok(())
 }
 
 /// Puts the bytes into the file, all or nothing.
@@ -177,7 +188,7 @@ fn store(fd: RawFd, append: bool, bytes: &[u8], offset: i64, length: usize) -> R
     let end = start + length as u64;
     let before = map::file_size(fd)?;
     let overlap = before.saturating_sub(start).min(bytes.len() as u64);
-    let mut saved = vec![0; overlap as usize];
+    let mut saved = memory::filled(0, overlap as usize)?;
     let have = map::read_at(fd, &mut saved, offset)?;
     saved.truncate(have);
     let written = grow(fd, before, end).and_then(|()| {

@@ -3,6 +3,7 @@
 
 use super::super::image::{ensure, Checked, Corrupt, Image};
 use super::super::layout::*;
+use super::super::memory;
 use super::MAX_DEPTH;
 use core::mem::size_of;
 
@@ -85,7 +86,7 @@ impl<'a> Levels<'a> {
             .ok_or(outside)?;
         let arrays = image.slice::<Addr>(t.levels, depth).ok_or(outside)?;
 
-        let mut all = Vec::with_capacity(depth + SPECIAL_LEVELS);
+        let mut all = memory::list(depth + SPECIAL_LEVELS)?;
         let mut total = 0usize;
         for (array, count) in arrays.iter().zip(counts) {
             ensure(*count > 0, "level: empty", *array)?;

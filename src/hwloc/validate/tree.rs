@@ -3,6 +3,7 @@
 
 use super::super::image::{ensure, same_words, Bits, Checked, Corrupt, Image, Union, NOTHING};
 use super::super::layout::*;
+use super::super::memory;
 use super::{attributes, Levels, MAX_DEPTH};
 use core::mem::{size_of, MaybeUninit};
 
@@ -46,6 +47,13 @@ struct Pair<'a> {
     complete_addr: Addr,
     set: Bits<'a>,
     complete: Bits<'a>,
+}
+
+impl Pair<'_> {
+    #[inline]
+    fn words(&self) -> usize {
+        self.set.words.len() + self.complete.words.len()
+    }
 }
 
 /// Words of a set that is put together without an allocation.
@@ -107,24 +115,25 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(objects: usize) -> Self {
-        Seen {
-            words: vec![0; objects / 16 + 16],
+    fn new(objects: usize) -> Checked<Self> {
+        Ok(Seen {
+            words: memory::filled(0, objects / 16 + 16)?,
             far: Vec::new(),
-        }
+        })
     }
 
-    fn insert(&mut self, index: u64) -> bool {
-        match self.words.get_mut((index / 64) as usize) {
+    fn insert(&mut self, index: u64) -> Checked<bool> {
+        let word = usize::try_from(index / 64).ok();
+        match word.and_then(|word| self.words.get_mut(word)) {
             Some(word) => {
                 let bit = 1 << (index % 64);
                 let new = *word & bit == 0;
                 *word |= bit;
-                new
+                Ok(new)
             }
             None => {
-                self.far.push(index);
-                true
+                memory::push(&mut self.far, index)?;
+                Ok(true)
             }
         }
     }
@@ -146,7 +155,10 @@ struct Walk<'a, 'w> {
     /// objects of a level share them.
     attributes: Vec<Addr>,
     visited: usize,
-    empty_infos: bool,
+    found: Found,
+    /// Objects nested too deeply to go on from one to the next below it, with
+    /// all above them checked.
+    deep: Vec<Deep>,
     /// Memory nodes attached to an ancestor, one set for each that has any.
     inherited: Vec<Union>,
     /// Where a set was read that is just those nodes, if one was.
@@ -155,10 +167,28 @@ struct Walk<'a, 'w> {
     spare: Vec<Union>,
 }
 
+/// An object whose check is put off, with what is above it.
+struct Deep {
+    addr: Addr,
+    nesting: usize,
+    inherited: Union,
+}
+
+/// Objects below each other that are checked in one go. The stack may be a
+/// small thread's.
+const IN_ONE_GO: usize = 24;
+
+/// What a walk learned.
+#[derive(Clone, Copy, Default)]
+pub struct Found {
+    /// Some object has an address for infos and no infos.
+    pub empty_infos: bool,
+    /// Some numbers do not fit each other.
+    pub odd: bool,
+}
+
 /// Walks from the root and checks each object once.
-///
-/// Answers whether some object has an address for infos and no infos.
-pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checked<bool> {
+pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checked<Found> {
     let set = |addr| {
         image.bitmap(addr).ok_or(Corrupt {
             what: "topology: bad allowed set",
@@ -171,15 +201,17 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         levels,
         allowed_cpuset: set(t.allowed_cpuset)?,
         allowed_nodeset: set(t.allowed_nodeset)?,
-        seen: Seen::new(levels.total()),
-        attributes: vec![0; levels.iter().count()],
+        seen: Seen::new(levels.total())?,
+        attributes: memory::filled(0, levels.iter().count())?,
         visited: 0,
-        empty_infos: false,
-        inherited: vec![Union::default()],
+        found: Found::default(),
+        deep: Vec::new(),
+        inherited: memory::list(IN_ONE_GO + 1)?,
         plain: 0,
         spare: Vec::new(),
     };
-    walk.filters()?;
+    walk.inherited.push(Union::default());
+    walk.filters();
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
     let mut place = Place::NOWHERE;
     let root = walk.node(root.unwrap_or(0), &mut place, (&NO_SETS, &NO_SETS))?;
@@ -194,17 +226,64 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
     )?;
     walk.root_sets(&root)?;
     walk.visit(&root, 0)?;
+    walk.put_off()?;
     ensure(
         walk.visited == levels.total(),
         "level: holds objects that are not in the tree",
         root.addr,
     )?;
-    let empty_infos = walk.empty_infos;
-    ensure(walk.seen.distinct(), "object: index used twice", root.addr)?;
-    Ok(empty_infos)
+    let mut found = walk.found;
+    // hwloc's own check wants each index once.
+    found.odd |= !walk.seen.distinct();
+    Ok(found)
 }
 
 impl<'a> Walk<'a, '_> {
+    /// Charges words of sets that are about to be looked at.
+    #[inline]
+    fn charge(&self, words: usize, at: Addr) -> Checked<()> {
+        self.image.charge(words * 8).ok_or(Corrupt {
+            what: "object: sets that overlap others",
+            at,
+        })
+    }
+
+    /// Checks what was put off.
+    fn put_off(&mut self) -> Checked<()> {
+        while let Some(deep) = self.deep.pop() {
+            self.inherited.clear();
+            memory::push(&mut self.inherited, deep.inherited)?;
+            self.plain = 0;
+            let mut place = Place::NOWHERE;
+            let node = self.node(deep.addr, &mut place, (&NO_SETS, &NO_SETS))?;
+            self.visit(&node, deep.nesting)?;
+        }
+        Ok(())
+    }
+
+    /// Checks an object below another, or puts it off.
+    #[inline(always)]
+    fn below(&mut self, node: &Node<'_, 'a>, nesting: usize) -> Checked<()> {
+        if nesting % IN_ONE_GO != 0 {
+            return self.visit(node, nesting);
+        }
+        self.defer(node, nesting)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn defer(&mut self, node: &Node<'_, 'a>, nesting: usize) -> Checked<()> {
+        let mut inherited = Union::default();
+        self.charge(self.inherited().words.len(), node.addr)?;
+        inherited.add_disjoint(&self.inherited(), &NOTHING)?;
+        let deep = Deep {
+            addr: node.addr,
+            nesting,
+            inherited,
+        };
+        Ok(memory::push(&mut self.deep, deep)?)
+    }
+
     /// Reads an object below one with the sets `above`.
     // Not a call: its answer is large, and would be copied once more.
     #[inline(always)]
@@ -226,10 +305,11 @@ impl<'a> Walk<'a, '_> {
         } else {
             let cpus = (obj.cpuset, obj.complete_cpuset);
             let nodes = (obj.nodeset, obj.complete_nodeset);
-            (
-                self.pair(cpus, &mut place.cpus, above.0, addr)?,
-                self.pair(nodes, &mut place.nodes, above.1, addr)?,
-            )
+            let cpus = self.pair(cpus, &mut place.cpus, above.0, addr)?;
+            let nodes = self.pair(nodes, &mut place.nodes, above.1, addr)?;
+            // Each is looked at a few times, also where it was read above.
+            self.charge(cpus.words() + nodes.words(), addr)?;
+            (cpus, nodes)
         };
         Ok(Node {
             addr,
@@ -323,14 +403,12 @@ impl<'a> Walk<'a, '_> {
             self.children(node, nesting, &mut memory)?;
         }
         if has_memory {
-            self.spare.extend(self.inherited.pop());
+            if let Some(union) = self.inherited.pop() {
+                memory::push(&mut self.spare, union)?;
+            }
             self.plain = 0;
         }
-        ensure(
-            memory.wrapping_add(local) == o.total_memory,
-            "object: memory does not add up",
-            at,
-        )?;
+        self.found.odd |= memory.wrapping_add(local) != o.total_memory;
         if o.io_arity != 0 || o.io_first_child != 0 {
             self.others(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
         }
@@ -355,45 +433,48 @@ impl<'a> Walk<'a, '_> {
     /// The memory children: the nodes attached to this object or above are
     /// on top of `inherited` then.
     #[inline(never)]
-    fn memory(&mut self, node: &Node<'_, 'a>, nesting: usize, memory: &mut u64) -> Checked<()> {
+    fn memory(&mut self, node: &Node<'_, 'a>, nesting: usize, total: &mut u64) -> Checked<()> {
         let at = node.addr;
         let mut here = self.union();
         let mut before = None;
-        self.others(node, Class::Memory, nesting, &mut |_, child| {
+        self.others(node, Class::Memory, nesting, &mut |walk, child| {
+            walk.charge(node.cpus.set.words.len(), child.addr)?;
             let same = child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set);
             ensure(same, "object: memory with another cpuset", child.addr)?;
             let first = child.nodes.complete.first();
             let ordered = before.is_none_or(|b| b < first);
             ensure(ordered, "object: memory out of order", child.addr)?;
             before = Some(first);
-            let new = here.add_disjoint(&child.nodes.set, &NOTHING);
+            let new = here.add_disjoint(&child.nodes.set, &NOTHING)?;
             ensure(new, "object: memory node attached twice", child.addr)?;
-            *memory = memory.wrapping_add(child.obj.total_memory);
+            *total = total.wrapping_add(child.obj.total_memory);
             Ok(())
         })?;
-        let new = here.add_disjoint(&self.inherited(), &NOTHING);
+        self.charge(self.inherited().words.len(), at)?;
+        let new = here.add_disjoint(&self.inherited(), &NOTHING)?;
         let below_normal = !is_normal(node.obj.kind);
         ensure(
             new || below_normal,
             "object: memory node attached twice",
             at,
         )?;
-        self.inherited.push(here);
+        memory::push(&mut self.inherited, here)?;
         self.plain = 0;
         Ok(())
     }
 
     /// Whether a set is exactly the memory nodes attached here or above.
     #[inline]
-    fn is_inherited(&mut self, nodes: &Pair<'_>) -> bool {
+    fn is_inherited(&mut self, nodes: &Pair<'_>) -> Checked<bool> {
         if self.plain != 0 && nodes.addr == self.plain {
-            return true;
+            return Ok(true);
         }
+        self.charge(self.inherited().words.len(), nodes.addr)?;
         let same = self.inherited().equals(&nodes.set);
         if same {
             self.plain = nodes.addr;
         }
-        same
+        Ok(same)
     }
 
     /// A processor: its own set, and no children.
@@ -404,14 +485,24 @@ impl<'a> Walk<'a, '_> {
         let cpus = node.cpus;
         let alone = cpus.set.is_only(bit)
             && (cpus.addr == cpus.complete_addr || cpus.complete.is_only(bit));
-        ensure(alone, "object: set of a processor", at)?;
+        if !alone {
+            self.renumbered(cpus, "object: set of a processor", at)?;
+        }
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-        let allowed = loose || self.allowed_cpuset.is_set(bit);
-        ensure(allowed, "object: a processor that is not allowed", at)?;
-        let whole = self.is_inherited(node.nodes);
+        self.found.odd |= !loose && !self.allowed_cpuset.is_set(bit);
+        let whole = self.is_inherited(node.nodes)?;
         ensure(whole, "object: children do not make up the nodeset", at)?;
         let leaf = has_no_children(node.obj);
         ensure(leaf, "object: children of a processor", at)
+    }
+
+    /// A processor or a memory node has one number, if another than its sets.
+    #[cold]
+    #[inline(never)]
+    fn renumbered(&mut self, sets: &Pair<'_>, what: &'static str, at: Addr) -> Checked<()> {
+        self.found.odd = true;
+        let same = sets.set.is_single() && sets.complete.equals(&sets.set);
+        ensure(same, what, at)
     }
 
     /// The array of normal children.
@@ -459,7 +550,7 @@ impl<'a> Walk<'a, '_> {
         let same = (child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set))
             && (child.nodes.addr == node.nodes.addr || child.nodes.set.equals(&node.nodes.set));
         ensure(same, "object: children do not make up the set", node.addr)?;
-        self.visit(&child, nesting + 1)
+        self.below(&child, nesting + 1)
     }
 
     /// The normal children, none or several: their sets make up the parent's.
@@ -472,11 +563,11 @@ impl<'a> Walk<'a, '_> {
         let array = self.listed(node)?;
         let whole = &node.cpus.set;
         let mut small = [0; SMALL_SET];
-        let mut large = Vec::new();
+        let mut large;
         let cpus = match small.get_mut(..whole.words.len()) {
             Some(small) => small,
             None => {
-                large.resize(whole.words.len(), 0);
+                large = memory::filled(0, whole.words.len())?;
                 large.as_mut_slice()
             }
         };
@@ -491,8 +582,8 @@ impl<'a> Walk<'a, '_> {
             *memory = memory.wrapping_add(child.obj.total_memory);
             let new = child.cpus.set.move_into(cpus);
             ensure(new, "object: processors below two parents", child.addr)?;
-            if !self.is_inherited(child.nodes) {
-                let new = self.add_nodes(&mut nodes, &child.nodes.set);
+            if !self.is_inherited(child.nodes)? {
+                let new = self.add_nodes(&mut nodes, &child.nodes.set)?;
                 ensure(new, "object: memory nodes below two parents", child.addr)?;
             }
             let first = child.cpus.complete.first();
@@ -500,15 +591,15 @@ impl<'a> Walk<'a, '_> {
             empty_before |= first.is_none();
             before = first;
             ensure(ordered, "object: children out of order", child.addr)?;
-            self.visit(&child, nesting + 1)?;
+            self.below(&child, nesting + 1)?;
         }
         let complete = same_words(cpus, whole.words);
         ensure(complete, "object: children do not make up the cpuset", at)?;
         let complete = match nodes {
-            None => self.is_inherited(node.nodes),
+            None => self.is_inherited(node.nodes)?,
             Some(nodes) => {
                 let same = nodes.as_bits().equals(&node.nodes.set);
-                self.spare.push(nodes);
+                memory::push(&mut self.spare, nodes)?;
                 same
             }
         };
@@ -518,18 +609,19 @@ impl<'a> Walk<'a, '_> {
     /// Adds a child's memory nodes to those of its siblings and those
     /// attached above, which all may have.
     #[inline(never)]
-    fn add_nodes(&mut self, nodes: &mut Option<Union>, set: &Bits<'_>) -> bool {
+    fn add_nodes(&mut self, nodes: &mut Option<Union>, set: &Bits<'_>) -> Checked<bool> {
         let mut all = match nodes.take() {
             Some(all) => all,
             None => {
                 let mut all = self.union();
-                all.add_disjoint(&self.inherited(), &NOTHING);
+                self.charge(self.inherited().words.len(), 0)?;
+                all.add_disjoint(&self.inherited(), &NOTHING)?;
                 all
             }
         };
-        let new = all.add_disjoint(set, &self.inherited());
+        let new = all.add_disjoint(set, &self.inherited())?;
         *nodes = Some(all);
-        new
+        Ok(new)
     }
 
     /// Walks a list of children that are no part of the tree of processors:
@@ -571,20 +663,18 @@ impl<'a> Walk<'a, '_> {
             };
             ensure(right, "object: in the wrong list of children", child.addr)?;
             each(self, &child)?;
-            self.visit(&child, nesting + 1)?;
+            self.below(&child, nesting + 1)?;
         }
         Ok(())
     }
 
     /// Types that the writer's filters exclude do not occur.
-    fn filters(&self) -> Checked<()> {
-        let filters = &self.topology.type_filter;
+    fn filters(&mut self) {
         for level in self.levels.iter() {
-            let filter = filters.get(level.kind as usize).copied();
-            let kept = level.objs.is_empty() || filter.is_some_and(|f| f != KEEP_NONE);
-            ensure(kept, "object: type is filtered out", self.topology.levels)?;
+            let filter = self.topology.type_filter.get(level.kind as usize);
+            let kept = level.objs.is_empty() || filter.is_some_and(|f| *f != KEEP_NONE);
+            self.found.odd |= !kept;
         }
-        Ok(())
     }
 
     /// What concerns one object alone. Answers its own memory.
@@ -599,13 +689,9 @@ impl<'a> Walk<'a, '_> {
         ensure(here, "object: not where its level has it", at)?;
         let known = obj.gp_index != 0 && obj.gp_index < self.topology.next_gp_index;
         // hwloc's check uses the lower 32 bits as a bitmap's index.
-        ensure(
-            known && obj.gp_index <= i32::MAX as u64,
-            "object: index out of range",
-            at,
-        )?;
-        let new = self.seen.insert(obj.gp_index);
-        ensure(new, "object: index used twice", at)?;
+        let known = known && obj.gp_index <= i32::MAX as u64;
+        let new = self.seen.insert(obj.gp_index)?;
+        self.found.odd |= !known || !new;
         ensure(
             obj.symmetric_subtree & !1 == 0,
             "object: bad symmetry flag",
@@ -633,7 +719,7 @@ impl<'a> Walk<'a, '_> {
         if obj.infos_count != 0 {
             attributes::infos(self.image, obj.infos, obj.infos_count, at)?;
         }
-        self.empty_infos |= obj.infos_count == 0 && obj.infos != 0;
+        self.found.empty_infos |= obj.infos_count == 0 && obj.infos != 0;
         Ok(())
     }
 
@@ -666,14 +752,12 @@ impl<'a> Walk<'a, '_> {
                     } else {
                         attr.cache_type() <= 1
                     };
-                ensure(right, "object: cache of another type", at)?;
+                self.found.odd |= !right;
             }
             ty::GROUP => {
                 let level = slot.and_then(|slot| self.levels.get(slot));
                 let same = level.is_some_and(|level| attr.group_kind() == level.group);
-                ensure(same, "object: not where its level has it", at)?;
-                let deep = attr.group_depth() != u32::MAX;
-                ensure(deep, "object: bad group depth", at)?;
+                self.found.odd |= !same || attr.group_depth() == u32::MAX;
             }
             ty::BRIDGE => ensure(
                 attr.bridge_upstream() <= 1 && attr.bridge_downstream() == 1,
@@ -684,13 +768,13 @@ impl<'a> Walk<'a, '_> {
                 let class = attr.pci_class();
                 let important = matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
                     || matches!(class, 0x0c04 | 0x0c06 | 0x0502);
-                self.important(obj, important, at)?;
+                self.important(obj, important);
             }
             ty::OS_DEVICE => {
                 // Kinds that a release does not know it only names otherwise: an
                 // XML of a later one may have brought them. DMA engines are the
                 // unimportant ones.
-                self.important(obj, attr.osdev_type() != 4, at)?;
+                self.important(obj, attr.osdev_type() != 4);
             }
             _ => {}
         }
@@ -701,13 +785,12 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// A device that is not important is not there if such were left out.
-    fn important(&self, obj: &Obj, important: bool, at: Addr) -> Checked<()> {
+    fn important(&mut self, obj: &Obj, important: bool) {
         let filter = self.topology.type_filter.get(obj.kind as usize);
-        let kept = important || filter != Some(&KEEP_IMPORTANT);
-        ensure(kept, "object: type is filtered out", at)
+        self.found.odd |= !important && filter == Some(&KEEP_IMPORTANT);
     }
 
-    fn memory_node(&self, node: &Node<'_, 'a>, attr: &Attr) -> Checked<()> {
+    fn memory_node(&mut self, node: &Node<'_, 'a>, attr: &Attr) -> Checked<()> {
         let at = node.addr;
         let n = attr.page_types_len() as usize;
         let pages = self
@@ -718,9 +801,11 @@ impl<'a> Walk<'a, '_> {
         ensure(inside, "object: page types outside", at)?;
         let bit = node.obj.os_index;
         let alone = node.nodes.set.is_only(bit) && node.nodes.complete.is_only(bit);
-        ensure(alone, "object: set of a memory node", at)?;
+        if !alone {
+            self.renumbered(node.nodes, "object: set of a memory node", at)?;
+        }
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-        let allowed = loose || self.allowed_nodeset.is_set(bit);
-        ensure(allowed, "object: a memory node that is not allowed", at)
+        self.found.odd |= !loose && !self.allowed_nodeset.is_set(bit);
+        Ok(())
     }
 }
