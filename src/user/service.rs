@@ -23,7 +23,7 @@ use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
-use super::sys::{alarm, mem, net, task, uffd, Sys, TOP};
+use super::sys::{alarm, mem, net, task, trace, uffd, Sys, TOP};
 use super::wire::Words;
 use crate::{debug_log, facilities};
 use core::ffi::c_int;
@@ -244,6 +244,7 @@ impl Service {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         self.task_dir = crate::rawsys::open(path, flags, 0)?;
         self.pidfd = task::pidfd(self.tgid)?;
+        trace::prepare(self.tgid, self.pidfd);
         self.open_userfaultfds()?;
         self.memfd = mem::memfd(c"xpmem")?;
         task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;

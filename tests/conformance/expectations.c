@@ -64,6 +64,11 @@ static const struct {
 	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "call_remap_file_pages_syscall", BACKEND_USER, UNTOLD, { 0, 0 } },
 #endif
+#ifndef __x86_64__
+	/* docs/waits.md */
+	{ "waits_with_limits", BACKEND_USER, "waits with a limit are begun again on x86-64 alone", { 0, 0 } },
+	{ "waits_with_limits_end", BACKEND_USER, "waits with a limit are begun again on x86-64 alone", { 0, 0 } },
+#endif
 	/* docs/memory-calls.md */
 	OLD("call_shmdt"), OLD("call_shmdt_cut"), OLD("call_shmat_remap"), OLD("call_shmat_remap_segment"),
 	UNMET("call_shmdt", UNTOLD), UNMET("call_shmdt_cut", UNTOLD), UNMET("call_shmat_remap", UNTOLD),

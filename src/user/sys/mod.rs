@@ -16,6 +16,8 @@ pub mod task;
 pub mod text;
 pub mod trace;
 pub mod uffd;
+#[cfg(target_arch = "x86_64")]
+mod waits;
 
 use crate::rawsys;
 use core::ffi::{c_int, c_long};

@@ -161,6 +161,17 @@ impl Registers {
     pub fn argument(&self, n: usize) -> u64 {
         [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9][n]
     }
+    pub fn set_argument(&mut self, n: usize, value: u64) {
+        let words = [
+            &mut self.rdi,
+            &mut self.rsi,
+            &mut self.rdx,
+            &mut self.r10,
+            &mut self.r8,
+            &mut self.r9,
+        ];
+        *words[n] = value;
+    }
     /// What the system call answered.
     pub fn answer(&self) -> i64 {
         self.rax as i64
@@ -282,6 +293,12 @@ impl Sleep {
     }
 }
 
+/// To be called once, with the program and a descriptor for it.
+#[cfg(target_arch = "x86_64")]
+pub fn prepare(tgid: i32, pidfd: c_int) {
+    super::waits::prepare(tgid, pidfd);
+}
+
 /// Undoes what a stop does to such a call: told that it may the kernel starts it
 /// again, and still answers EINTR where a handler runs.
 #[cfg(target_arch = "x86_64")]
@@ -291,10 +308,13 @@ fn take_back_interruption(tid: i32, _: &Sleep) {
     let Ok(mut regs) = registers(tid) else {
         return;
     };
-    if regs.answer() == -i64::from(libc::EINTR)
-        && waits_for_ever(regs.syscall_number(), |n| regs.argument(n))
-    {
+    if regs.answer() != -i64::from(libc::EINTR) {
+        return;
+    }
+    if waits_for_ever(regs.syscall_number(), |n| regs.argument(n)) {
         regs.rax = (-ERESTARTNOHAND) as u64;
+        let _ = set_registers(tid, &regs);
+    } else if super::waits::begin_again(tid, &mut regs) {
         let _ = set_registers(tid, &regs);
     }
 }
@@ -376,6 +396,10 @@ impl Sleep {
             && regs.answer() == -i64::from(libc::EINTR)
     }
 }
+
+/// Nothing to be known beforehand.
+#[cfg(target_arch = "aarch64")]
+pub fn prepare(_: i32, _: c_int) {}
 
 /// What is needed to know of a thread's /proc/PID/status.
 #[cfg(target_arch = "aarch64")]
