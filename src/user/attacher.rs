@@ -260,15 +260,6 @@ impl Service {
             .copied()
     }
 
-    /// The owner has withdrawn a segment.
-    pub fn on_removed(&mut self, i: usize, segid: i64) {
-        for p in &mut self.permits {
-            if p.used && p.connection == i && p.segid == segid {
-                p.dead = true;
-            }
-        }
-    }
-
     /// Maps part of a segment. `None`: the owner has been asked for its pages.
     pub fn attach(
         &mut self,

@@ -14,6 +14,7 @@
 
 use super::ranges::Origin;
 use super::service::Service;
+use super::settings::{Bits, ABSENT, WIPED};
 use super::shared::{self, Op, Shared};
 use super::sys::alarm::Alarm;
 use super::sys::trace::{self, Waited};
@@ -206,15 +207,21 @@ impl Service {
         }
     }
 
-    /// Sets whether children inherit what was private before its promotion.
-    fn for_children(&self, advice: i32) {
+    /// Sets whether children inherit what was private before its promotion, but
+    /// for what they are to have nothing of, or zeros.
+    fn for_children(&mut self, advice: i32) {
         let Some(shared) = shared::existing() else {
             return;
         };
         let mut i = 0;
         while let Some(r) = shared.promoted.get(i) {
             if r.origin == Origin::Private {
-                let _ = mem::advise(r.start, r.end - r.start, advice);
+                let _ = self.for_each_setting(r, |_, lo, hi, bits| {
+                    if bits & (ABSENT | WIPED) == 0 {
+                        let _ = mem::advise(lo, hi - lo, advice);
+                    }
+                    Ok(())
+                });
             }
             i += 1;
         }
@@ -266,7 +273,9 @@ impl Service {
         while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
             i += 1;
             if r.origin == Origin::Private {
-                done = self.privatize_range(child, &original, r.start, r.end);
+                done = self.for_each_setting(r, |service, lo, hi, bits| {
+                    service.privatize_range(child, &original, (lo, hi), bits)
+                });
             }
         }
         trace::set_registers(child, &original)?;
@@ -277,9 +286,12 @@ impl Service {
         &mut self,
         child: i32,
         original: &trace::Registers,
-        start: usize,
-        end: usize,
+        (start, end): (usize, usize),
+        bits: Bits,
     ) -> Sys<()> {
+        if bits & ABSENT != 0 {
+            return Ok(());
+        }
         let mut lo = start;
         while lo < end {
             let Some(m) = self.space.at(lo)? else {
@@ -298,10 +310,16 @@ impl Service {
                 0,
             ];
             in_child(child, original, libc::SYS_mmap, map)?;
-            let mut at = lo;
-            while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
-                mem::copy_file_to_process(self.memfd, child, a, b - a)?;
-                at = b;
+            if bits & WIPED != 0 {
+                let advice = libc::MADV_WIPEONFORK as u64;
+                let advise = [lo as u64, (hi - lo) as u64, advice, 0, 0, 0];
+                in_child(child, original, libc::SYS_madvise, advise)?;
+            } else {
+                let mut at = lo;
+                while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
+                    mem::copy_file_to_process(self.memfd, child, a, b - a)?;
+                    at = b;
+                }
             }
             if m.prot() != RW {
                 let protect = [lo as u64, (hi - lo) as u64, m.prot() as u64, 0, 0, 0];

@@ -20,6 +20,7 @@
 
 use super::promote::Refusal;
 use super::service::Service;
+use super::settings::of_advice;
 use super::shared::{self, Guard, Op, Shared};
 use super::sys::text::{Hook, ANY, SITES};
 use super::sys::{mem, page_up, PAGE as PAGE_SIZE, TOP};
@@ -89,6 +90,13 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
             len,
         })
     };
+    let withdraw = |start, len| {
+        Some(Change {
+            op: Op::Withdraw,
+            start,
+            len,
+        })
+    };
     match number as libc::c_long {
         libc::SYS_munmap if a % PAGE_SIZE == 0 && b > 0 => Some(Change {
             op: Op::Retire,
@@ -96,13 +104,13 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
             len: b,
         }),
         // It may fail, and then nothing must have changed.
-        libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => demote(a, b),
+        libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => withdraw(a, b),
         libc::SYS_mremap => Some(Change {
             op: Op::Remap,
             start: a,
             len: b,
         }),
-        libc::SYS_mprotect | libc::SYS_pkey_mprotect => demote(a, b),
+        libc::SYS_mprotect | libc::SYS_pkey_mprotect => withdraw(a, b),
         // Its length is not told: the service looks.
         libc::SYS_shmdt if a % PAGE_SIZE == 0 => Some(Change {
             op: Op::RecallSegment,
@@ -129,7 +137,11 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
                 start: a,
                 len: b,
             }),
-            libc::MADV_DOFORK | libc::MADV_DONTFORK | libc::MADV_WIPEONFORK => demote(a, b),
+            advice if a % PAGE_SIZE == 0 && of_advice(advice).is_some() => Some(Change {
+                op: Op::Advise,
+                start: a,
+                len: b,
+            }),
             libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => demote(a, b),
             _ => None,
         },
@@ -187,6 +199,11 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
             Ok(1) => Some(0),
             _ => None,
         },
+        Op::Advise => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+            Ok(1) => Some(0),
+            Ok(_) | Err(libc::ENOSYS) => None,
+            Err(errno) => Some(-errno as isize),
+        },
         _ => {
             let _ = ask(shared, op, [start as u64, end as u64, 0, 0, 0]);
             None
@@ -213,7 +230,7 @@ fn shrink(shared: &Shared, to: usize) -> Option<Change> {
     }
     let top = super::sys::mem::program_break();
     (to < top).then_some(Change {
-        op: Op::Demote,
+        op: Op::Withdraw,
         start: to,
         len: top - to,
     })

@@ -236,22 +236,4 @@ impl Service {
         let path = self.space.path_at(m.start, &mut name)?;
         crate::rawsys::open(path, flags, 0).ok().and_then(fits)
     }
-
-    /// Takes back what is lent in `[start, end)`, and waits until everybody has
-    /// given it back.
-    pub fn recall(&mut self, shared: &Shared, start: usize, end: usize) {
-        let mut at = start;
-        let mut any = false;
-        while let Some(r) = shared.promoted.first_in(at, end) {
-            if r.origin == Origin::Lent {
-                let _ = uffd::unregister(self.events, r.start, r.end - r.start);
-                shared.promoted.remove(r.start, r.end);
-                any = true;
-            }
-            at = r.end;
-        }
-        if any {
-            self.recall_from_attachers(shared, start, end);
-        }
-    }
 }

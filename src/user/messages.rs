@@ -29,13 +29,10 @@ impl Service {
                     self.recall_refused |= m.status != Status::Done;
                 }
             }
-            (Side::Attacher, Verb::Recall) => {
-                self.on_recall(i, m.lo as usize, m.hi as usize);
-                self.owe(i, &m.answer(Status::Done));
-            }
-            (Side::Attacher, Verb::Removed) => {
-                self.on_removed(i, m.id);
-                self.owe(i, &m.answer(Status::Done));
+            (Side::Attacher, Verb::Recall | Verb::Removed) => {
+                let done = self.on_withdrawn(i, m);
+                let status = if done { Status::Done } else { Status::Bad };
+                self.owe(i, &m.answer(status));
             }
             (Side::Attacher, Verb::Answer) => self.on_answer(shared, i, m, fds),
             _ => debug_log!("a peer sends {:?} on the wrong side", m.verb),

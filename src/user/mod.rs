@@ -22,9 +22,11 @@
 //! | [`revoke`]      | what the program does to them reaches attachers              |
 //! | [`lend`]        | shared files of the owner are handed out, and recalled         |
 //! | [`segments`]    | but for those whose end nobody would tell                     |
+//! | [`withdraw`]    | attachers let go of pages that stay where they are            |
 //! | [`overlay`]     | and mapped into attachments                                   |
 //! | [`remap`]       | mremap of what promotion has cut in pieces                    |
 //! | [`hooks`]       | memory calls of libc are met before they happen               |
+//! | [`settings`]    | what madvise said of promoted memory is kept                  |
 //! | [`fork`]        | a child gets private copies                                  |
 //! | [`stop`]        | all threads of the program stand still                       |
 //! | [`attacher`]    | permits, attachments, faults                                 |
@@ -71,12 +73,14 @@ pub mod revoke;
 pub mod scratch;
 pub mod segments;
 pub mod service;
+pub mod settings;
 pub mod shared;
 pub mod sigbus;
 pub mod start;
 pub mod stop;
 pub mod sys;
 pub mod wire;
+pub mod withdraw;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};

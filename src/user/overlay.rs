@@ -3,7 +3,6 @@
 
 use super::attacher::Piece;
 use super::lend::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use super::peers::Side;
 use super::service::Service;
 use super::stop::Unstoppable;
 use super::sys::{mem, uffd, PAGE};
@@ -11,7 +10,7 @@ use super::wire::Message;
 use crate::debug_log;
 use core::ffi::c_int;
 
-const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
 
 impl Service {
     /// The owner's memory around `addr` is the file `fd`: it takes the place of
@@ -86,53 +85,5 @@ impl Service {
         });
         self.faulting.forget(start, part.end);
         true
-    }
-
-    /// The owner takes files in `[lo, hi)` back: the attachments show its memfd
-    /// again.
-    pub fn on_recall(&mut self, i: usize, lo: usize, hi: usize) {
-        let concerned = |p: &Piece| p.overlay && p.source < hi && p.source + (p.end - p.start) > lo;
-        if !self.attachments.any(concerned) {
-            return;
-        }
-        let stopped = (0..100).any(|_| self.stop().is_ok());
-        self.on_faults();
-        let mut at = 0;
-        while let Some(p) = self.attachments.next_from(at) {
-            at = p.end;
-            if !concerned(&p) || self.permits[p.permit].connection != i {
-                continue;
-            }
-            let c = &self.connections[i];
-            let (memfd, identity, alive) = (c.memfd, c.identity, c.side == Side::Attacher);
-            if !alive {
-                continue;
-            }
-            let write = self.permits[p.permit].writable;
-            let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-            self.for_mapped_parts(p, |service, start, len| {
-                let unwatched = service.unwatch(start, start + len);
-                let source = p.source + (start - p.start);
-                let back = unwatched
-                    .and_then(|()| mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source))
-                    .and_then(|_| {
-                        uffd::register(service.faults, start, len, super::attacher::GATED)
-                    })
-                    .and_then(|()| mem::advise(start, len, libc::MADV_DONTFORK))
-                    .and_then(|()| mem::protect(start, len, prot));
-                if let Err(errno) = back {
-                    debug_log!("an attachment is lost: errno {errno}");
-                }
-            });
-            self.attachments.insert(Piece {
-                overlay: false,
-                identity,
-                offset: p.source,
-                ..p
-            });
-        }
-        if stopped {
-            self.resume();
-        }
     }
 }

@@ -86,9 +86,8 @@ impl Service {
         self.segment(id).is_some() || self.permit(id).is_some()
     }
 
-    /// Withdraws a segment. Its pages go back to private memory where somebody
-    /// may have them mapped, so that every attachment of it is cut off before
-    /// this is answered; other segments share them anew when they are touched.
+    /// Withdraws a segment: every attachment of it is cut off before this is
+    /// answered. Its pages stay where they are, see [`super::withdraw`].
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
         let Some(s) = self.segment(id) else {
             return if self.own_id(id).is_some() {
@@ -101,13 +100,8 @@ impl Service {
         self.segments[s].used = false;
         let mut m = Message::new(Verb::Removed);
         m.id = id;
-        self.ask_attachers(shared, &m);
-        if self.has_attachers() {
-            for _ in 0..100 {
-                if self.demote_stopped(start, end).is_ok() {
-                    break;
-                }
-            }
+        if !self.ask_attachers(shared, &m, self.has_lent(shared, start, end)) {
+            self.take_by_force(start, end);
         }
         Some(Ok(0))
     }

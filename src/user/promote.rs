@@ -166,6 +166,10 @@ impl Service {
             // The program has moved it; the event is on its way.
             return Err(Refusal::Later);
         }
+        if shared.guarded(lo, hi) {
+            // Attachers may just have been asked to let go of it.
+            return Err(Refusal::Later);
+        }
         if shared.promoted.first_in(hi - PAGE, hi).is_none() {
             self.note_growth();
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Recalls: attachers are asked to let go of something, and are waited for.
 //!
-//! The program's own thread waits with us, so the wait has an end: whoever does
-//! not answer in time is hung up on, and is not asked again.
+//! The program's own thread waits with us, so the wait has an end. What is lent
+//! cannot be taken back by force: who does not answer in time is hung up on, and
+//! is not asked again.
 
 use super::patience::{self, Patience};
 use super::peers::{Side, CONNECTIONS};
@@ -14,25 +15,11 @@ use crate::debug::{count, COUNTERS};
 use core::time::Duration;
 
 impl Service {
-    /// Whether anybody may show pages of this process.
-    pub fn has_attachers(&self) -> bool {
-        self.connections
-            .iter()
-            .any(|c| matches!(c.side, Side::Owner | Side::Cut) && c.served)
-    }
-
-    /// Asks every attacher to let go of `[start, end)`, and waits; whether all have.
-    pub fn recall_from_attachers(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
-        let mut m = Message::new(Verb::Recall);
-        (m.lo, m.hi) = (start as u64, end as u64);
-        self.ask_attachers(shared, &m)
-    }
-
     /// Asks every attacher that may show something, or may have a permit for what
-    /// is removed, and waits until each has
-    /// answered or is hung up on; whether all have done as they were asked.
-    /// Others may recall from here meanwhile: all are heard.
-    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message) -> bool {
+    /// is removed, and waits until each has answered; whether all have done as
+    /// they were asked. `or_cut`: those that have not are hung up on. Others may
+    /// recall from here meanwhile: all are heard.
+    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message, or_cut: bool) -> bool {
         if crate::testing::revocation_is_off() {
             return true;
         }
@@ -65,10 +52,13 @@ impl Service {
                 break;
             }
             if patience.is_over(patience::LIMIT) {
-                for_each(&mut asked, |i| {
-                    self.cut(i);
-                    false
-                });
+                if or_cut {
+                    for_each(&mut asked, |i| {
+                        self.cut(i);
+                        false
+                    });
+                }
+                self.recall_refused |= !or_cut;
                 break;
             }
             task::beat();

@@ -6,7 +6,9 @@
 //! mapping, or anything promoted, the service does it piece by piece, while the
 //! caller waits and all threads stand.
 
+use super::ranges::Origin;
 use super::service::Service;
+use super::settings;
 use super::shared::{self, Shared};
 use super::stop::Unstoppable;
 use super::sys::maps::Mapping;
@@ -91,7 +93,13 @@ impl Service {
 
     fn remap_standing(&mut self, shared: &Shared, r: &Remap) -> Sys<usize> {
         let end = r.old + r.old_len;
-        self.whole(r.old, end)?;
+        let last = self.whole(r.old, end)?;
+        if r.flags & libc::MREMAP_FIXED == 0 {
+            if let Some(answer) = self.resize(shared, r, &last) {
+                return answer;
+            }
+        }
+        // What moves has other offsets in the file: it cannot stay there.
         self.demote(shared, r.old, end)?;
         self.unwatch(r.old, end)?;
         let last = self.whole(r.old, end)?;
@@ -112,29 +120,48 @@ impl Service {
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
+        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, -1, 0)?;
+        self.move_pieces(r, to, &last)?;
+        Ok(to)
+    }
+
+    /// Does what can be done without a move: pages that a device holds stay where
+    /// they are. `last` is the last mapping there. `None`: it has to move.
+    fn resize(&mut self, shared: &Shared, r: &Remap, last: &Mapping) -> Option<Sys<usize>> {
+        let end = r.old + r.old_len;
         if r.new_len <= r.old_len {
-            if r.new_len < r.old_len {
-                mem::unmap(r.old + r.new_len, r.old_len - r.new_len)?;
+            let rest = r.old + r.new_len;
+            if rest < end {
+                self.retire(rest, end);
+                let gone = self.unwatch(rest, end);
+                if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
+                    return Some(Err(errno));
+                }
             }
-            return Ok(r.old);
+            return Some(Ok(r.old));
         }
-        if last.shared || last.inode != 0 {
+        let promoted = shared.promoted.first_in(end - PAGE, end);
+        let private = self.is_own(last) && promoted.is_some_and(|p| p.origin == Origin::Private);
+        if !private && (last.shared || last.inode != 0) {
             // What lies behind a file's mapping is the file's to say.
-            return Err(libc::EFAULT);
+            return Some(Err(libc::EFAULT));
         }
         let more = r.new_len - r.old_len;
         let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
         match mem::map(end, more, last.prot(), flags, -1, 0) {
-            Ok(at) if at == end => return Ok(r.old),
-            Ok(elsewhere) => mem::unmap(elsewhere, more)?,
+            Ok(at) if at == end => {
+                let (bits, _) = self.settings.at(end - PAGE, end);
+                return Some(settings::apply(bits, at, more).map(|()| r.old));
+            }
+            Ok(elsewhere) => {
+                let _ = mem::unmap(elsewhere, more);
+            }
             Err(_) => {}
         }
         if r.flags & libc::MREMAP_MAYMOVE == 0 {
-            return Err(libc::ENOMEM);
+            return Some(Err(libc::ENOMEM));
         }
-        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, -1, 0)?;
-        self.move_pieces(r, to, &last)?;
-        Ok(to)
+        None
     }
 
     /// The last mapping of `[start, end)`, if all of it is mapped: EFAULT else.

@@ -14,6 +14,7 @@
 
 use super::ranges::{Origin, Range};
 use super::service::{Fixup, Service};
+use super::settings::{self, Bits};
 use super::shared::{self, Shared};
 use super::stop::{Unstoppable, LAST_PATIENCE};
 use super::sys::maps::Mapping;
@@ -134,7 +135,7 @@ impl Service {
                 None => i += 1,
                 Some((lo, hi, _)) if range.origin == Origin::Lent => {
                     shared.promoted.remove(lo, hi);
-                    self.recall_from_attachers(shared, lo, hi);
+                    self.recall_range(shared, (lo, hi), true);
                     i = i.saturating_sub(1);
                 }
                 Some((lo, hi, reused)) => {
@@ -193,6 +194,7 @@ impl Service {
                         end,
                         origin: r.origin,
                     });
+                    self.inherit_settings(shared, r.end, end);
                     i = i.saturating_sub(1);
                 }
             }
@@ -274,11 +276,18 @@ impl Service {
                 Some(m) if self.is_own(&m) && m.offset + (at - m.start) == from + (at - to) => m,
                 _ => break,
             };
-            let hi = m.end;
-            self.make_private(at, hi, from + (at - to), from + len, m.prot())?;
+            let offset = from + (at - to);
+            // What is behind the old memory is like its end.
+            let (bits, until) = self.settings.at(offset.min(from + len - 1), from + len);
+            let hi = match until {
+                until if until < from + len => m.end.min(to + (until - from)),
+                _ => m.end,
+            };
+            self.make_private(at, hi, offset, from + len, (m.prot(), bits))?;
             at = hi;
         }
         shared.promoted.remove(from, from + len);
+        let _ = self.settings.set(from, from + len, 0);
         self.cut_off(from, from + len);
         Ok(())
     }
@@ -291,7 +300,7 @@ impl Service {
         hi: usize,
         offset: usize,
         end: usize,
-        prot: i32,
+        (prot, bits): (i32, Bits),
     ) -> Sys<()> {
         let len = hi - lo;
         let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
@@ -305,6 +314,7 @@ impl Service {
             if prot != RW {
                 mem::protect(copy, len, prot)?;
             }
+            settings::apply(bits, copy, len)?;
             // Else the event of the replacement would come to this very task.
             uffd::unregister(self.events, lo, len)?;
             mem::move_over(copy, len, lo)
@@ -441,13 +451,14 @@ impl Service {
                 let Some(m) = self.space.at(lo)?.filter(|m| self.is_own(m)) else {
                     break;
                 };
-                let hi = m.end.min(r.end);
+                let (bits, hi) = self.settings.at(lo, m.end.min(r.end));
                 if r.origin == Origin::Private {
-                    self.make_private(lo, hi, lo, hi, m.prot())?;
+                    self.make_private(lo, hi, lo, hi, (m.prot(), bits))?;
                 } else {
                     self.make_shared_anonymous(lo, hi, m.prot())?;
                 }
                 shared.promoted.remove(lo, hi);
+                let _ = self.settings.set(lo, hi, 0);
                 self.cut_off(lo, hi);
                 lo = hi;
             }

@@ -19,6 +19,7 @@ use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
 use super::requests::Requests;
 use super::scratch::{Place, Scratch};
+use super::settings::Settings;
 use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
@@ -156,6 +157,8 @@ pub struct Service {
 
     pub hooks: Hooks,
 
+    /// What the program has said about memory that is promoted.
+    pub settings: Settings,
     pub lent: [Lent; LENT],
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
@@ -506,6 +509,11 @@ impl Service {
                 Ok(0)
             }
             Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
+            Some(Op::Withdraw) => {
+                self.withdraw(shared, start, end);
+                Ok(0)
+            }
+            Some(Op::Advise) => self.advise_all(start, end, c as c_int),
             Some(Op::Discard) => self.discard_all(start, end, c as c_int),
             Some(Op::Remap) => self.remap(Remap {
                 old: start,

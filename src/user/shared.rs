@@ -46,8 +46,12 @@ pub enum Op {
     Detach,
     /// start, end: about to be unmapped
     Retire,
-    /// start, end: about to be moved, or protected, by the program
+    /// start, end: about to be protected, or replaced, by the program
+    Withdraw,
+    /// start, end: must be private memory for what the program is about to do
     Demote,
+    /// start, end, advice: a setting changes -> 1 if that is all done
+    Advise,
     /// start, end, advice: the content is to be dropped -> 1 if that is all done
     Discard,
     /// the arguments of mremap -> address, or [`super::remap::NOT_NEEDED`]
@@ -65,7 +69,7 @@ pub enum Op {
 
 impl Op {
     fn from_number(n: u32) -> Option<Self> {
-        const ALL: [Op; 14] = [
+        const ALL: [Op; 16] = [
             Op::Make,
             Op::Remove,
             Op::Get,
@@ -73,7 +77,9 @@ impl Op {
             Op::Attach,
             Op::Detach,
             Op::Retire,
+            Op::Withdraw,
             Op::Demote,
+            Op::Advise,
             Op::Discard,
             Op::Remap,
             Op::RecallSegment,

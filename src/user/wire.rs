@@ -24,14 +24,14 @@ pub enum Verb {
     Share,
     /// Anybody: is this id alive?
     Query,
-    /// Owner: the segment is no more. Answered when that is known.
+    /// Owner: the segment is no more. Answered when no attachment shows it.
     Removed,
     /// The answer to a message with the same cookie.
     Answer,
     /// Attacher: `lo` answers to `Share` have been acted upon.
     Noted,
-    /// Owner: mappings of other files in `[lo, hi)` must go. Answered when they
-    /// have.
+    /// Owner: attachments must let go of `[lo, hi)`: of its pages, and of mappings
+    /// of other files. Answered when they have, [`Status::Bad`] if they cannot.
     Recall,
 }
 

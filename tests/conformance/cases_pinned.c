@@ -76,3 +76,128 @@ CASE(source_pinned, "what a device writes to pinned memory is not lost")
 	EXPECT_EQ(memcmp(part.iov_base, text, sizeof text), 0);
 	quit(&p);
 }
+
+/* What a device has pinned after it was shared: 16 pages, a peer's attachment of
+ * them, and a ring that writes to the fifth. */
+struct shared {
+	struct peer peer;
+	char *source;
+	long segid, addr;
+	struct ring ring;
+	int pipes[2];
+};
+
+static void pin_shared(struct shared *s)
+{
+	struct iovec part;
+	long apid;
+
+	s->peer = spawn();
+	s->source = anonymous(16 * PAGE);
+	part.iov_base = s->source + 4 * PAGE;
+	part.iov_len = PAGE;
+	open_ring(&s->ring);
+	EXPECT_EQ(pipe(s->pipes), 0);
+	fill(s->source, 16 * PAGE, 1);
+	s->segid = make_all();
+	apid = r_get(&s->peer, s->segid, XPMEM_RDWR);
+	s->addr = r_attach(&s->peer, apid, (long)s->source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&s->peer, s->addr, 16 * PAGE, 1), 0);
+	if (syscall(__NR_io_uring_register, s->ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
+		skip_case("may not register buffers");
+}
+
+/* The device writes, and the owner sees it. */
+static void expect_written(struct shared *s, int byte)
+{
+	char text[64];
+
+	memset(text, byte, sizeof text);
+	EXPECT_EQ(write(s->pipes[1], text, sizeof text), (long)sizeof text);
+	EXPECT_EQ(read_fixed(&s->ring, s->pipes[0], s->source + 4 * PAGE, sizeof text), (int)sizeof text);
+	EXPECT_EQ(memcmp(s->source + 4 * PAGE, text, sizeof text), 0);
+}
+
+CASE(pinned_then_removed, "a device keeps the pages that xpmem_remove takes from peers")
+{
+	struct shared s;
+	long apid;
+
+	pin_shared(&s);
+	EXPECT_EQ(api->remove(s.segid), 0);
+	EXPECT(FAULTED(r_peek(&s.peer, s.addr + 4 * PAGE)));
+	expect_written(&s, 'd');
+	/* Shared anew it is the same page still. */
+	apid = r_get(&s.peer, make_all(), XPMEM_RDWR);
+	s.addr = r_attach(&s.peer, apid, (long)s.source, 16 * PAGE);
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'd');
+	expect_written(&s, 'e');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'e');
+	quit(&s.peer);
+}
+
+CASE(pinned_then_protected, "a device keeps pages whose protection changes")
+{
+	struct shared s;
+
+	pin_shared(&s);
+	EXPECT_EQ(mprotect(s.source, 16 * PAGE, PROT_READ), 0);
+	EXPECT(FAULTED(r_poke(&s.peer, s.addr + 4 * PAGE, 9)));
+	EXPECT_EQ(mprotect(s.source, 16 * PAGE, PROT_NONE), 0);
+	EXPECT(FAULTED(r_peek(&s.peer, s.addr + 4 * PAGE)));
+	EXPECT_EQ(mprotect(s.source, 16 * PAGE, PROT_READ | PROT_WRITE), 0);
+	expect_written(&s, 'd');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'd');
+	EXPECT_EQ(r_poke(&s.peer, s.addr + 4 * PAGE, 9), 0);
+	EXPECT_EQ(s.source[4 * PAGE], 9);
+	quit(&s.peer);
+}
+
+CASE(pinned_then_not_for_children, "a device keeps pages that are not to be inherited, as ibv_fork_init asks")
+{
+	struct shared s;
+
+	pin_shared(&s);
+	EXPECT_EQ(madvise(s.source + 4 * PAGE, PAGE, MADV_DONTFORK), 0);
+	expect_written(&s, 'd');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'd');
+	EXPECT_EQ(madvise(s.source + 4 * PAGE, PAGE, MADV_DOFORK), 0);
+	expect_written(&s, 'e');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'e');
+	quit(&s.peer);
+}
+
+CASE(pinned_then_forked, "a device keeps its pages over a fork, and the child has a copy")
+{
+	struct shared s;
+	int status;
+	pid_t pid;
+
+	pin_shared(&s);
+	fflush(NULL);
+	pid = fork();
+	EXPECT(pid >= 0);
+	if (pid == 0)
+		_exit(verify((long)s.source, 16 * PAGE, 1) != 0);
+	EXPECT_EQ(waitpid(pid, &status, 0), pid);
+	EXPECT_EQ(status, 0);
+	expect_written(&s, 'd');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'd');
+	quit(&s.peer);
+}
+
+CASE(pinned_then_resized, "a device keeps pages of memory that shrinks and grows where it is")
+{
+	struct shared s;
+
+	pin_shared(&s);
+	EXPECT_EQ(mremap(s.source, 16 * PAGE, 8 * PAGE, 0), (long)s.source);
+	expect_written(&s, 'd');
+	EXPECT(FAULTED(r_peek(&s.peer, s.addr + 12 * PAGE)));
+	EXPECT_EQ(mremap(s.source, 8 * PAGE, 16 * PAGE, 0), (long)s.source);
+	EXPECT_EQ(s.source[12 * PAGE], 0);
+	expect_written(&s, 'e');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'e');
+	EXPECT_EQ(r_peek(&s.peer, s.addr + 12 * PAGE), 0);
+	quit(&s.peer);
+}

@@ -63,6 +63,9 @@ static const struct {
 	  "the kernel has no event for shmdt, and this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "call_remap_file_pages_syscall", BACKEND_USER, UNTOLD, { 0, 0 } },
+	{ "pinned_then_protected", BACKEND_USER, "as protect_and_back", { 0, 0 } },
+	{ "wiped_on_fork_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
+	{ "kept_from_children_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 #endif
 #ifndef __x86_64__
 	/* docs/waits.md */

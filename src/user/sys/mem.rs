@@ -43,6 +43,13 @@ pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
     sys!(libc::SYS_madvise, addr, len, advice).map(drop)
 }
 
+/// Unmaps the pages of a shared mapping of a file, also of a locked one; the
+/// file keeps them.
+pub fn drop_pages(addr: usize, len: usize) -> Sys<()> {
+    const MADV_DONTNEED_LOCKED: c_int = 24;
+    advise(addr, len, MADV_DONTNEED_LOCKED)
+}
+
 /// Whether the memory around `addr` is locked. It is not looked for in smaps,
 /// which walks every page of the process: the kernel refuses an advice about
 /// locked memory that does little harm to the one page elsewhere (and about

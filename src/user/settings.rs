@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program has said about memory that is promoted.
+//!
+//! A mapping of the memfd cannot carry everything that private memory can: it
+//! must be kept from every child but the ones that get copies, and it cannot be
+//! wiped in them. So what the program has asked for is noted here, for fork, for
+//! memory that is made private again, and for what a mapping grows by.
+
+use super::ranges::{Origin, Range};
+use super::service::Service;
+use super::shared::Shared;
+use super::sys::{mem, page_up, Sys, TOP};
+
+/// Settings of a page, a bit each. None: as any fresh memory.
+pub type Bits = u32;
+
+/// `MADV_DONTFORK`: a child has nothing there.
+pub const ABSENT: Bits = 1 << 0;
+/// `MADV_WIPEONFORK`: a child finds zeros.
+pub const WIPED: Bits = 1 << 1;
+
+/// What an advice changes: the bits that it sets, and those that it takes away.
+/// `None` for advice that is not noted.
+pub fn of_advice(advice: i32) -> Option<(Bits, Bits)> {
+    Some(match advice {
+        libc::MADV_DONTFORK => (ABSENT, 0),
+        libc::MADV_DOFORK => (0, ABSENT),
+        libc::MADV_WIPEONFORK => (WIPED, 0),
+        libc::MADV_KEEPONFORK => (0, WIPED),
+        _ => return None,
+    })
+}
+
+/// Each setting that private memory can have, and the advice that gives it.
+const ADVICE: [(Bits, i32); 2] = [
+    (ABSENT, libc::MADV_DONTFORK),
+    (WIPED, libc::MADV_WIPEONFORK),
+];
+
+/// Gives private memory settings.
+pub fn apply(bits: Bits, addr: usize, len: usize) -> Sys<()> {
+    for (bit, advice) in ADVICE {
+        if bits & bit != 0 {
+            mem::advise(addr, len, advice)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    start: usize,
+    end: usize,
+    bits: Bits,
+}
+
+/// Most stretches of memory with settings.
+const CAPACITY: usize = 4096;
+
+/// Sorted and disjoint; what stands in none has no setting. An entry may outlive
+/// its memory: it is looked at for what is promoted, and a promotion sets its own.
+pub struct Settings {
+    len: usize,
+    entries: [Entry; CAPACITY],
+}
+
+impl Settings {
+    /// Index of the first entry that ends above `addr`.
+    fn lower(&self, addr: usize) -> usize {
+        self.entries[..self.len].partition_point(|e| e.end <= addr)
+    }
+
+    /// The settings at `addr`, and how far they hold, at most up to `end`.
+    pub fn at(&self, addr: usize, end: usize) -> (Bits, usize) {
+        match self.entries[..self.len].get(self.lower(addr)) {
+            Some(e) if e.start <= addr => (e.bits, e.end.min(end)),
+            Some(e) => (0, e.start.min(end)),
+            None => (0, end),
+        }
+    }
+
+    /// Gives all of `[start, end)` the settings `bits`. False where there is no
+    /// room: then nothing has changed.
+    #[must_use]
+    pub fn set(&mut self, start: usize, end: usize, bits: Bits) -> bool {
+        // One entry may be cut in two, and one comes.
+        if start >= end || (bits != 0 && self.len + 2 > CAPACITY) {
+            return start >= end;
+        }
+        let first = self.lower(start);
+        let mut last = first;
+        while last < self.len && self.entries[last].start < end {
+            last += 1;
+        }
+        let cut = &self.entries[first..last];
+        let left = cut.first().filter(|e| e.start < start);
+        let left = left.map(|e| Entry { end: start, ..*e });
+        let right = cut.last().filter(|e| e.end > end);
+        let right = right.map(|e| Entry { start: end, ..*e });
+        let new = (bits != 0).then_some(Entry { start, end, bits });
+        let kept = [left, new, right].into_iter().flatten();
+        let count = kept.clone().count();
+        if self.len - (last - first) + count > CAPACITY {
+            return false;
+        }
+        self.entries.copy_within(last..self.len, first + count);
+        self.len = self.len - (last - first) + count;
+        for (i, e) in kept.enumerate() {
+            self.entries[first + i] = e;
+        }
+        self.join(first.saturating_sub(1), first + count + 1);
+        true
+    }
+
+    /// Joins neighbours with the same settings among entries `[from, to)`.
+    fn join(&mut self, from: usize, to: usize) {
+        let mut i = from;
+        let mut to = to.min(self.len);
+        while i + 1 < to {
+            let (a, b) = (self.entries[i], self.entries[i + 1]);
+            if a.end == b.start && a.bits == b.bits {
+                self.entries[i].end = b.end;
+                self.entries.copy_within(i + 2..self.len, i + 1);
+                self.len -= 1;
+                to -= 1;
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// Sets and takes away bits in all of `[start, end)`.
+    #[must_use]
+    fn change(&mut self, start: usize, end: usize, set: Bits, clear: Bits) -> bool {
+        let mut at = start;
+        while at < end {
+            let (bits, until) = self.at(at, end);
+            if !self.set(at, until, bits & !clear | set) {
+                return false;
+            }
+            at = until;
+        }
+        true
+    }
+
+    /// Forgets the entries of memory that is not promoted any more.
+    fn tidy(&mut self, shared: &Shared) {
+        let mut kept = 0;
+        for i in 0..self.len {
+            let e = self.entries[i];
+            if shared.promoted.first_in(e.start, e.end).is_some() {
+                self.entries[kept] = e;
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+}
+
+impl Service {
+    /// Notes the settings of memory that is about to be promoted.
+    pub fn note_settings(&mut self, shared: &Shared, lo: usize, hi: usize, bits: Bits) -> Sys<()> {
+        if !self.settings.set(lo, hi, bits) {
+            self.settings.tidy(shared);
+            if !self.settings.set(lo, hi, bits) {
+                return Err(libc::ENOMEM);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a promoted range has grown by has the settings that its end had.
+    pub fn inherit_settings(&mut self, shared: &Shared, old_end: usize, end: usize) {
+        let (bits, _) = self.settings.at(old_end - 1, old_end);
+        let _ = self.note_settings(shared, old_end, end, bits);
+    }
+
+    /// madvise(2) with an advice that is noted, for the program, where some of the
+    /// memory is promoted: answers 1 when all is done.
+    pub fn advise_all(&mut self, start: usize, end: usize, advice: i32) -> Sys<u64> {
+        let Some(shared) = super::shared::existing() else {
+            return Ok(0);
+        };
+        let Some((set, clear)) = of_advice(advice) else {
+            return Ok(0);
+        };
+        let end = page_up(end.min(TOP));
+        self.note_growth_into(start, end);
+        let mut done = Ok(1);
+        let mut at = start;
+        while at < end {
+            let next = shared.promoted.first_in(at, end);
+            let gap = next.map_or(end, |r| r.start);
+            let others = next.filter(|r| r.origin != Origin::Private);
+            for (lo, hi) in [Some((at, gap)), others.map(|r| (r.start, r.end))]
+                .into_iter()
+                .flatten()
+            {
+                match if lo < hi {
+                    mem::advise(lo, hi - lo, advice)
+                } else {
+                    Ok(())
+                } {
+                    // As the kernel does: on behind the hole, and told at the end.
+                    Err(libc::ENOMEM) => done = Err(libc::ENOMEM),
+                    answer => answer?,
+                }
+            }
+            let Some(r) = next else { break };
+            if r.origin == Origin::Private && !self.settings.change(r.start, r.end, set, clear) {
+                return Err(libc::ENOMEM);
+            }
+            at = r.end;
+        }
+        done
+    }
+
+    /// Calls `body` with each stretch of a promoted range that has the same
+    /// settings.
+    pub fn for_each_setting(
+        &mut self,
+        range: Range,
+        mut body: impl FnMut(&mut Self, usize, usize, Bits) -> Sys<()>,
+    ) -> Sys<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let (bits, until) = self.settings.at(at, range.end);
+            body(self, at, until, bits)?;
+            at = until;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::sys::PAGE;
+
+    fn empty() -> Box<Settings> {
+        Box::new(Settings {
+            len: 0,
+            entries: [Entry {
+                start: 0,
+                end: 0,
+                bits: 0,
+            }; CAPACITY],
+        })
+    }
+
+    #[test]
+    fn behaves_like_an_array() {
+        let mut kept = empty();
+        let mut model = [0; 256];
+        let mut seed = 7u64;
+        for _ in 0..20_000 {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let start = (seed >> 33) as usize % 250;
+            let end = (start + 1 + (seed >> 50) as usize % 20).min(256);
+            let bits = (seed >> 20) as Bits & 3;
+            if seed >> 25 & 1 == 0 {
+                assert!(kept.set(start, end, bits));
+                model[start..end].fill(bits);
+            } else {
+                let clear = (seed >> 22) as Bits & 3;
+                assert!(kept.change(start, end, bits, clear));
+                model[start..end]
+                    .iter_mut()
+                    .for_each(|m| *m = *m & !clear | bits);
+            }
+            let mut at = 0;
+            while at < 256 {
+                let (bits, until) = kept.at(at, 256);
+                assert!(until > at && model[at..until].iter().all(|&m| m == bits));
+                at = until;
+            }
+            let entries = &kept.entries[..kept.len];
+            assert!(entries.iter().all(|e| e.bits != 0 && e.start < e.end));
+            assert!(entries.windows(2).all(|w| {
+                w[0].end < w[1].start || (w[0].end == w[1].start && w[0].bits != w[1].bits)
+            }));
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_keeps_what_it_has() {
+        let mut kept = empty();
+        let pages = |i: usize| (2 * i * PAGE, (2 * i + 1) * PAGE);
+        let mut n = 0;
+        while kept.set(pages(n).0, pages(n).1, WIPED) {
+            n += 1;
+        }
+        assert!(n >= CAPACITY - 2);
+        assert_eq!(kept.at(pages(n - 1).0, TOP), (WIPED, pages(n - 1).1));
+        assert_eq!(kept.at(pages(n).0, TOP).0, 0);
+        assert!(kept.set(0, TOP, 0));
+        assert_eq!(kept.at(0, TOP), (0, TOP));
+    }
+}
