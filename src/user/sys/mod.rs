@@ -13,6 +13,8 @@ pub mod maps;
 pub mod mem;
 pub mod net;
 pub mod task;
+// Only the names of it are used where there is no way into libc.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub mod text;
 pub mod trace;
 pub mod uffd;

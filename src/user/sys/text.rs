@@ -16,8 +16,12 @@ use super::{mem, Sys, PAGE};
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+#[cfg(not(target_arch = "x86_64"))]
+mod none;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(not(target_arch = "x86_64"))]
+use none as machine;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as machine;
 

@@ -202,10 +202,6 @@ impl Registers {
     pub fn syscall_number(&self) -> i64 {
         self.x[8] as i64
     }
-    /// Argument `n` of the system call the thread is in.
-    pub fn argument(&self, n: usize) -> u64 {
-        self.x[n]
-    }
     /// What the system call answered.
     pub fn answer(&self) -> i64 {
         self.x[0] as i64
