@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include "bench_user.h"
 
-#include "../tests/stress/api.h"
+#include "../tests/lib/load.h"
 #include "sample.h"
 
 #include <stdio.h>
@@ -49,7 +49,7 @@ static void bare_once(struct peer *p, int fd, struct sample *trip, struct stages
 
 static int again_once(int64_t apid, int64_t addr, struct stages *s)
 {
-	struct xpmem_addr_abi at = { apid, addr };
+	struct xpmem_addr at = { apid, addr };
 	double start = now_us(), called, touched;
 	volatile char *mem = xp.attach(at, MIB, NULL);
 
@@ -155,7 +155,7 @@ void bench_stop(const char *lib)
 
 	for (unsigned i = 0; i < 9; i++) {
 		struct peer p = peer_start(lib, file);
-		int64_t apid = xp.get(peer_call(&p, PEER_MAKE, 0), XP_RDWR, XP_PERMIT_MODE, NULL);
+		int64_t apid = xp.get(peer_call(&p, PEER_MAKE, 0), XPMEM_RDWR, XPMEM_PERMIT_MODE, NULL);
 		int64_t addr = peer_call(&p, PEER_ALLOC, FIRST);
 
 		if (ftruncate(fd, 0) || apid <= 0)

@@ -4,7 +4,7 @@
 #define _GNU_SOURCE
 #include "bench_user.h"
 
-#include "../tests/stress/api.h"
+#include "../tests/lib/load.h"
 
 #include <sched.h>
 #include <stdbool.h>
@@ -24,7 +24,7 @@ char *own_memory(size_t len)
 
 char *attached(int64_t apid, int64_t addr, size_t len)
 {
-	struct xpmem_addr_abi at = { apid, addr };
+	struct xpmem_addr at = { apid, addr };
 	char *mem = xp.attach(at, len, NULL);
 
 	if (mem == (void *)-1) {
@@ -79,7 +79,7 @@ int main(int argc, char **argv)
 	print_load("at the start");
 	p = peer_start(lib, NULL);
 	segid = peer_call(&p, PEER_MAKE, 0);
-	apid = segid > 0 ? xp.get(segid, XP_RDWR, XP_PERMIT_MODE, NULL) : -1;
+	apid = segid > 0 ? xp.get(segid, XPMEM_RDWR, XPMEM_PERMIT_MODE, NULL) : -1;
 	if (apid <= 0) {
 		perror("bench-user: no back end serves here");
 		return 77;

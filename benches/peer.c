@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include "peer.h"
 
-#include "../tests/stress/api.h"
+#include "../tests/lib/load.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -88,7 +88,7 @@ static void *dirty(void *arg)
 
 static int64_t make(void)
 {
-	return xp.make(NULL, XP_MAXADDR, XP_PERMIT_MODE, (void *)0600);
+	return xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 }
 
 static int64_t do_call(const struct call *c)

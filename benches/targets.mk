@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #   make bench-user        the user back end beside memcpy, CMA and two copies
-BENCH_USER_SRC := benches/bench_user.c benches/peer.c benches/copy.c benches/attach.c tests/stress/api.c
+BENCH_USER_SRC := benches/bench_user.c benches/peer.c benches/copy.c benches/attach.c tests/lib/load.c
 BENCH_USER     := $(BUILD)/benches/bench-user
 
 .PHONY: bench-user
 bench: bench-user
 
-$(BENCH_USER): $(BENCH_USER_SRC) $(wildcard benches/*.h) tests/stress/api.h
+$(BENCH_USER): $(BENCH_USER_SRC) $(wildcard benches/*.h) $(wildcard tests/lib/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -pthread $(BENCH_USER_SRC) -o $@ -ldl
 

@@ -1,24 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Loads a library between two marks that strace shows: write(-1, "mark", 4). */
-#include <dirent.h>
+#include "../lib/proc.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <unistd.h>
 
-static int entries(const char *path)
-{
-	DIR *folder = opendir(path);
-	int n = 0;
-
-	while (readdir(folder))
-		n++;
-	closedir(folder);
-	return n;
-}
-
 int main(int argc, char **argv)
 {
-	int tasks = entries("/proc/self/task"), fds = entries("/proc/self/fd");
+	long tasks = proc_entries("/proc/self/task"), fds = proc_entries("/proc/self/fd");
 	void *library;
 	ssize_t mark;
 
@@ -30,7 +20,7 @@ int main(int argc, char **argv)
 		puts(dlerror());
 		return 1;
 	}
-	if (entries("/proc/self/task") != tasks || entries("/proc/self/fd") != fds || mark != -2) {
+	if (proc_entries("/proc/self/task") != tasks || proc_entries("/proc/self/fd") != fds || mark != -2) {
 		puts("a thread or a descriptor came with the library");
 		return 1;
 	}

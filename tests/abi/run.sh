@@ -61,7 +61,7 @@ compiles() { # COMPILER FLAGS... ; every header by itself and all together
 # Between dlopen's entry and its return: the dynamic linker's own calls only.
 quiet_load() {
     local other
-    cc -O1 -o "$1/load" tests/abi/load.c -ldl || return 1
+    cc -O1 -o "$1/load" tests/abi/load.c tests/lib/proc.c -ldl || return 1
     strace -f -o "$1/trace" "$1/load" "$LIB" || return 1
     sed -n '/"mark"/,/"mark"/p' "$1/trace" | sed -e 1d -e '$d' -e 's/^[0-9]* *//' >"$1/between"
     [ -s "$1/between" ] || { echo "nothing was traced"; return 1; }

@@ -29,19 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../include/xpmem.h"
-
-struct xpmem_api {
-	int (*version)(void);
-	int (*init)(void);
-	int (*ioctl)(int cmd, void *arg);
-	xpmem_segid_t (*make)(void *vaddr, size_t size, int permit_type, void *permit_value);
-	int (*remove)(xpmem_segid_t segid);
-	xpmem_apid_t (*get)(xpmem_segid_t segid, int flags, int permit_type, void *permit_value);
-	int (*release)(xpmem_apid_t apid);
-	void *(*attach)(struct xpmem_addr addr, size_t size, void *vaddr);
-	int (*detach)(void *vaddr);
-};
+#include "../lib/xpmem_api.h"
 
 extern const struct xpmem_api *api;
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #define _GNU_SOURCE
 #include "children.h"
-
 #include "mailbox.h"
+
+#include "../lib/proc.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -103,6 +104,13 @@ static void dump_file(const char *path, const char *what)
 	fprintf(stderr, " %s: %s;", what, text);
 }
 
+static void dump_process(int pid, unsigned depth);
+
+static void dump_child(int pid, void *depth)
+{
+	dump_process(pid, *(unsigned *)depth + 1);
+}
+
 // Where each thread of a process is, and those of its services: the children
 // of its threads.
 static void dump_process(int pid, unsigned depth)
@@ -114,9 +122,6 @@ static void dump_process(int pid, unsigned depth)
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	d = opendir(path);
 	while (d && (e = readdir(d))) {
-		FILE *f;
-		int child;
-
 		if (e->d_name[0] == '.')
 			continue;
 		fprintf(stderr, "  %s %s", depth ? "of its child, thread" : "thread", e->d_name);
@@ -126,15 +131,11 @@ static void dump_process(int pid, unsigned depth)
 			dump_file(path, *what);
 		}
 		fputc('\n', stderr);
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/children", pid, e->d_name);
-		f = fopen(path, "r");
-		while (f && depth < 2 && fscanf(f, "%d", &child) == 1)
-			dump_process(child, depth + 1);
-		if (f)
-			fclose(f);
 	}
 	if (d)
 		closedir(d);
+	if (depth < 2)
+		proc_children(pid, dump_child, &depth);
 }
 
 void child_dump(unsigned n, const char *role)
@@ -151,49 +152,49 @@ static bool is_known(int pid)
 	return false;
 }
 
+static void dump_stranger(int pid, void *unused)
+{
+	(void)unused;
+	if (!is_known(pid)) {
+		fprintf(stderr, "stress: left behind, %d:\n", pid);
+		dump_process(pid, 0);
+	}
+}
+
 void strangers_dump(void)
 {
-	char path[64];
-	FILE *f;
-	int pid;
+	proc_children(0, dump_stranger, NULL);
+}
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+struct naming {
+	char *names;
+	unsigned long size;
+	bool end;
+};
+
+static void name_stranger(int pid, void *context)
+{
+	struct naming *to = context;
+	size_t used = strlen(to->names);
+	char path[64], comm[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 	f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &pid) == 1)
-		if (!is_known(pid)) {
-			fprintf(stderr, "stress: left behind, %d:\n", pid);
-			dump_process(pid, 0);
-		}
+	if (!f || fscanf(f, "%60s", comm) != 1)
+		strcpy(comm, "?");
 	if (f)
 		fclose(f);
+	if (used + 1 < to->size)
+		snprintf(to->names + used, to->size - used, " %d(%s)", pid, comm);
+	if (to->end)
+		kill(pid, SIGKILL);
 }
 
 unsigned strangers(bool end, char *names, unsigned long size)
 {
-	char path[64], comm[64];
-	FILE *f;
-	unsigned n = 0;
-	int pid;
+	struct naming to = { names, size, end };
+	long n = proc_children(0, name_stranger, &to);
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &pid) == 1) {
-		size_t used = strlen(names);
-		FILE *c;
-
-		n++;
-		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-		c = fopen(path, "r");
-		if (!c || fscanf(c, "%60s", comm) != 1)
-			strcpy(comm, "?");
-		if (c)
-			fclose(c);
-		if (used + 1 < size)
-			snprintf(names + used, size - used, " %d(%s)", pid, comm);
-		if (end)
-			kill(pid, SIGKILL);
-	}
-	if (f)
-		fclose(f);
-	return n;
+	return n < 0 ? 0 : n;
 }

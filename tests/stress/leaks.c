@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "leaks.h"
 
+#include "../lib/proc.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,88 +12,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static long entries(const char *dir)
+static void count_zombie(int child, void *zombies)
 {
-	DIR *d = opendir(dir);
-	long n = 0;
-
-	if (!d)
-		return -1;
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n - 3; // ".", ".." and, for fd, the listing itself
-}
-
-static long lines(const char *file)
-{
-	FILE *f = fopen(file, "r");
-	long n = 0;
-	int c;
-
-	if (!f)
-		return -1;
-	while ((c = getc(f)) != EOF)
-		n += c == '\n';
-	fclose(f);
-	return n;
-}
-
-// Resident memory that is no file's: the program's own, and the pages it shares.
-static long memory_kib(void)
-{
-	FILE *f = fopen("/proc/self/status", "r");
-	char line[128];
-	long sum = 0, kib;
-
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "RssAnon: %ld", &kib) == 1 || sscanf(line, "RssShmem: %ld", &kib) == 1)
-			sum += kib;
-	fclose(f);
-	return sum;
-}
-
-static void children(struct footprint *f)
-{
-	DIR *d = opendir("/proc/self/task");
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		char path[300];
-		FILE *file;
-		int pid;
-
-		snprintf(path, sizeof(path), "/proc/self/task/%s/children", e->d_name);
-		file = e->d_name[0] == '.' ? NULL : fopen(path, "r");
-		while (file && fscanf(file, "%d", &pid) == 1) {
-			char state = '?';
-			FILE *stat;
-
-			f->children++;
-			snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-			stat = fopen(path, "r");
-			if (stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state == 'Z')
-				f->zombies++;
-			if (stat)
-				fclose(stat);
-		}
-		if (file)
-			fclose(file);
-	}
-	if (d)
-		closedir(d);
+	*(long *)zombies += proc_state(child) == 'Z';
 }
 
 void footprint_take(struct footprint *f)
 {
 	memset(f, 0, sizeof(*f));
-	f->fds = entries("/proc/self/fd");
-	f->threads = entries("/proc/self/task") + 1;
-	f->maps = lines("/proc/self/maps");
-	f->memory = memory_kib();
-	children(f);
+	f->fds = proc_entries("/proc/self/fd") - 1; // the listing itself
+	f->threads = proc_entries("/proc/self/task");
+	f->maps = proc_lines("/proc/self/maps");
+	// Resident memory that is no file's: the program's own, and the pages it shares.
+	f->memory = proc_status(0, "RssAnon") + proc_status(0, "RssShmem");
+	f->children = proc_children(0, count_zombie, &f->zombies);
 }
 
 void footprint_compare(struct mailbox *mb, const char *who, const struct footprint *before,

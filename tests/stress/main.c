@@ -4,7 +4,7 @@
 // owner does to its address space and whoever dies. Reading order: mailbox.h
 // (the protocol), worker.h and the op_*.c (the owner), checker.c (the
 // attachers' judgement), driver.c (kills and verdict).
-#include "api.h"
+#include "../lib/load.h"
 #include "attacher.h"
 #include "driver.h"
 #include "owner.h"

@@ -2,7 +2,7 @@
 // fork: the child has a copy as of that moment, and from then on neither sees
 // what the other, or an attacher, writes.
 #define _GNU_SOURCE
-#include "api.h"
+#include "../lib/load.h"
 #include "layout.h"
 #include "pattern.h"
 #include "worker.h"
@@ -64,7 +64,7 @@ static void child(struct family *f)
 	ok = ok && holds(w, f->shown, f->shown_len, 9, f->gen, "after the parent went on") &&
 	     holds(w, local, sizeof(local), 9, f->gen, "own stack");
 	if (xp.make && f->gen % 8 == 0) {
-		int64_t id = xp.make(NULL, XP_MAXADDR, XP_PERMIT_MODE, (void *)0600);
+		int64_t id = xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 
 		if (id <= 0 || xp.remove(id))
 			fail_note(w->mb, F_API, K_FORK, "xpmem_make in a child: %ld: %m", (long)id);

@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include "owner.h"
 
-#include "api.h"
+#include "../lib/load.h"
 #include "guard.h"
 #include "layout.h"
 #include "leaks.h"
@@ -172,7 +172,7 @@ static bool userfaultfd_here(void)
 
 int sweeper_main(void)
 {
-	int64_t id = xp.make(NULL, XP_MAXADDR, XP_PERMIT_MODE, (void *)0600);
+	int64_t id = xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 
 	return id <= 0 || xp.remove(id);
 }
@@ -190,7 +190,7 @@ int owner_main(struct mailbox *mb, const struct owner_options *o)
 	vm_plain_use(o->plain_fd);
 	landmarks(box);
 	if (o->plain_fd < 0) {
-		box->segid = xp.make(NULL, XP_MAXADDR, XP_PERMIT_MODE, (void *)0600);
+		box->segid = xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 		if (box->segid <= 0) {
 			// Only what this machine cannot do excuses a refusal.
 			if (errno == ENOSYS && !userfaultfd_here())

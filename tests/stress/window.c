@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include "window.h"
 
-#include "api.h"
+#include "../lib/load.h"
 #include "layout.h"
 #include "rng.h"
 
@@ -74,7 +74,7 @@ static struct window *place(struct mailbox *mb)
 
 static struct window *attach_one(struct mailbox *mb, uint64_t base, uint64_t ask, uint64_t len)
 {
-	struct xpmem_addr_abi at = { w.apid, (off_t)base };
+	struct xpmem_addr at = { w.apid, (off_t)base };
 	struct window *win;
 	char *map;
 
@@ -128,7 +128,7 @@ bool windows_open(struct mailbox *mb, enum window_style style, uint32_t epoch, i
 		ok = w.pool[0].map != MAP_FAILED;
 		w.used = ok;
 	} else {
-		w.apid = xp.get(mb->owner.segid, XP_RDWR, XP_PERMIT_MODE, NULL);
+		w.apid = xp.get(mb->owner.segid, XPMEM_RDWR, XPMEM_PERMIT_MODE, NULL);
 		if (w.apid <= 0) {
 			int e = errno;
 
