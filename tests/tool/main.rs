@@ -367,6 +367,10 @@ fn demo_shows_it_where_a_back_end_serves() {
     ] {
         assert!(shown.contains(line), "{line} in {shown}");
     }
+    if info["backend"]["serves"] == "user" {
+        let line = "8 MiB of it are in the shared memory file now";
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
 }
 
 #[test]

@@ -131,6 +131,12 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         "peer:  {first}; the owner's own first touch of it took {:.1} ms",
         milliseconds(own_first_touch)
     );
+    if let Some(moved) = in_memory_file(&memory) {
+        say!(
+            "owner: {} MiB of it are in the shared memory file now, at the same addresses",
+            moved / MIB
+        );
+    }
     peer.ask("write 2")?;
     if let Some(index) = first_wrong(&memory, 2) {
         return Err(format!(
@@ -168,6 +174,26 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     drop(peer);
     api::remove(segid).map_err(|error| format!("xpmem_remove: {error}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How much of the memory the user back end has moved into its file; `None` where
+/// it does not serve. (Or where a path is mapped that is no UTF-8, which
+/// proc-maps cannot read.)
+fn in_memory_file(memory: &Memory) -> Option<usize> {
+    let (start, end) = (memory.address(), memory.address() + memory.len());
+    let maps = proc_maps::get_process_maps(std::process::id() as proc_maps::Pid).ok()?;
+    let moved = maps
+        .iter()
+        .filter(|map| {
+            map.filename()
+                .is_some_and(|name| name.starts_with("/memfd:xpmem (deleted)"))
+        })
+        .map(|map| {
+            let map = map.start().max(start)..(map.start() + map.size()).min(end);
+            map.end.saturating_sub(map.start)
+        })
+        .sum();
+    (moved > 0).then_some(moved)
 }
 
 /// The peer's last order: touch what is no more. It must end it, by SIGBUS.
