@@ -18,7 +18,6 @@ use core::time::Duration;
 /// What the system call `nr` does with these arguments must be sound in the
 /// caller's process: the kernel reads and writes whatever they point to, and
 /// may unmap or replace memory.
-#[cfg(target_arch = "x86_64")]
 #[inline]
 pub unsafe fn syscall6(
     nr: usize,
@@ -33,6 +32,7 @@ pub unsafe fn syscall6(
     // SAFETY: the kernel's x86_64 convention: number in rax, arguments in
     // rdi, rsi, rdx, r10, r8, r9, answer in rax, rcx and r11 lost. The effects
     // of the call itself are the caller's promise.
+    #[cfg(target_arch = "x86_64")]
     unsafe {
         core::arch::asm!(
             "syscall",
@@ -48,32 +48,10 @@ pub unsafe fn syscall6(
             options(nostack),
         );
     }
-    ret
-}
-
-/// Enters the kernel.
-///
-/// Answers what the kernel answered: `-4095..=-1` is a negated errno.
-///
-/// # Safety
-/// What the system call `nr` does with these arguments must be sound in the
-/// caller's process: the kernel reads and writes whatever they point to, and
-/// may unmap or replace memory.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-pub unsafe fn syscall6(
-    nr: usize,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-    e: usize,
-    f: usize,
-) -> isize {
-    let ret: isize;
     // SAFETY: the kernel's aarch64 convention: number in x8, arguments in
     // x0..x5, answer in x0, everything else preserved. The effects of the call
     // itself are the caller's promise.
+    #[cfg(target_arch = "aarch64")]
     unsafe {
         core::arch::asm!(
             "svc 0",

@@ -177,16 +177,24 @@ CASE(get_mode, "the owner's mode bits count, read always and write for RDWR")
 	quit(&p);
 }
 
-CASE(get_other_user_private, "mode 0600 keeps another user out")
+/* A peer of another user than this process is from here on. */
+static struct peer of_another_user(void)
 {
 	struct peer p;
-	long segid;
 
 	if (!is_root())
 		skip_case("needs root, to have two users");
 	p = spawn();
 	EXPECT_EQ(call(&p, drop_to, 65533, 0, 0), 0);
 	drop_privileges();
+	return p;
+}
+
+CASE(get_other_user_private, "mode 0600 keeps another user out")
+{
+	struct peer p = of_another_user();
+	long segid;
+
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, MODE, (void *)0600);
 	EXPECT(segid > 0);
 	EXPECT_ERR(r_get(&p, segid, XPMEM_RDWR), EACCES);
@@ -196,14 +204,9 @@ CASE(get_other_user_private, "mode 0600 keeps another user out")
 
 CASE(get_other_user_public, "mode 0666 lets another user in, 0644 to read")
 {
-	struct peer p;
+	struct peer p = of_another_user();
 	long segid;
 
-	if (!is_root())
-		skip_case("needs root, to have two users");
-	p = spawn();
-	EXPECT_EQ(call(&p, drop_to, 65533, 0, 0), 0);
-	drop_privileges();
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, MODE, (void *)0666);
 	EXPECT(r_get(&p, segid, XPMEM_RDWR) > 0);
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, MODE, (void *)0644);
@@ -214,14 +217,9 @@ CASE(get_other_user_public, "mode 0666 lets another user in, 0644 to read")
 
 CASE(get_other_user_refused, "without a module another user gets EACCES whatever the mode says")
 {
-	struct peer p;
+	struct peer p = of_another_user();
 	long segid;
 
-	if (!is_root())
-		skip_case("needs root, to have two users");
-	p = spawn();
-	EXPECT_EQ(call(&p, drop_to, 65533, 0, 0), 0);
-	drop_privileges();
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, MODE, (void *)0666);
 	EXPECT(segid > 0);
 	EXPECT_ERR(r_get(&p, segid, XPMEM_RDWR), EACCES);

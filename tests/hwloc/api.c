@@ -6,8 +6,8 @@
  */
 #define _GNU_SOURCE
 #include "../../include/hwloc_shmem.h"
+#include "../lib/check.h"
 #include "dump.h"
-#include <errno.h>
 #include <fcntl.h>
 #include <hwloc/shmem.h>
 #include <signal.h>
@@ -18,26 +18,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static unsigned passed, failed;
 static hwloc_topology_t source;
 static size_t length;
 static char *const addr = (void *)0x320000000000;
-
-#define CHECK(what, condition) do { \
-	errno = errno; \
-	if (condition) \
-		passed++; \
-	else { \
-		failed++; \
-		printf("FAIL line %d: %s (errno %d)\n", __LINE__, what, errno); \
-	} \
-} while (0)
-#define FAILS(what, call, wanted) do { \
-	int rc_; \
-	errno = 0; \
-	rc_ = (call); \
-	CHECK(what, rc_ == -1 && errno == (wanted)); \
-} while (0)
 
 static int file(void)
 {
@@ -430,6 +413,5 @@ int main(void)
 	sizes();
 	holes();
 	hwloc_topology_destroy(source);
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	return finish();
 }

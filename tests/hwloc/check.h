@@ -6,7 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <errno.h>
+#include "../lib/check.h"
 #include <fcntl.h>
 #include <hwloc.h>
 #include <hwloc/shmem.h>
@@ -17,24 +17,6 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static unsigned passed, failed;
-
-#define CHECK(what, condition) do { \
-	int errno_ = errno; \
-	if (condition) { \
-		passed++; \
-	} else { \
-		failed++; \
-		printf("FAIL %s:%d: %s (errno %d)\n", __FILE__, __LINE__, what, errno_); \
-	} \
-} while (0)
-
-static inline int finish(void)
-{
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
-}
 
 static inline hwloc_topology_t machine(const char *description)
 {

@@ -4,22 +4,10 @@
  * ours each call must reach it as it came, and its answer the caller; with one
  * of our layout none does.
  */
+#include "../lib/check.h"
 #include "fake.h"
 #include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
-
-static unsigned passed, failed;
-
-#define CHECK(what, condition) do { \
-	if (condition) { \
-		passed++; \
-	} else { \
-		failed++; \
-		printf("FAIL line %d: %s\n", __LINE__, what); \
-	} \
-} while (0)
 
 static struct fake_calls *calls;
 
@@ -96,6 +84,5 @@ int main(int argc, char **argv)
 	}
 	destroy(t);
 	CHECK("no topology is left over", calls->init == calls->destroy);
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	return finish();
 }

@@ -5,23 +5,10 @@
  * loader of modules, where RTLD_NEXT finds nothing.
  */
 #define _GNU_SOURCE
+#include "../lib/check.h"
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <sys/mman.h>
-
-static unsigned passed, failed;
-
-static void check(const char *what, int good)
-{
-	if (good) {
-		passed++;
-	} else {
-		failed++;
-		printf("FAIL %s (errno %d)\n", what, errno);
-	}
-}
 
 int main(int argc, char **argv)
 {
@@ -43,13 +30,13 @@ int main(int argc, char **argv)
 	get_length = dlsym(ours, "hwloc_shmem_topology_get_length");
 	write_it = dlsym(ours, "hwloc_shmem_topology_write");
 	adopt = dlsym(ours, "hwloc_shmem_topology_adopt");
-	check("no libhwloc yet", !dlopen("libhwloc.so.15", RTLD_NOW | RTLD_NOLOAD));
+	CHECK("no libhwloc yet", !dlopen("libhwloc.so.15", RTLD_NOW | RTLD_NOLOAD));
 	errno = 0;
-	check("get_length", get_length(fake, &length, 0) == -1 && errno == ENOSYS);
+	CHECK("get_length", get_length(fake, &length, 0) == -1 && errno == ENOSYS);
 	errno = 0;
-	check("write", write_it(fake, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+	CHECK("write", write_it(fake, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
 	errno = 0;
-	check("adopt", adopt(&adopted, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+	CHECK("adopt", adopt(&adopted, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
 
 	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
 	if (!hwloc) {
@@ -61,11 +48,11 @@ int main(int argc, char **argv)
 	synthetic = dlsym(hwloc, "hwloc_topology_set_synthetic");
 	destroy = dlsym(hwloc, "hwloc_topology_destroy");
 	topology_check = dlsym(hwloc, "hwloc_topology_check");
-	check("not global", !dlsym(RTLD_DEFAULT, "hwloc_topology_init"));
-	check("load", !init(&t) && !synthetic(t, "numa core:4 pu:2") && !load(t));
-	check("get_length", !get_length(t, &length, 0) && length);
-	check("write", !write_it(t, fd, 0, addr, length, 0));
-	check("adopt", !adopt(&adopted, fd, 0, addr, length, 0));
+	CHECK("not global", !dlsym(RTLD_DEFAULT, "hwloc_topology_init"));
+	CHECK("load", !init(&t) && !synthetic(t, "numa core:4 pu:2") && !load(t));
+	CHECK("get_length", !get_length(t, &length, 0) && length);
+	CHECK("write", !write_it(t, fd, 0, addr, length, 0));
+	CHECK("adopt", !adopt(&adopted, fd, 0, addr, length, 0));
 	if (adopted) {
 		topology_check(adopted);
 		destroy(adopted);
@@ -74,8 +61,7 @@ int main(int argc, char **argv)
 	/* Pinned: what was learned of it stays good. */
 	dlclose(hwloc);
 	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
-	check("again", hwloc && !init(&t) && !synthetic(t, "pu:2") && !load(t)
+	CHECK("again", hwloc && !init(&t) && !synthetic(t, "pu:2") && !load(t)
 	      && !get_length(t, &length, 0));
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	return finish();
 }
