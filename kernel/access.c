@@ -31,8 +31,8 @@ void xpmem_access_exit(void)
 	kmem_cache_destroy(xpmem_access_cache);
 }
 
-s64 xpmem_get(struct xpmem_client *client, s64 segid, s32 flags, s32 type,
-	      u64 value)
+s64 xpmem_access_grant(struct xpmem_client *client, s64 segid, s32 flags,
+		       s32 type, u64 value)
 {
 	struct xpmem_segment *segment;
 	struct xpmem_access *access;
@@ -71,10 +71,9 @@ s64 xpmem_get(struct xpmem_client *client, s64 segid, s32 flags, s32 type,
 	access->revoked = false;
 	access->file = NULL;
 	access->unmapper = NULL;
-	access->unmapping = NULL;
 	xpmem_live_inc(XPMEM_LIVE_PERMITS);
 
-	err = xpmem_id_add(&xpmem_accesses, &access->obj, &client->accesses);
+	err = xpmem_id_add_access(&access->obj, client);
 	if (err) {
 		xpmem_access_put(access);
 		return err;
@@ -100,69 +99,4 @@ static void xpmem_access_free(struct kref *ref)
 void xpmem_access_put(struct xpmem_access *access)
 {
 	kref_put(&access->obj.ref, xpmem_access_free);
-}
-
-/*
- * Unmaps what the permit attached. From another address space (the last
- * descriptor was closed elsewhere) the mappings stay, and any touch is SIGBUS.
- */
-void xpmem_access_revoke(struct xpmem_access *access)
-{
-	struct xpmem_segment *segment = access->segment;
-	struct xpmem_attachment *att;
-	bool left = false;
-	struct file *file;
-
-	if (!xpmem_id_del(&xpmem_accesses, &access->obj))
-		return;
-
-	mutex_lock(&access->unmap);
-	spin_lock(&access->lock);
-	WRITE_ONCE(access->revoked, true);
-	file = access->file;
-	access->file = NULL;
-	while ((att = hlist_entry_safe(access->attachments.first,
-				       struct xpmem_attachment, link))) {
-		/* Its last put takes access->lock first: it is alive. */
-		hlist_del_init(&att->link);
-		if (!refcount_inc_not_zero(&att->ref))
-			continue;
-		spin_unlock(&access->lock);
-		if (access->mm != current->mm ||
-		    xpmem_attachment_unmap(att, file))
-			left = true;
-		xpmem_attachment_put(att);
-		spin_lock(&access->lock);
-	}
-	spin_unlock(&access->lock);
-	mutex_unlock(&access->unmap);
-
-	if (left)
-		xpmem_space_withdraw(segment->space, segment->start,
-				     segment->size);
-	if (file)
-		fput(file);
-	xpmem_access_put(access);
-}
-
-int xpmem_give_back(struct xpmem_client *client, s64 apid)
-{
-	struct xpmem_access *access;
-	int err = 0;
-
-	if (apid <= 0)
-		return -EINVAL;
-	access = xpmem_access_get(apid);
-	if (!access)
-		return -ENOENT;
-	if (access->mm == current->mm) {
-		/* What it had attached becomes free: search anew. */
-		if (!hlist_empty(&access->attachments))
-			WRITE_ONCE(client->top, 0);
-		xpmem_access_revoke(access);
-	} else {
-		err = -EACCES;
-	}
-	xpmem_access_put(access);
-	return err;
 }

@@ -4,7 +4,6 @@
  * and drops them like any mapping; we only count.
  */
 #include <linux/highmem.h>
-#include <linux/huge_mm.h>
 #include <linux/mman.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -37,14 +36,32 @@ static void xpmem_vma_open(struct vm_area_struct *vma)
 
 static void xpmem_vma_close(struct vm_area_struct *vma)
 {
-	xpmem_split_forget(vma->vm_private_data);
-	xpmem_attachment_put(vma->vm_private_data);
+	struct xpmem_attachment *att = vma->vm_private_data;
+
+	xpmem_exempt_del(&att->split);
+	xpmem_attachment_put(att);
 }
 
-/* Called before the kernel takes the lock that a split needs. */
+/*
+ * The kernel is about to split the VMA at @addr, under a lock that our notifier
+ * would take (revoke.c). There is no hook for when it has: the exemption stays,
+ * and stays true, as long as the range is the attachment's. Every way for it to
+ * cease to be closes a VMA.
+ *
+ * The kernel notifies only of a PMD that the VMA has whole. Of any other, part
+ * may be memory that others map: that it goes must never be ignored.
+ */
 static int xpmem_vma_may_split(struct vm_area_struct *vma, unsigned long addr)
 {
-	xpmem_split_begin(vma, addr);
+	struct xpmem_attachment *att = vma->vm_private_data;
+	unsigned long start = addr & PMD_MASK;
+
+	xpmem_exempt_del(&att->split);
+	if (start < vma->vm_start || vma->vm_end - start < PMD_SIZE)
+		return 0;
+	att->split.mm = att->access->mm;
+	att->split.start = start;
+	xpmem_exempt_add(&att->split);
 	return 0;
 }
 
@@ -60,29 +77,28 @@ static int xpmem_vma_mremap(struct vm_area_struct *vma)
 	return 0;
 }
 
-/* One page of the owner's, for a debugger. */
+/* One page of the owner's, for a debugger. LP64 has no high memory. */
 static int xpmem_access_page(struct mm_struct *mm, unsigned long addr,
 			     void *buf, int len, int write)
 {
 	unsigned int offset = offset_in_page(addr);
+	struct vm_area_struct *vma = find_vma(mm, addr);
 	struct page *page;
-	void *kaddr;
 
+	if (!vma || vma->vm_start > addr || !xpmem_owner_allows(vma, write))
+		return -EFAULT;
 	len = min_t(int, len, PAGE_SIZE - offset);
 	/* Never FOLL_FORCE: what the owner may not write, nobody may. */
-	if (xpmem_gup_page(mm, addr & PAGE_MASK, write ? FOLL_WRITE : 0, &page,
-			   NULL) != 1)
+	if (xpmem_gup_page(mm, addr & PAGE_MASK, write ? FOLL_WRITE : 0,
+			   &page) != 1)
 		return -EFAULT;
-	kaddr = kmap_local_page(page);
-	if (write)
-		memcpy(kaddr + offset, buf, len);
-	else
-		memcpy(buf, kaddr + offset, len);
-	if (write)
+	if (write) {
+		memcpy(page_address(page) + offset, buf, len);
 		flush_dcache_page(page);
-	kunmap_local(kaddr);
-	if (write)
 		set_page_dirty_lock(page);
+	} else {
+		memcpy(buf, page_address(page) + offset, len);
+	}
 	put_page(page);
 	return len;
 }
@@ -125,6 +141,10 @@ static const struct vm_operations_struct xpmem_vm_ops = {
 	.may_split = xpmem_vma_may_split,
 	.mremap = xpmem_vma_mremap,
 	.fault = xpmem_fault,
+	.huge_fault = xpmem_huge_fault,
+#ifdef XPMEM_FAULT_LOCK
+	.map_pages = xpmem_map_pages,
+#endif
 	.pfn_mkwrite = xpmem_pfn_mkwrite,
 	.access = xpmem_vma_access,
 };
@@ -162,7 +182,6 @@ static int xpmem_file_mmap(struct file *file, struct vm_area_struct *vma)
 	att->hi = vma->vm_end;
 	mutex_init(&att->tables);
 	att->window = XPMEM_WINDOW_MAX;
-	att->refused_task = NULL;
 	INIT_HLIST_NODE(&att->split.node);
 
 	spin_lock(&access->lock);
@@ -204,6 +223,28 @@ static bool xpmem_is_free(unsigned long addr, unsigned long len)
 }
 
 /*
+ * Room at an address congruent to the source modulo the huge page size. Older
+ * kernels look for such a place only where files are DAX: then more room than
+ * needed, and a place in it.
+ */
+static unsigned long xpmem_congruent_area(struct file *file, unsigned long addr,
+					  unsigned long len,
+					  unsigned long pgoff,
+					  unsigned long flags)
+{
+	unsigned long source = pgoff << PAGE_SHIFT, found, wide;
+
+	found = thp_get_unmapped_area(file, addr, len, pgoff, flags);
+	if (flags & MAP_FIXED || len < PMD_SIZE || IS_ERR_VALUE(found) ||
+	    !((found ^ source) & ~PMD_MASK))
+		return found;
+	wide = thp_get_unmapped_area(file, 0, len + PMD_SIZE, pgoff, flags);
+	if (IS_ERR_VALUE(wide))
+		return found;
+	return wide + ((source - wide) & ~PMD_MASK);
+}
+
+/*
  * Addresses congruent to the source modulo the huge page size. An @addr that
  * is not fixed is where xpmem_attach() expects room; it is congruent.
  */
@@ -222,7 +263,7 @@ static unsigned long xpmem_get_unmapped_area(struct file *file,
 				return addr;
 			addr = 0;
 		}
-		return thp_get_unmapped_area(file, addr, len, pgoff, flags);
+		return xpmem_congruent_area(file, addr, len, pgoff, flags);
 	}
 	vma = find_vma_intersection(current->mm, addr, addr + len);
 	if (!vma || vma->vm_ops != &xpmem_vm_ops ||
@@ -240,7 +281,7 @@ static const struct file_operations xpmem_file_ops = {
 };
 
 /* The permit's file, made at its first attach; with a reference. */
-struct file *xpmem_access_file(struct xpmem_access *access)
+static struct file *xpmem_access_file(struct xpmem_access *access)
 {
 	struct file *file, *spare = NULL;
 
@@ -272,7 +313,7 @@ struct file *xpmem_access_file(struct xpmem_access *access)
 	return file;
 }
 
-static bool xpmem_vma_is_attachment(const struct vm_area_struct *vma)
+bool xpmem_vma_is_attachment(const struct vm_area_struct *vma)
 {
 	return vma->vm_ops == &xpmem_vm_ops;
 }
@@ -376,131 +417,4 @@ unsigned long xpmem_attach(struct xpmem_client *client, s64 apid, s64 offset,
 put_access:
 	xpmem_access_put(access);
 	return addr;
-}
-
-/*
- * Unmaps [start, end), if it is still a VMA of the attachment when the
- * mmap_lock is held for writing: vm_munmap() cannot be told to look. Mapping
- * a file over it can: xpmem_get_unmapped_area() looks, with the lock held, and
- * xpmem_file_mmap() then refuses, after the kernel has made room. That leaves
- * a hole. The caller looks whether it did. -ESTALE: no such VMA any more.
- */
-static long xpmem_unmap_exactly(struct xpmem_attachment *att, struct file *file,
-				unsigned long start, unsigned long end)
-{
-	struct xpmem_access *access = att->access;
-	long ret;
-
-	access->unmapping = att;
-	WRITE_ONCE(access->unmapper, current);
-	ret = vm_mmap(file, start, end - start, PROT_NONE,
-		      MAP_SHARED | MAP_FIXED, 0);
-	WRITE_ONCE(access->unmapper, NULL);
-	return ret;
-}
-
-/* The attachment's first VMA that ends after @from. */
-static bool xpmem_attachment_find(struct xpmem_attachment *att,
-				  unsigned long from, unsigned long *start,
-				  unsigned long *end)
-{
-	struct mm_struct *mm = current->mm;
-	struct vm_area_struct *vma;
-	bool found = false;
-
-	/* Only mremap() moves the bounds, with the lock held for writing. */
-	mmap_read_lock(mm);
-	from = max(from, att->lo);
-	while (from < att->hi && !found) {
-		vma = find_vma_intersection(mm, from, att->hi);
-		if (!vma)
-			break;
-		*start = vma->vm_start;
-		*end = vma->vm_end;
-		from = vma->vm_end;
-		found = xpmem_vma_is_attachment(vma) &&
-			vma->vm_private_data == att;
-	}
-	mmap_read_unlock(mm);
-	return found;
-}
-
-/*
- * Unmaps every VMA of the attachment from the caller's address space.
- * access->unmap is held, so that no other detach or release does the same, but
- * a thread may munmap() it meanwhile and map something else there. With @file,
- * which is the permit's, that is left alone.
- */
-int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file)
-{
-	unsigned long start, end, from = 0, tried = 0;
-	int err;
-
-	while (xpmem_attachment_find(att, from, &start, &end)) {
-		if (file && tried != end) {
-			if (xpmem_unmap_exactly(att, file, start, end) != -ESTALE)
-				tried = end;
-			continue;
-		}
-		/* Not to be had in one step: too many mappings, say. */
-		if (file)
-			xpmem_event(XPMEM_EV_UNMAP_TWO_STEPS);
-		err = vm_munmap(start, end - start);
-		if (err)
-			return err;
-		from = end;
-	}
-	return 0;
-}
-
-/* Split, moved, or another detach or a release is at it. Drops the mmap_lock. */
-static noinline int xpmem_detach_parts(struct mm_struct *mm,
-				       struct xpmem_attachment *att)
-{
-	struct xpmem_access *access = att->access;
-	int err;
-
-	refcount_inc(&att->ref);
-	mmap_read_unlock(mm);
-	mutex_lock(&access->unmap);
-	err = xpmem_attachment_unmap(att, NULL);
-	mutex_unlock(&access->unmap);
-	xpmem_attachment_put(att);
-	return err;
-}
-
-int xpmem_detach(struct xpmem_client *client, u64 vaddr)
-{
-	struct mm_struct *mm = current->mm;
-	struct xpmem_attachment *att;
-	struct xpmem_access *access;
-	struct vm_area_struct *vma;
-	unsigned long start, end;
-	int err;
-
-	if (!mm)
-		return 0;
-	mmap_read_lock(mm);
-	vma = vma_lookup(mm, vaddr);
-	if (!vma || !xpmem_vma_is_attachment(vma)) {
-		mmap_read_unlock(mm);
-		return vma ? -EINVAL : 0;
-	}
-	att = vma->vm_private_data;
-	access = att->access;
-	start = vma->vm_start;
-	end = vma->vm_end;
-	/* Nearly always the VMA found is all of it, and nobody is at it. */
-	if (start > att->lo || end < att->hi || !mutex_trylock(&access->unmap))
-		return xpmem_detach_parts(mm, att);
-	kref_get(&access->obj.ref);
-	mmap_read_unlock(mm);
-
-	err = vm_munmap(start, end - start);
-	mutex_unlock(&access->unmap);
-	xpmem_access_put(access);
-	/* The last one: the next may have its place. */
-	if (start == READ_ONCE(client->top))
-		WRITE_ONCE(client->top, end);
-	return err;
 }

@@ -14,6 +14,11 @@ int xpmem_open(struct inode *inode, struct file *file)
 	client = kzalloc(sizeof(*client), GFP_KERNEL_ACCOUNT);
 	if (!client)
 		return -ENOMEM;
+	client->user = xpmem_user_get_current();
+	if (!client->user) {
+		kfree(client);
+		return -ENOMEM;
+	}
 	mutex_init(&client->lock);
 	client->mm = current->mm;
 	mmgrab(client->mm);
@@ -30,16 +35,14 @@ int xpmem_release(struct inode *inode, struct file *file)
 	struct xpmem_client *client = file->private_data;
 	struct xpmem_object *obj;
 
-	while ((obj = xpmem_owned_first(&xpmem_accesses,
-					&client->accesses))) {
+	while ((obj = xpmem_owned_first(&xpmem_accesses, client))) {
 		struct xpmem_access *access =
 			container_of(obj, struct xpmem_access, obj);
 
 		xpmem_access_revoke(access);
 		xpmem_access_put(access);
 	}
-	while ((obj = xpmem_owned_first(&xpmem_segments,
-					&client->segments))) {
+	while ((obj = xpmem_owned_first(&xpmem_segments, client))) {
 		struct xpmem_segment *segment =
 			container_of(obj, struct xpmem_segment, obj);
 
@@ -49,6 +52,7 @@ int xpmem_release(struct inode *inode, struct file *file)
 	if (client->space)
 		xpmem_space_put(client->space);
 	mmdrop(client->mm);
+	xpmem_user_put(client->user);
 	kfree(client);
 	return 0;
 }

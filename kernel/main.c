@@ -5,7 +5,6 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/nospec.h>
-#include <linux/page_table_check.h>
 #include <linux/uaccess.h>
 
 #include "xpmem.h"
@@ -36,12 +35,12 @@ static long xpmem_ioc_make(struct xpmem_client *client, void __user *user)
 	XPMEM_READ(type, &arg->permit_type);
 	XPMEM_READ(value, &arg->permit_value);
 	user_read_access_end();
-	segid = xpmem_make(client, vaddr, size, type, value);
+	segid = xpmem_segment_make(client, vaddr, size, type, value);
 	if (segid < 0)
 		return segid;
 	if (!put_user(segid, &arg->segid))
 		return 0;
-	xpmem_remove(client, segid);
+	xpmem_segment_remove(segid);
 	return -EFAULT;
 
 fault:
@@ -63,12 +62,12 @@ static long xpmem_ioc_get(struct xpmem_client *client, void __user *user)
 	XPMEM_READ(type, &arg->permit_type);
 	XPMEM_READ(value, &arg->permit_value);
 	user_read_access_end();
-	apid = xpmem_get(client, segid, flags, type, value);
+	apid = xpmem_access_grant(client, segid, flags, type, value);
 	if (apid < 0)
 		return apid;
 	if (!put_user(apid, &arg->apid))
 		return 0;
-	xpmem_give_back(client, apid);
+	xpmem_access_release(client, apid);
 	return -EFAULT;
 
 fault:
@@ -115,7 +114,7 @@ static long xpmem_ioc_remove(struct xpmem_client *client, void __user *user)
 
 	if (get_user(segid, &arg->segid))
 		return -EFAULT;
-	return xpmem_remove(client, segid);
+	return xpmem_segment_remove(segid);
 }
 
 static long xpmem_ioc_release(struct xpmem_client *client, void __user *user)
@@ -125,7 +124,7 @@ static long xpmem_ioc_release(struct xpmem_client *client, void __user *user)
 
 	if (get_user(apid, &arg->apid))
 		return -EFAULT;
-	return xpmem_give_back(client, apid);
+	return xpmem_access_release(client, apid);
 }
 
 static long xpmem_ioc_detach(struct xpmem_client *client, void __user *user)
@@ -221,9 +220,12 @@ static int __init xpmem_init(void)
 	err = xpmem_access_init();
 	if (err)
 		goto no_ids;
-	err = xpmem_stats_init();
+	err = xpmem_spaces_init();
 	if (err)
 		goto no_access;
+	err = xpmem_stats_init();
+	if (err)
+		goto no_spaces;
 	err = misc_register(&xpmem_device);
 	if (err)
 		goto no_stats;
@@ -231,6 +233,8 @@ static int __init xpmem_init(void)
 
 no_stats:
 	xpmem_stats_exit();
+no_spaces:
+	xpmem_spaces_exit();
 no_access:
 	xpmem_access_exit();
 no_ids:
@@ -242,6 +246,7 @@ static void __exit xpmem_exit(void)
 {
 	misc_deregister(&xpmem_device);
 	xpmem_stats_exit();
+	xpmem_spaces_exit();
 	xpmem_access_exit();
 	xpmem_ids_exit();
 }

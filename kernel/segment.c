@@ -5,29 +5,34 @@
 #include <linux/nsproxy.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/user_namespace.h>
 
 #include "xpmem.h"
 
-static struct xpmem_space *xpmem_client_space(struct xpmem_client *client)
+/*
+ * The client keeps the space from its first segment on: making one takes every
+ * lock of the address space.
+ */
+static int xpmem_client_keep_space(struct xpmem_client *client)
 {
 	struct xpmem_space *space;
+	int err = 0;
 
 	mutex_lock(&client->lock);
-	space = client->space;
-	if (!space) {
-		space = xpmem_space_create(client->mm);
-		if (!IS_ERR(space))
+	if (!client->space) {
+		space = xpmem_space_get_current();
+		if (IS_ERR(space))
+			err = PTR_ERR(space);
+		else
 			client->space = space;
 	}
-	if (!IS_ERR(space))
-		kref_get(&space->ref);
 	mutex_unlock(&client->lock);
-	return space;
+	return err;
 }
 
-s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
-	       u64 value)
+s64 xpmem_segment_make(struct xpmem_client *client, u64 vaddr, u64 size,
+		       s32 type, u64 value)
 {
 	struct xpmem_segment *segment;
 	struct xpmem_space *space;
@@ -42,6 +47,7 @@ s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
 			return -EINVAL;
 		size = TASK_SIZE;
 	}
+	vaddr = untagged_addr(vaddr);
 	if (vaddr > TASK_SIZE || size > TASK_SIZE - vaddr)
 		return -EINVAL;
 	if (!PAGE_ALIGNED(vaddr) || !PAGE_ALIGNED(size))
@@ -50,10 +56,13 @@ s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
 	segment = kzalloc(sizeof(*segment), GFP_KERNEL_ACCOUNT);
 	if (!segment)
 		return -ENOMEM;
-	space = xpmem_client_space(client);
+	err = xpmem_client_keep_space(client);
+	if (err)
+		goto free;
+	space = xpmem_space_get_current();
 	if (IS_ERR(space)) {
-		kfree(segment);
-		return PTR_ERR(space);
+		err = PTR_ERR(space);
+		goto free;
 	}
 
 	kref_init(&segment->obj.ref);
@@ -70,12 +79,16 @@ s64 xpmem_make(struct xpmem_client *client, u64 vaddr, u64 size, s32 type,
 	segment->user_ns = get_user_ns(current->nsproxy->ipc_ns->user_ns);
 	xpmem_live_inc(XPMEM_LIVE_SEGMENTS);
 
-	err = xpmem_id_add(&xpmem_segments, &segment->obj, &client->segments);
+	err = xpmem_id_add_segment(&segment->obj, client);
 	if (err) {
 		xpmem_segment_put(segment);
 		return err;
 	}
 	return segment->obj.id;
+
+free:
+	kfree(segment);
+	return err;
 }
 
 static void xpmem_segment_free(struct kref *ref)
@@ -104,7 +117,7 @@ void xpmem_segment_withdraw(struct xpmem_segment *segment)
 	xpmem_segment_put(segment);
 }
 
-int xpmem_remove(struct xpmem_client *client, s64 segid)
+int xpmem_segment_remove(s64 segid)
 {
 	struct xpmem_segment *segment;
 	int err = 0;

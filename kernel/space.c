@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A space: an exported address space as a file whose offset is the owner's
- * virtual address, and the notifier that keeps its mappings true.
+ * virtual address. An mm has one at most, whoever of its threads, descriptors
+ * and libraries made segments: the mmu notifier finds it and counts its users.
  */
-#include <linux/hashtable.h>
+#include <linux/errno.h>
 #include <linux/lockdep.h>
 #include <linux/magic.h>
 #include <linux/module.h>
@@ -17,10 +18,15 @@
 static struct vfsmount *xpmem_mnt;
 static int xpmem_mnt_count;
 static struct lock_class_key xpmem_i_mmap_key;
+static struct workqueue_struct *xpmem_spaces_wq;
 
 static int xpmem_fs_init_context(struct fs_context *fc)
 {
-	return init_pseudo(fc, ANON_INODE_FS_MAGIC) ? 0 : -ENOMEM;
+	if (!init_pseudo(fc, ANON_INODE_FS_MAGIC))
+		return -ENOMEM;
+	/* Of a process with READ_IMPLIES_EXEC mmap() would ask for VM_EXEC. */
+	fc->s_iflags |= SB_I_NOEXEC;
+	return 0;
 }
 
 /* Mounted while there is a space: the super block then pins the module. */
@@ -31,159 +37,58 @@ static struct file_system_type xpmem_fs_type = {
 	.kill_sb = kill_anon_super,
 };
 
-/*
- * Notifications that are none of ours, though they come to our callback. Each
- * is about a part of an attachment, and an attachment is never a source
- * (hmm_range_fault() refuses VM_PFNMAP), so there is nothing to revoke; but
- * acting on them would not end well:
- *
- * - Zapping an attacher's page tables starts that process's own notifiers, and
- *   so ours again when it exports memory too. Where two processes attach each
- *   other's attachments that has no end.
- * - Splitting an attachment's VMA starts them (__split_huge_pmd()) with the
- *   i_mmap_rwsem of the space it maps held for writing. Where a process
- *   attaches itself that is the very lock we would take; where two processes
- *   attach each other, each would hold the lock that the other one waits for.
- */
-static DEFINE_HASHTABLE(xpmem_exempt, 6);
-static DEFINE_SPINLOCK(xpmem_exempt_lock);
-
-static void xpmem_exempt_add(struct xpmem_exemption *e)
+/* What waits for the owner's invalidations: nobody's call shall. */
+static void xpmem_space_free(struct work_struct *work)
 {
-	spin_lock(&xpmem_exempt_lock);
-	if (!hlist_unhashed(&e->node))
-		hash_del(&e->node);
-	e->task = current;
-	hash_add(xpmem_exempt, &e->node, (unsigned long)current);
-	spin_unlock(&xpmem_exempt_lock);
+	struct xpmem_space *space =
+		container_of(work, struct xpmem_space, work);
+
+	mmu_interval_notifier_remove(&space->veto);
+	iput(space->inode);
+	mmdrop(space->mm);
+	xpmem_user_uncharge(space->user, XPMEM_KIND_SPACE);
+	xpmem_user_put(space->user);
+	kfree(space);
+	xpmem_live_dec(XPMEM_LIVE_SPACES);
+	simple_release_fs(&xpmem_mnt, &xpmem_mnt_count);
 }
 
-void xpmem_exempt_del(struct xpmem_exemption *e)
-{
-	spin_lock(&xpmem_exempt_lock);
-	if (!hlist_unhashed(&e->node))
-		hash_del(&e->node);
-	spin_unlock(&xpmem_exempt_lock);
-}
-
-static bool xpmem_is_exempt(const struct mmu_notifier_range *range)
-{
-	struct xpmem_exemption *e;
-	bool found = false;
-
-	spin_lock(&xpmem_exempt_lock);
-	hash_for_each_possible(xpmem_exempt, e, node, (unsigned long)current)
-		if (e->task == current &&
-		    (!e->mm || (e->mm == range->mm && e->start == range->start &&
-				e->start + PMD_SIZE == range->end)))
-			found = true;
-	spin_unlock(&xpmem_exempt_lock);
-	return found;
-}
-
-/*
- * The current task is about to split the attachment's VMA at @addr. There is
- * no hook for when it has: the exemption stays, and stays true, as long as the
- * range is the attachment's. Every way for it to cease to be closes a VMA.
- *
- * The kernel notifies only of a PMD that the VMA has whole. Of any other, part
- * may be memory that others map: that it goes must never be ignored.
- */
-void xpmem_split_begin(struct vm_area_struct *vma, unsigned long addr)
-{
-	struct xpmem_attachment *att = vma->vm_private_data;
-	unsigned long start = addr & PMD_MASK;
-
-	xpmem_exempt_del(&att->split);
-	if (start < vma->vm_start || vma->vm_end - start < PMD_SIZE)
-		return;
-	att->split.mm = att->access->mm;
-	att->split.start = start;
-	xpmem_exempt_add(&att->split);
-}
-
-/* Takes [start, start + size) from every attacher; size 0: all from start. */
-static void xpmem_space_unmap(struct xpmem_space *space, unsigned long start,
-			      unsigned long size)
-{
-	struct address_space *mapping = space->inode->i_mapping;
-	struct xpmem_exemption self = {};
-
-	if (!mapping_mapped(mapping))
-		return;
-	xpmem_event(XPMEM_EV_INVALIDATE_MAPPED);
-
-	xpmem_exempt_add(&self);
-	/*
-	 * lockdep has one map for all processes' notifiers, and one class for
-	 * all spaces' i_mmap_rwsem: it would take the nested start, which goes
-	 * no deeper, for a recursion, and the split of a VMA for an inversion.
-	 */
-	lockdep_off();
-	unmap_mapping_range(mapping, start, size, 1);
-	lockdep_on();
-	xpmem_exempt_del(&self);
-}
-
-static bool xpmem_invalidate(struct mmu_interval_notifier *notifier,
-			     const struct mmu_notifier_range *range,
-			     unsigned long seq)
+/* Called by SRCU, which cannot wait. */
+static void xpmem_notifier_free(struct mmu_notifier *notifier)
 {
 	struct xpmem_space *space =
 		container_of(notifier, struct xpmem_space, notifier);
-	unsigned long size = range->end - range->start;
 
-	if (xpmem_is_exempt(range))
-		return true;
-	xpmem_event(XPMEM_EV_INVALIDATE);
-	if (mmu_notifier_range_blockable(range))
-		down_write(&space->inval);
-	else if (!down_write_trylock(&space->inval))
-		return false;
-	mmu_interval_set_seq(notifier, seq);
-	up_write(&space->inval);
-
-	/* Whoever maps the file from here on finds the sequence moved. */
-	if (!mapping_mapped(space->inode->i_mapping))
-		return true;
-	if (!mmu_notifier_range_blockable(range))
-		return false;
-	/* The owner's exit asks for everything, up to ULONG_MAX. */
-	xpmem_space_unmap(space, range->start,
-			  range->end == ULONG_MAX ? 0 : size);
-	return true;
+	INIT_WORK(&space->work, xpmem_space_free);
+	queue_work(xpmem_spaces_wq, &space->work);
 }
-
-static const struct mmu_interval_notifier_ops xpmem_notifier_ops = {
-	.invalidate = xpmem_invalidate,
-};
 
 /*
- * After the caller set a flag that faults read under space->inval: what was
- * inserted before is taken away, and nothing is inserted after.
+ * Called by mmu_notifier_get(), under the mmap_lock of the caller's own @mm,
+ * which is held for writing.
  */
-void xpmem_space_withdraw(struct xpmem_space *space, unsigned long start,
-			  unsigned long size)
-{
-	down_write(&space->inval);
-	up_write(&space->inval);
-	xpmem_space_unmap(space, start, size);
-}
-
-/* @mm is the caller's own. */
-struct xpmem_space *xpmem_space_create(struct mm_struct *mm)
+static struct mmu_notifier *xpmem_notifier_alloc(struct mm_struct *mm)
 {
 	struct xpmem_space *space;
-	int err;
+	int err = -ENOMEM;
 
 	space = kzalloc(sizeof(*space), GFP_KERNEL_ACCOUNT);
 	if (!space)
 		return ERR_PTR(-ENOMEM);
-	kref_init(&space->ref);
+	spin_lock_init(&space->lock);
+	INIT_LIST_HEAD(&space->looks);
+	init_waitqueue_head(&space->quiet);
 	init_rwsem(&space->inval);
+	space->user = xpmem_user_get_current();
+	if (!space->user)
+		goto free;
+	err = -ENOSPC;
+	if (!xpmem_user_charge(space->user, XPMEM_KIND_SPACE))
+		goto put_user;
+	/* Already mounted by xpmem_space_get_current(): this only counts. */
 	err = simple_pin_fs(&xpmem_fs_type, &xpmem_mnt, &xpmem_mnt_count);
 	if (err)
-		goto free;
+		goto uncharge;
 	space->inode = alloc_anon_inode(xpmem_mnt->mnt_sb);
 	if (IS_ERR(space->inode)) {
 		err = PTR_ERR(space->inode);
@@ -197,39 +102,57 @@ struct xpmem_space *xpmem_space_create(struct mm_struct *mm)
 			  &xpmem_i_mmap_key);
 	space->mm = mm;
 	mmgrab(mm);
-	err = mmu_interval_notifier_insert(&space->notifier, mm, 0, ULONG_MAX,
-					   &xpmem_notifier_ops);
+	err = mmu_interval_notifier_insert_locked(&space->veto, mm, 0,
+						  ULONG_MAX, &xpmem_veto_ops);
 	if (err)
 		goto drop;
 	xpmem_live_inc(XPMEM_LIVE_SPACES);
-	return space;
+	return &space->notifier;
 
 drop:
 	mmdrop(mm);
 	iput(space->inode);
 unpin:
 	simple_release_fs(&xpmem_mnt, &xpmem_mnt_count);
+uncharge:
+	xpmem_user_uncharge(space->user, XPMEM_KIND_SPACE);
+put_user:
+	xpmem_user_put(space->user);
 free:
 	kfree(space);
 	return ERR_PTR(err);
 }
 
-static void xpmem_space_free(struct kref *ref)
-{
-	struct xpmem_space *space = container_of(ref, struct xpmem_space, ref);
+static const struct mmu_notifier_ops xpmem_notifier_ops = {
+	.alloc_notifier = xpmem_notifier_alloc,
+	.free_notifier = xpmem_notifier_free,
+	.invalidate_range_start = xpmem_change_start,
+	.invalidate_range_end = xpmem_change_end,
+	.release = xpmem_owner_exits,
+};
 
-	/* Waits for a running callback; never called from one. */
-	mmu_interval_notifier_remove(&space->notifier);
-	iput(space->inode);
+/* The space of the caller's mm, made if there is none; with a reference. */
+struct xpmem_space *xpmem_space_get_current(void)
+{
+	struct mmu_notifier *notifier;
+	int err;
+
+	err = simple_pin_fs(&xpmem_fs_type, &xpmem_mnt, &xpmem_mnt_count);
+	if (err)
+		return ERR_PTR(err);
+	notifier = mmu_notifier_get(&xpmem_notifier_ops, current->mm);
 	simple_release_fs(&xpmem_mnt, &xpmem_mnt_count);
-	mmdrop(space->mm);
-	xpmem_live_dec(XPMEM_LIVE_SPACES);
-	kfree(space);
+	if (!IS_ERR(notifier))
+		return container_of(notifier, struct xpmem_space, notifier);
+	/* Any signal stops the kernel's taking of all locks: then once more. */
+	if (notifier == ERR_PTR(-EINTR))
+		return ERR_PTR(-ERESTARTNOINTR);
+	return ERR_CAST(notifier);
 }
 
 void xpmem_space_put(struct xpmem_space *space)
 {
-	kref_put(&space->ref, xpmem_space_free);
+	mmu_notifier_put(&space->notifier);
 }
 
 /* A file of the space. Its release() must drop what @data is. */
@@ -250,4 +173,17 @@ struct file *xpmem_space_file(struct xpmem_space *space,
 	}
 	file->private_data = data;
 	return file;
+}
+
+int xpmem_spaces_init(void)
+{
+	xpmem_spaces_wq = alloc_workqueue("xpmem", WQ_UNBOUND, 0);
+	return xpmem_spaces_wq ? 0 : -ENOMEM;
+}
+
+/* What was a space is gone; the functions that freed it may not have returned. */
+void xpmem_spaces_exit(void)
+{
+	mmu_notifier_synchronize();
+	destroy_workqueue(xpmem_spaces_wq);
 }

@@ -23,6 +23,7 @@ static const char *const xpmem_event_names[XPMEM_EV_MAX] = {
 	[XPMEM_EV_FAULT_AGAIN] = "faults_again",
 	[XPMEM_EV_FAULT_WAIT] = "faults_waited",
 	[XPMEM_EV_FAULT_SLOW] = "faults_slow",
+	[XPMEM_EV_FAULT_OWNER] = "faults_of_owner",
 	[XPMEM_EV_MAPPED_SMALL] = "pages_mapped",
 	[XPMEM_EV_MAPPED_HUGE] = "huge_pages_mapped",
 	[XPMEM_EV_INVALIDATE] = "invalidations",
