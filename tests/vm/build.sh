@@ -15,7 +15,7 @@ rm -rf "$root/src"
 mkdir -p "$out" "$root/src"
 cp "$vm_top"/kernel/{Kbuild,Makefile,*.[ch]} "$root/src/"
 
-headers=$(cd "$root/usr/src" && ls -d linux-headers-*-cloud-*)
+headers=${VM_HEADERS:-$(cd "$root/usr/src" && ls -d linux-headers-*-cloud-*)}
 if [ "$suite" = arm64 ]; then
 	tuple=aarch64-linux-gnu
 	set -- ARCH=arm64 CROSS_COMPILE=$tuple- "$@"

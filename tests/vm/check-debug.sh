@@ -15,6 +15,10 @@ root /tests/checkers
 root T_SECONDS=1800 /tests/abi
 root T_SECONDS=1800 /tests/surgery
 root T_SECONDS=1800 /tests/coherence
+root T_SECONDS=1800 /tests/owner
+root T_SECONDS=1800 /tests/wait
+root T_SECONDS=1800 /tests/refuse
+root T_SECONDS=1800 /tests/limits
 root T_SECONDS=1800 /tests/life
 root T_SECONDS=1800 /tests/churn 6
 root T_SECONDS=1800 /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}

@@ -22,6 +22,12 @@ root /tests/coherence
 user /tests/coherence
 root /tests/surgery
 user /tests/surgery
+root /tests/owner
+user /tests/owner
+root /tests/wait
+root /tests/refuse
+user /tests/refuse
+root /tests/limits
 root /tests/life
 user /tests/life
 root /tests/churn 6
@@ -40,6 +46,7 @@ mapfile -t library <"$SCRATCH/library.files"
 vm_files+=(${library[@]+"${library[@]}"})
 
 run_case "style (checkpatch, sparse, coccinelle where it is)" 900 "$vm_top/tests/vm/style.sh"
+[ "$named" != 0 ] || run_case "headers decide, not the version" 900 "$vm_top/tests/vm/doctored.sh"
 for suite in $suites; do
 	run_case "$suite: the module builds without a warning" 900 "$vm_top/tests/vm/build.sh" "$suite"
 	if [ "$suite" = arm64 ] && ! command -v qemu-system-aarch64 >/dev/null; then
@@ -57,7 +64,8 @@ for suite in $suites; do
 		memory=1536
 	elif [ "$suite" = arm64 ]; then
 		# The module alone: the library and the rest are tested above.
-		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/surgery" "root /tests/fuzz 3 100000" \
+		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/surgery" "root /tests/owner" "root /tests/refuse" \
+			"root /tests/fuzz 3 100000" \
 			>"$SCRATCH/list-arm64"
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
 		files=("${vm_files[@]}")

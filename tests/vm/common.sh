@@ -4,7 +4,7 @@
 
 vm_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 vm_cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/vm
-vm_suites="bookworm trixie sid"
+vm_suites="bullseye bookworm trixie sid"
 
 # A root younger than this is not refreshed from the suite's index.
 vm_days=${XPMEM_VM_DAYS:-7}

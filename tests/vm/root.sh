@@ -48,13 +48,22 @@ if [ "$(cat "$root/.complete" 2>/dev/null)" = "$include" ] && [ -n "$(find "$roo
 fi
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare
+[ -e "$root/.complete" ] || rm -rf "$root"
 if [ -d "$root" ]; then old=$root.old; rm -rf "$old"; mv "$root" "$old"; else old=; fi
 # sid's Release file may be old on a mirror; its signature is still checked.
-if mapfile -t sources < <(vm_sources "$suite") && mmdebstrap --quiet --mode=$mode --variant=$variant \
-	--aptopt='Acquire::Check-Valid-Until "false"' \
-	--aptopt='Acquire::Retries "5"' \
-	${options[@]+"${options[@]}"} \
-	--include="$include" "$suite" "$root" "${sources[@]}" >&2 2>"$root.log"; then
+apt=(--mode="$mode" --variant="$variant" --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "5"')
+mapfile -t sources < <(vm_sources "$suite")
+# Of a suite at its end the package that names the newest kernel may be gone from
+# a mirror, though what it names is there: what would be installed with it.
+packages=$include
+if [ "$name" = bullseye ] && [ -z "$extra" ]; then
+	newest=$(mmdebstrap --simulate --verbose "${apt[@]}" --include="$include" "$suite" "$root.trial" "${sources[@]}" 2>&1 |
+		grep -oE '^Inst linux-(image|headers)-[0-9.]+-[0-9]+-cloud-amd64' | cut -d' ' -f2 | sort -u | paste -sd,) || true
+	rm -rf "$root.trial"
+	[ -z "$newest" ] || packages=$newest,${include#linux-image-cloud-amd64,linux-headers-cloud-amd64,}
+fi
+if mmdebstrap --quiet "${apt[@]}" ${options[@]+"${options[@]}"} \
+	--include="$packages" "$suite" "$root" "${sources[@]}" >&2 2>"$root.log"; then
 	[ $variant != extract ] || ln -sf gawk "$root/usr/bin/awk"
 	mkdir -p "$root/src" "$root/proc" "$root/dev"
 	for release in "$root"/usr/lib/modules/*; do

@@ -25,7 +25,7 @@ else
 	kernel=$root/boot/vmlinuz-$release
 	[ -e "$kernel" ] || kernel=$root/usr/lib/modules/$release/vmlinuz
 	n=0
-	# Swap for the guest: zram, with whatever it compresses by.
+	# Swap for the guest: zram, with whatever it compresses by. FUSE.
 	while read -r ko; do
 		case $ko in
 		*.xz) xz -dc "$root/${ko#"$root"}" ;;
@@ -33,7 +33,7 @@ else
 		*) cat "$root/${ko#"$root"}" ;;
 		esac >"$initrd/modules/$(printf %02d $n)-$(basename "$ko" | sed 's/\.ko.*//').ko"
 		n=$((n + 1))
-	done < <(for m in lzo-rle lz4 zram; do
+	done < <(for m in lzo-rle lz4 zram fuse; do
 		modprobe -d "$root" -S "$release" --show-depends $m 2>/dev/null || true
 	done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
 fi
@@ -79,7 +79,7 @@ else
 fi
 "${machine[@]}" "${accel[@]}" -m "${VM_MEM:-2048}" \
 	-kernel "$kernel" -initrd "$work/initrd.cpio" \
-	-append "console=$console quiet loglevel=1 panic=-1 hung_task_panic=0 $timer ${VM_APPEND:-}" \
+	-append "console=$console quiet loglevel=1 panic=-1 hung_task_panic=0 secretmem.enable=1 $timer ${VM_APPEND:-}" \
 	-display none -monitor "${VM_MONITOR:-none}" -no-reboot -nodefaults "${serial[@]}" &
 qemu=$!
 shown=0 end=$((SECONDS + ${VM_SECONDS:-900}))
