@@ -7,13 +7,15 @@
 //! anything. Raw system calls come as events of the kernel, afterwards, but the
 //! caller sleeps until its event is read, and that is after the pages are gone.
 //!
-//! Order for events: first what is no longer mapped is taken from the
-//! attachers, then all threads are stopped, then events are read (a caller
-//! stops on its way back to user mode), then what was moved or dropped is put
-//! right, then everybody goes on.
+//! Order for events: first all threads are asked to stop, then events are read
+//! (a caller stops on its way back to user mode), then, with all threads standing,
+//! what is no longer mapped is taken from the attachers and what was moved is put
+//! right, then everybody goes on. So the work is as much as the events tell of.
+//! Where the threads cannot be stopped, all that is promoted is looked through
+//! before an event is read.
 
 use super::ranges::{Origin, Range};
-use super::service::{Fixup, Service};
+use super::service::Service;
 use super::settings::{self, Bits};
 use super::shared::{self, Shared};
 use super::stop::{Unstoppable, LAST_PATIENCE};
@@ -24,6 +26,20 @@ use crate::debug_log;
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// An event of promoted memory, to be acted upon while all threads stand.
+#[derive(Clone, Copy)]
+pub struct Change {
+    /// `uffd::EVENT_REMAP` or `uffd::EVENT_UNMAP`.
+    kind: u8,
+    from: usize,
+    len: usize,
+    /// Where it has been moved.
+    to: usize,
+}
+
+/// Most of them: a thread has at most three, one after the other.
+pub const CHANGES: usize = 3 * super::stop::THREADS;
 
 impl Service {
     /// Takes `[lo, hi)` from every attacher and forgets its content.
@@ -42,21 +58,21 @@ impl Service {
         if !net::has_input(self.events) {
             return;
         }
-        self.cut_off_unmapped();
         match self.stop() {
             Ok(()) => {
                 self.resume();
                 self.events_wait_since = 0;
             }
-            Err(Unstoppable::Busy) if self.events_may_wait() => {}
+            Err(Unstoppable::Busy) if self.events_may_wait() => self.cut_off_unmapped(0, TOP),
             Err(why) => {
                 // Nobody may sleep for ever. What can go wrong without the
                 // stop is a change that races with the program's own threads.
                 debug_log!("events are handled without a stop: {why:?}");
                 while net::has_input(self.events) {
+                    self.cut_off_unmapped(0, TOP);
                     self.take_event();
+                    self.act_on_events();
                 }
-                self.apply_fixups();
             }
         }
     }
@@ -72,80 +88,90 @@ impl Service {
         now - self.events_wait_since < LAST_PATIENCE
     }
 
-    /// Reads one event. What is unmapped has been cut off before: reading lets
-    /// the caller go on.
+    /// Reads one event. Its caller goes on, and must stand before it comes back
+    /// to user mode.
     pub fn take_event(&mut self) {
-        self.cut_off_unmapped();
         let Ok(event) = uffd::read(self.events) else {
             return;
         };
-        if event.kind == uffd::EVENT_UNMAP {
-            self.cut_off_leftovers(event.a as usize, event.b as usize);
-        }
-        let fixup = match event.kind {
-            uffd::EVENT_REMAP => Fixup {
-                kind: event.kind,
-                from: event.a as usize,
-                to: event.b as usize,
-                len: event.c as usize,
-            },
-            uffd::EVENT_REMOVE => Fixup {
-                kind: event.kind,
-                from: event.a as usize,
-                to: 0,
-                len: (event.b - event.a) as usize,
-            },
+        let (from, to) = (event.a as usize, event.b as usize);
+        let (len, to) = match event.kind {
+            uffd::EVENT_REMAP => (event.c as usize, to),
+            uffd::EVENT_UNMAP => (to - from, 0),
+            uffd::EVENT_REMOVE => {
+                // One for each mapping, and no matter when until the caller is back.
+                let _ = self.discard(from, to);
+                return;
+            }
             _ => return,
         };
-        if self.fixup_count < self.fixups.len() {
-            self.fixups[self.fixup_count] = fixup;
-            self.fixup_count += 1;
-        } else {
-            debug_log!("more changes at a time than can be put right");
+        if self.change_count == CHANGES {
+            debug_log!("more changes at a time than there are threads");
+            self.act_on_events();
         }
+        self.changes[self.change_count] = Change {
+            kind: event.kind,
+            from,
+            len,
+            to,
+        };
+        self.change_count += 1;
     }
 
-    /// Puts right what was moved or dropped by system calls.
-    pub fn apply_fixups(&mut self) {
+    /// Acts on all events that have been read.
+    pub fn act_on_events(&mut self) {
         let Some(shared) = shared::existing() else {
             return;
         };
-        for i in 0..core::mem::take(&mut self.fixup_count) {
-            let f = self.fixups[i];
-            if f.kind == uffd::EVENT_REMAP {
-                if let Err(errno) = self.settle_moved(shared, f.from, f.to, f.len) {
-                    debug_log!("memory moved to {:#x} cannot be copied back: {errno}", f.to);
-                }
-            } else {
-                let _ = self.discard(f.from, f.from + f.len);
+        self.revoke_unmapped();
+        for i in 0..core::mem::take(&mut self.change_count) {
+            let c = self.changes[i];
+            if let Err(errno) = self.settle_moved(shared, c.from, c.to, c.len) {
+                debug_log!("memory moved to {:#x} cannot be copied back: {errno}", c.to);
+                shared.promoted.remove(c.from, c.from + c.len);
+                self.moved_astray = true;
             }
         }
     }
 
-    /// Cuts off every promoted range that is not mapped any more, unless the
-    /// program has moved it: then its content is still needed.
-    fn cut_off_unmapped(&mut self) {
+    /// Cuts off what events say has been unmapped; those that remain are of
+    /// moved memory.
+    pub fn revoke_unmapped(&mut self) {
+        for i in 0..self.change_count {
+            let c = self.changes[i];
+            if c.kind == uffd::EVENT_UNMAP {
+                self.cut_off_unmapped(c.from, c.from + c.len);
+                self.cut_off_leftovers(c.from, c.from + c.len);
+            }
+        }
+        let mut kept = 0;
+        for i in 0..self.change_count {
+            if self.changes[i].kind != uffd::EVENT_UNMAP {
+                self.changes[kept] = self.changes[i];
+                kept += 1;
+            }
+        }
+        self.change_count = kept;
+    }
+
+    /// Cuts off what is promoted in `[start, end)` and not mapped any more, unless
+    /// the program has moved it: then its content is still needed.
+    fn cut_off_unmapped(&mut self, start: usize, end: usize) {
         let Some(shared) = shared::existing() else {
             return;
         };
-        let mut i = 0;
-        while let Some(range) = shared.promoted.get(i) {
-            let gone = self.first_unmapped(range);
-            match gone {
-                None => i += 1,
-                Some((lo, hi, _)) if range.origin == Origin::Lent => {
-                    shared.promoted.remove(lo, hi);
-                    self.recall_range(shared, (lo, hi), true);
-                    i = i.saturating_sub(1);
-                }
-                Some((lo, hi, reused)) => {
-                    shared.promoted.remove(lo, hi);
-                    if self.cut_off_unless_moved(lo, hi) && reused {
-                        count(&COUNTERS.late_revocations);
-                    }
-                    // The set has changed: begin with what now stands here.
-                    i = i.saturating_sub(1);
-                }
+        let mut at = start;
+        while let Some(range) = shared.promoted.first_in(at, end) {
+            at = range.end;
+            let Some((lo, hi, reused)) = self.first_unmapped(range) else {
+                continue;
+            };
+            at = hi;
+            shared.promoted.remove(lo, hi);
+            if range.origin == Origin::Lent {
+                self.recall_range(shared, (lo, hi), true);
+            } else if self.cut_off_unless_moved(lo, hi) && reused {
+                count(&COUNTERS.late_revocations);
             }
         }
     }
@@ -246,9 +272,21 @@ impl Service {
 
     /// The lowest part of `[lo, hi)` of the file that is mapped at addresses
     /// other than its own, not counting attachments of this process's own
-    /// segments: they are to be cut off like anybody's.
+    /// segments: they are to be cut off like anybody's. All mappings are looked
+    /// through only where some may be moved that no event has told of: while
+    /// threads run, and once one could not be settled.
     fn first_mapped_elsewhere(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
         let mut lowest: Option<(usize, usize)> = None;
+        if !self.moved_astray && self.standing > 0 {
+            for c in &self.changes[..self.change_count] {
+                let (first, last) = (c.from.max(lo), (c.from + c.len).min(hi));
+                let is_moved = c.kind == uffd::EVENT_REMAP && first < last;
+                if is_moved && lowest.is_none_or(|(known, _)| first < known) {
+                    lowest = Some((first, last));
+                }
+            }
+            return lowest;
+        }
         let mut at = 0;
         while let Ok(Some(m)) = self.space.find(at) {
             at = m.end;

@@ -18,6 +18,7 @@ use super::patience::Patience;
 use super::peers::{Connection, CONNECTIONS};
 use super::remap::Remap;
 use super::requests::Requests;
+use super::revoke::{Change, CHANGES};
 use super::scratch::{Place, Scratch};
 use super::settings::Settings;
 use super::shared::{status, Op, Shared, SLOTS};
@@ -46,16 +47,6 @@ pub struct Abilities {
     /// A page can be mapped write-protected at once. Without, the threads stand
     /// while it is mapped first and protected then.
     pub map_protected: bool,
-}
-
-/// A change of promoted memory that is put right while all threads stand.
-#[derive(Clone, Copy)]
-pub struct Fixup {
-    /// `uffd::EVENT_REMAP` or `uffd::EVENT_REMOVE`.
-    pub kind: u8,
-    pub from: usize,
-    pub to: usize,
-    pub len: usize,
 }
 
 /// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
@@ -150,8 +141,12 @@ pub struct Service {
     pub stop_began: u64,
     /// How many times [`Self::stop`] is ahead of [`Self::resume`].
     pub standing: u32,
-    pub fixups: [Fixup; 256],
-    pub fixup_count: usize,
+    /// Events that have been read and not been acted upon.
+    pub changes: [Change; CHANGES],
+    pub change_count: usize,
+    /// Moved memory could not be made private again: it may still be in use
+    /// somewhere.
+    pub moved_astray: bool,
     /// When the first stop failed that unread events wait for; 0: none waits.
     pub events_wait_since: u64,
 

@@ -96,23 +96,29 @@ impl Service {
         }
         self.stop_began = task::now();
         loop {
-            let fresh = match self.seize_new_threads() {
+            let mut fresh = match self.seize_new_threads() {
                 Ok(fresh) => fresh,
-                Err(why) => {
-                    self.let_go();
-                    return Err(why);
-                }
+                Err(why) => return self.give_up(why),
             };
-            while !self.all_stopped() {
+            loop {
+                let running = self.still_running();
+                if running == 0 {
+                    break;
+                }
                 if net::has_input(self.events) {
-                    // A thread sleeps until its event is read, and then stops.
+                    // A thread sleeps until its event is read, and then stops: it
+                    // must be one that has been asked to.
+                    if running > 1 || fresh > 0 {
+                        match self.seize_new_threads() {
+                            Ok(more) => fresh += more,
+                            Err(why) => return self.give_up(why),
+                        }
+                    }
                     self.take_event();
                 } else if self.program_has_ended() {
-                    self.let_go();
-                    return Err(Unstoppable::Ended);
+                    return self.give_up(Unstoppable::Ended);
                 } else if task::now() > self.stop_began + self.patience() {
-                    self.let_go();
-                    return Err(Unstoppable::Busy);
+                    return self.give_up(Unstoppable::Busy);
                 } else {
                     task::await_child_stop(500);
                 }
@@ -125,12 +131,20 @@ impl Service {
         while net::has_input(self.events) {
             self.take_event();
         }
-        self.apply_fixups();
+        self.act_on_events();
         Ok(())
     }
 
+    /// Lets go again who has stopped.
+    fn give_up(&mut self, why: Unstoppable) -> Result<(), Unstoppable> {
+        // Who has unmapped something, and waited for its event, is about to go on.
+        self.revoke_unmapped();
+        self.let_go();
+        Err(why)
+    }
+
     fn patience(&self) -> u64 {
-        if self.fixup_count == 0 {
+        if self.change_count == 0 {
             PATIENCE
         } else {
             LAST_PATIENCE
@@ -185,8 +199,8 @@ impl Service {
         Ok(fresh)
     }
 
-    /// Looks at every thread that was asked to stop; whether all have.
-    fn all_stopped(&mut self) -> bool {
+    /// Looks at every thread that was asked to stop; how many have not.
+    fn still_running(&mut self) -> usize {
         let mut pending = 0;
         let mut i = 0;
         while i < self.traced_count {
@@ -206,7 +220,7 @@ impl Service {
             }
             i += 1;
         }
-        pending == 0
+        pending
     }
 
     /// The thread in place `i` is traced no more; the last takes its place.

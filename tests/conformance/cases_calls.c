@@ -454,6 +454,28 @@ CELLS(mlock, "mlock and munlock")
 	quit(&s.peer);
 }
 
+CELLS(dontneed_many, "MADV_DONTNEED of many mappings at once")
+{
+	enum { MANY = 700 };
+	struct peer p = spawn();
+	char *source = anonymous(2 * MANY * PAGE);
+	long addr;
+
+	for (long i = 0; i < MANY; i++)
+		EXPECT_EQ(mprotect(source + (2 * i + 1) * PAGE, PAGE, PROT_NONE), 0);
+	addr = share(&p, source, 2 * MANY * PAGE);
+	for (long i = 0; i < MANY; i++) {
+		source[2 * i * PAGE] = 0x21;
+		EXPECT_EQ(r_peek(&p, addr + 2 * i * PAGE), 0x21);
+	}
+	EXPECT_EQ(INVOKE(SYS_madvise, (long)source, 2 * MANY * PAGE, MADV_DONTNEED), 0);
+	for (long i = 0; i < MANY; i++) {
+		EXPECT_EQ(source[2 * i * PAGE], 0);
+		EXPECT_EQ(r_peek(&p, addr + 2 * i * PAGE), 0);
+	}
+	quit(&p);
+}
+
 #ifdef __x86_64__
 static void child_on_its_stack(void)
 {
