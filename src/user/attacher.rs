@@ -4,9 +4,9 @@
 use super::ids::{Id, Kind, SLOTS as IDS};
 use super::owner::CHUNK_MAX;
 use super::peers::Side;
+pub use super::pieces::{Attachments, Piece};
 use super::service::Service;
 use super::shared::{Op, Shared};
-use super::sys::maps::Mapping;
 use super::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
@@ -26,128 +26,6 @@ pub struct Permit {
     /// The segment's addresses in its owner.
     pub start: usize,
     pub end: usize,
-}
-
-/// A piece of an attachment: it may have been cut or moved by the program.
-#[derive(Clone, Copy)]
-pub struct Piece {
-    pub start: usize,
-    pub end: usize,
-    /// The owner's address of `start`.
-    pub source: usize,
-    /// Pieces of one attachment have the same number.
-    pub attachment: u64,
-    pub permit: usize,
-    /// A file of the owner's is mapped here, and not its memfd.
-    pub overlay: bool,
-    /// The file, as mappings show it, and the offset of `start` in it.
-    pub identity: (u64, u64),
-    pub offset: usize,
-}
-
-impl Piece {
-    /// The part of the piece from `addr` on.
-    pub fn from(self, addr: usize) -> Self {
-        let skip = addr - self.start;
-        Self {
-            start: addr,
-            source: self.source + skip,
-            offset: self.offset + skip,
-            ..self
-        }
-    }
-
-    /// Whether a mapping shows, at `addr`, what this piece shows there.
-    fn is_shown_by(&self, m: &Mapping, addr: usize) -> bool {
-        m.shared
-            && (m.device, m.inode) == self.identity
-            && m.offset + (addr - m.start) == self.offset + (addr - self.start)
-    }
-}
-
-const PIECES: usize = 65_536;
-
-/// All attachments of this process, sorted by address, disjoint.
-pub struct Attachments {
-    len: usize,
-    last_number: u64,
-    pieces: [Piece; PIECES],
-}
-
-impl Attachments {
-    /// Index of the first piece that ends above `addr`.
-    fn lower(&self, addr: usize) -> usize {
-        self.pieces[..self.len].partition_point(|p| p.end <= addr)
-    }
-
-    /// The piece that holds `addr`.
-    pub fn at(&self, addr: usize) -> Option<Piece> {
-        let p = self.pieces[..self.len].get(self.lower(addr))?;
-        (p.start <= addr).then_some(*p)
-    }
-
-    /// Whether there is such a piece.
-    pub fn any(&self, which: impl Fn(&Piece) -> bool) -> bool {
-        self.pieces[..self.len].iter().any(which)
-    }
-
-    /// The first piece that ends above `addr`.
-    pub fn next_from(&self, addr: usize) -> Option<Piece> {
-        self.pieces[..self.len].get(self.lower(addr)).copied()
-    }
-
-    pub fn overlaps(&self, start: usize, end: usize) -> bool {
-        self.pieces[..self.len]
-            .get(self.lower(start))
-            .is_some_and(|p| p.start < end)
-    }
-
-    pub fn insert(&mut self, piece: Piece) -> bool {
-        if self.len == PIECES {
-            return false;
-        }
-        // What was there before is gone, though its event may still be on its
-        // way.
-        self.cut(piece.start, piece.end);
-        let i = self.lower(piece.start);
-        self.pieces.copy_within(i..self.len, i + 1);
-        self.pieces[i] = piece;
-        self.len += 1;
-        true
-    }
-
-    fn remove_at(&mut self, i: usize) {
-        self.pieces.copy_within(i + 1..self.len, i);
-        self.len -= 1;
-    }
-
-    /// `[start, end)` is not mapped any more.
-    fn cut(&mut self, start: usize, end: usize) {
-        let mut i = self.lower(start);
-        while i < self.len && self.pieces[i].start < end {
-            let p = self.pieces[i];
-            self.remove_at(i);
-            if p.start < start {
-                self.insert(Piece { end: start, ..p });
-                i += 1;
-            }
-            if p.end > end {
-                self.insert(p.from(end));
-                i += 1;
-            }
-        }
-    }
-
-    /// `[from, from + len)` is at `to` now.
-    fn moved(&mut self, from: usize, to: usize, len: usize) {
-        let Some(p) = self.at(from) else { return };
-        self.cut(from, from + len);
-        self.insert(Piece {
-            start: to,
-            end: to + len,
-            ..p.from(from)
-        });
-    }
 }
 
 /// Up to this size an attachment's pages are shared when it is made: a page
@@ -240,8 +118,10 @@ impl Service {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };
         };
-        while let Some(piece) = self.first_piece(|piece| piece.permit == p) {
-            self.unmap_attachment(piece.attachment);
+        let mut at = 0;
+        while let Some(piece) = self.attachments.first_from(at, |piece| piece.permit == p) {
+            at = piece.start;
+            self.unmap_attachment(at);
         }
         self.permits[p].used = false;
         let i = self.permits[p].connection;
@@ -251,13 +131,6 @@ impl Service {
             c.side = Side::Free;
         }
         Some(Ok(0))
-    }
-
-    fn first_piece(&self, which: impl Fn(&Piece) -> bool) -> Option<Piece> {
-        self.attachments.pieces[..self.attachments.len]
-            .iter()
-            .find(|p| which(p))
-            .copied()
     }
 
     /// Maps part of a segment. `None`: the owner has been asked for its pages.
@@ -320,7 +193,7 @@ impl Service {
         let permit = self.permits[p];
         let c = &self.connections[permit.connection];
         let (memfd, identity) = (c.memfd, c.identity);
-        if self.attachments.len == PIECES {
+        if !self.attachments.has_room() {
             return Err(libc::ENOMEM);
         }
         let mut flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -381,8 +254,8 @@ impl Service {
     pub fn detach(&mut self, addr: usize) -> Sys<u64> {
         self.on_faults();
         match self.attachments.at(addr) {
-            Some(piece) => {
-                self.unmap_attachment(piece.attachment);
+            Some(_) => {
+                self.unmap_attachment(addr);
                 Ok(0)
             }
             None => match self.space.at(addr) {
@@ -392,22 +265,18 @@ impl Service {
         }
     }
 
-    fn unmap_attachment(&mut self, attachment: u64) {
-        let mut i = 0;
-        while i < self.attachments.len {
-            let piece = self.attachments.pieces[i];
-            if piece.attachment == attachment {
-                self.attachments.remove_at(i);
-                self.for_mapped_parts(piece, |service, lo, len| {
-                    // Else each page would be looked at for its protection first.
-                    let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                    if uffd::unwatch(service.faults, lo, len).is_ok() {
-                        let _ = mem::unmap(lo, len);
-                    }
-                });
-            } else {
-                i += 1;
-            }
+    /// Unmaps all pieces of the attachment that holds `addr`.
+    fn unmap_attachment(&mut self, addr: usize) {
+        let mut at = Some(addr);
+        while let Some((piece, other)) = at.and_then(|at| self.attachments.take(at)) {
+            at = other;
+            self.for_mapped_parts(piece, |service, lo, len| {
+                // Else each page would be looked at for its protection first.
+                let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
+                if uffd::unwatch(service.faults, lo, len).is_ok() {
+                    let _ = mem::unmap(lo, len);
+                }
+            });
         }
     }
 
@@ -577,8 +446,10 @@ impl Service {
     /// An owner is gone: threads that wait for its pages fault again, and get
     /// SIGBUS.
     pub fn wake_attachments_of(&mut self, i: usize) {
-        for k in 0..self.attachments.len {
-            let p = self.attachments.pieces[k];
+        for k in 0..self.attachments.len() {
+            let Some(p) = self.attachments.get(k) else {
+                break;
+            };
             if self.permits[p.permit].connection == i {
                 let _ = uffd::wake(self.faults, p.start, p.end - p.start);
             }
@@ -618,8 +489,7 @@ impl Service {
         let stopped = (0..50).any(|_| self.stop().is_ok());
         self.on_faults();
         let mut k = 0;
-        while k < self.attachments.len {
-            let piece = self.attachments.pieces[k];
+        while let Some(piece) = self.attachments.get(k) {
             k += 1;
             if self.permits[piece.permit].connection == i {
                 self.for_mapped_parts(piece, |service, lo, len| {
@@ -633,8 +503,7 @@ impl Service {
                     let _ = mem::map(lo, len, prot, flags, empty, offset);
                     let _ = uffd::register(service.faults, lo, len, GATED);
                 });
-                let piece = &mut self.attachments.pieces[k - 1];
-                (piece.identity, piece.offset, piece.overlay) = (identity, 0, false);
+                self.attachments.show(k - 1, identity);
             }
         }
         if stopped {

@@ -30,6 +30,7 @@
 //! | [`fork`]        | a child gets private copies                                  |
 //! | [`stop`]        | all threads of the program stand still                       |
 //! | [`attacher`]    | permits, attachments, faults                                 |
+//! | [`pieces`]      | the table of attachments                                     |
 //! | [`sigbus`]      | the answer to a touch of what is not there                   |
 //! | [`peers`]       | connections between services                                 |
 //! | [`admission`]   | who is taken as an attacher                                  |
@@ -61,6 +62,7 @@ pub mod overlay;
 pub mod owner;
 pub mod patience;
 pub mod peers;
+pub mod pieces;
 pub mod pins;
 pub mod promote;
 pub mod questions;
