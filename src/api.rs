@@ -46,7 +46,7 @@ pub fn init() -> Result<()> {
 
 /// Exports `size` bytes at `vaddr` of the calling process, in whole pages;
 /// `(0, usize::MAX)` is the whole address space, now and in the future. What
-/// is mapped there does not matter. Answers a segid, which any process may
+/// is mapped there does not matter. Returns a segid, which any process may
 /// use that `permit_value`, a file mode, lets in. It is this process's until
 /// [`remove`] or its end.
 ///
@@ -73,7 +73,7 @@ pub fn remove(segid: i64) -> Result<()> {
 }
 
 /// Asks for access to a segment, with flags [`crate::uapi::RDONLY`] or
-/// [`crate::uapi::RDWR`]. Answers an apid, which is of use to this process only.
+/// [`crate::uapi::RDWR`]. Returns an apid, which is of use to this process only.
 ///
 /// # Errors
 /// EINVAL: segid <= 0, bad flags, permit_type is not 1. ENOENT: unknown,
@@ -97,7 +97,7 @@ pub fn release(apid: i64) -> Result<()> {
 }
 
 /// Maps `size` bytes, rounded up to pages, at byte `offset` of the segment
-/// behind `apid`, wherever there is room, and touches nothing. Answers the
+/// behind `apid`, wherever there is room, and touches nothing. Returns the
 /// address, this process's until [`detach`], [`release`] or its end.
 ///
 /// # Errors

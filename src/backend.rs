@@ -13,21 +13,21 @@ pub trait Backend: Sync {
     /// Version in upstream's notation, e.g. `0x0002_7004`.
     fn version(&self) -> Result<c_int>;
 
-    /// Exports `[vaddr, vaddr + size)` of this process; answers a segid.
+    /// Exports `[vaddr, vaddr + size)` of this process; returns a segid.
     fn make(&self, vaddr: usize, size: usize, permit_type: c_int, permit_value: u64)
         -> Result<i64>;
 
     /// Withdraws a segment of this process.
     fn remove(&self, segid: i64) -> Result<()>;
 
-    /// Asks for access to a segment; answers an apid.
+    /// Asks for access to a segment; returns an apid.
     fn get(&self, segid: i64, flags: c_int, permit_type: c_int, permit_value: u64) -> Result<i64>;
 
     /// Gives an access permit back, with all its attachments.
     fn release(&self, apid: i64) -> Result<()>;
 
     /// Maps `size` bytes at `offset` of the segment behind `apid`; `vaddr` 0
-    /// lets the system choose. Answers the address of the attachment.
+    /// lets the system choose. Returns the address of the attachment.
     fn attach(&self, apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<usize>;
 
     /// Unmaps the attachment that contains `vaddr`.

@@ -66,7 +66,7 @@ pub fn get(variable: &Variable) -> Option<&'static CStr> {
     if value.is_null() {
         None
     } else {
-        // SAFETY: getenv answers a C string.
+        // SAFETY: getenv returns a C string.
         Some(unsafe { CStr::from_ptr(value) })
     }
 }

@@ -30,7 +30,7 @@ pub enum Error {
     Unsupported,
     /// No such ioctl.
     NoIoctl,
-    /// Anything else that a system call answered.
+    /// Anything else that a system call returned.
     Os(c_int),
 }
 

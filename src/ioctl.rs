@@ -64,7 +64,7 @@ fn copy_in<T: Plain>(addr: usize) -> Result<T> {
 }
 
 /// Writes the 8-byte answer at `offset` of the structure at `arg`; answers
-/// what the ioctl answers.
+/// what the ioctl returns.
 fn copy_out(arg: usize, offset: usize, value: i64) -> Result<c_int> {
     let addr = arg.checked_add(offset).ok_or(Error::Fault)?;
     rawsys::poke(addr, &value.to_ne_bytes()).map_err(|_| Error::Fault)?;

@@ -63,7 +63,7 @@
 //! | `process`     | which process is this: the answer that a fork changes            |
 //! | `rawsys`      | raw system calls                                                 |
 //!
-//! Imports run downwards alone; `ci/imports.sh` holds them to that.
+//! Imports run downwards alone; `ci/imports.py` holds them to that.
 
 pub mod api;
 mod backend;

@@ -9,7 +9,7 @@ use std::io::{Error, Result};
 /// Every feature that userfaultfd offers here, as [`crate::facilities`] has the bits.
 ///
 /// # Errors
-/// What userfaultfd(2) answered.
+/// What userfaultfd(2) returned.
 pub fn userfaultfd() -> Result<u64> {
     uffd::features().map_err(Error::from_raw_os_error)
 }
@@ -28,7 +28,7 @@ pub fn continues_protected() -> bool {
 /// Whether `PROCMAP_QUERY` and `PAGEMAP_SCAN` work.
 ///
 /// # Errors
-/// What opening the files below `/proc/self` answered.
+/// What opening the files below `/proc/self` returned.
 pub fn proc_ioctls() -> Result<(bool, bool)> {
     let space = Space::open().map_err(Error::from_raw_os_error)?;
     let found = (space.has_query(), space.has_scan());

@@ -4,7 +4,7 @@
 //! The service tasks of the user back end share the program's memory but have
 //! no thread-local storage of their own, so they must not touch `errno`; and
 //! the allocator, libc's locks and its interposers belong to the program.
-//! Everything here enters the kernel directly and answers `-errno`.
+//! Everything here enters the kernel directly and returns `-errno`.
 
 use core::ffi::{c_int, CStr};
 use core::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use core::time::Duration;
 
 /// Enters the kernel.
 ///
-/// Answers what the kernel answered: `-4095..=-1` is a negated errno.
+/// Returns what the kernel returned: `-4095..=-1` is a negated errno.
 ///
 /// # Safety
 /// What the system call `nr` does with these arguments must be sound in the
@@ -130,7 +130,7 @@ pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
 #[inline]
 pub fn close(fd: c_int) {
     // SAFETY: no memory is involved; the descriptor is the caller's to close.
-    // Linux releases it whatever close answers, so the answer says nothing.
+    // Linux releases it whatever close returns, so the answer says nothing.
     unsafe {
         raw_syscall!(libc::SYS_close, fd);
     }
@@ -149,7 +149,7 @@ pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, c_int> {
     check(ret).map(|fd| fd as c_int)
 }
 
-/// One ioctl(2) of a device that treats `arg` as an untrusted address. Answers
+/// One ioctl(2) of a device that treats `arg` as an untrusted address. Returns
 /// its value and not only success.
 pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
     // SAFETY: only XPMEM's commands come here (`kernel::device`), and what

@@ -26,7 +26,7 @@ pub const RDWR: c_int = 2;
 /// `size` of make: with address 0, the whole address space.
 pub const MAXADDR_SIZE: usize = usize::MAX;
 
-/// What `xpmem_version` answers, in upstream's major.minor.patch notation.
+/// What `xpmem_version` returns, in upstream's major.minor.patch notation.
 pub const CURRENT_VERSION: c_int = 0x0002_7004;
 
 #[repr(C)]

@@ -31,7 +31,7 @@ pub(crate) fn guard<T>(failure: T, body: impl FnOnce() -> Result<T>) -> T {
 }
 
 fn errno() -> libc::c_int {
-    // SAFETY: libc answers the address of this thread's errno, valid while the
+    // SAFETY: libc returns the address of this thread's errno, valid while the
     // thread lives.
     unsafe { *libc::__errno_location() }
 }
@@ -50,7 +50,7 @@ fn set_errno(value: libc::c_int) {
 /// }
 /// ```
 ///
-/// The body answers `Result<type, Error>`. What is exported is an
+/// The body returns `Result<type, Error>`. What is exported is an
 /// `unsafe extern "C"` function under its own name that returns the value, or
 /// sets errno and returns `failure_value`.
 macro_rules! export {

@@ -29,7 +29,7 @@ pub fn backend() -> &'static dyn Backend {
 /// a character device and answers its version.
 ///
 /// # Errors
-/// What open(2) or the ioctl answered; ENOTTY for a file that is no device.
+/// What open(2) or the ioctl returned; ENOTTY for a file that is no device.
 pub fn probe() -> Result<c_int> {
     device::probe()
 }

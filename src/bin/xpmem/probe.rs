@@ -53,7 +53,7 @@ pub struct Facility {
     pub without: &'static str,
 }
 
-/// What a trial answered: something to add to the facility's description.
+/// What a trial returned: something to add to the facility's description.
 type Outcome = io::Result<Option<String>>;
 
 /// Tries everything. The caller has one thread.

@@ -37,7 +37,7 @@ pub fn sparse_memfd(size: i64) -> io::Result<()> {
     // SAFETY: ignoring is no handler; the old action is put back below.
     let old = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
     let result = ftruncate(&fd, size);
-    // SAFETY: `old` is what signal() answered above.
+    // SAFETY: `old` is what signal() returned above.
     unsafe { signal(Signal::SIGXFSZ, old) }?;
     Ok(result?)
 }
@@ -49,7 +49,7 @@ pub fn file_size_limit() -> io::Result<Option<u64>> {
 }
 
 /// Forks; the child runs `body` and ends with its answer (0..=125) as status.
-/// Answers that status, or an error when the child could not be made or crashed.
+/// Returns that status, or an error when the child could not be made or crashed.
 ///
 /// `body` runs in a copy of a process with one thread, so it may do what any
 /// program may.
@@ -135,7 +135,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Memory that an attachment answered.
+    /// Memory that an attachment returned.
     ///
     /// A touch of it may end the process by SIGBUS when its owner unmaps it,
     /// which is what the demo shows; it is never somebody else's memory here.
@@ -158,7 +158,7 @@ impl Memory {
     }
 
     pub fn read_word(&self, index: usize) -> u64 {
-        // SAFETY: word() answers an aligned address inside mapped memory; volatile since others write it.
+        // SAFETY: word() returns an aligned address inside mapped memory; volatile since others write it.
         unsafe { self.word(index).read_volatile() }
     }
 
