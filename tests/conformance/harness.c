@@ -182,7 +182,7 @@ int conformance_main(int argc, char **argv, const struct xpmem_api *table)
 		} else if (!strcmp(argv[i], "--repeat") && i + 1 < argc) {
 			repeat = atoi(argv[++i]);
 		} else if (!strcmp(argv[i], "--exec-child")) {
-			/* cases_process.c: what an exec leaves of us */
+			/* cases_end.c: what an exec leaves of us */
 			return 0;
 		} else if (argv[i][0] == '-') {
 			fprintf(stderr,

@@ -122,6 +122,10 @@ long finish(struct peer *p);
 void quit(struct peer *p);
 void kill_peer(struct peer *p);
 
+/* Runs f in a child of this process; the child's answer (0 to 120), or 200 and
+ * the signal. */
+long run_in_child(function f, long a, long b, long c, long d);
+
 /* XPMEM in the peer. */
 long r_get(struct peer *p, long segid, int flags);
 long r_attach(struct peer *p, long apid, long offset, long size);
@@ -132,6 +136,9 @@ long r_peek(struct peer *p, long addr);
 long r_poke(struct peer *p, long addr, long value);
 long r_verify(struct peer *p, long addr, long size, long seed);
 long r_fill(struct peer *p, long addr, long size, long seed);
+
+/* The peer's page goes when its owner ends: `last` until then, SIGBUS after. */
+void expect_gone(struct peer *p, long addr, long last);
 
 /* For peers and threads to run. */
 long f_make_all(long, long, long, long);

@@ -333,3 +333,34 @@ long share(struct peer *peer, void *p, size_t size)
 	EXPECT(addr != -1);
 	return addr + ((long)p & (PAGE - 1));
 }
+
+/* Runs f in a child of this process; the child's answer (0 to 120), or 200 and
+ * the signal. */
+long run_in_child(function f, long a, long b, long c, long d)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit((int)f(a, b, c, d));
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 199;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
+}
+
+/*
+ * With a module the end of an owner is the end of its pages, at once. Without
+ * one the attacher has to notice, which takes its service a moment; what it
+ * sees meanwhile is what the owner left, and nothing else.
+ */
+void expect_gone(struct peer *p, long addr, long last)
+{
+	long seen;
+
+	for (int i = 0; (seen = r_peek(p, addr)) != -SIGBUS; i++) {
+		EXPECT_EQ(seen, last);
+		EXPECT(backend == BACKEND_USER);
+		EXPECT(i < 2000);
+		usleep(1000);
+	}
+}
