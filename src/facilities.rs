@@ -45,7 +45,7 @@ pub const WP_ASYNC: u64 = 1 << 15;
 pub const MOVE: u64 = 1 << 16;
 
 /// Every facility, in the order in which they came into the kernel.
-pub const ALL: [Facility; 20] = [
+pub const ALL: [Facility; 21] = [
     Facility {
         name: "dev-xpmem",
         what: "`/dev/xpmem`",
@@ -224,6 +224,15 @@ pub const ALL: [Facility; 20] = [
         need: Need::Better,
         used_for: "one mapping is looked up",
         without: "`/proc/self/maps` is read",
+        bit: 0,
+    },
+    Facility {
+        name: "pass-rights",
+        what: "`SO_PASSRIGHTS`",
+        since: "6.16",
+        need: Need::Better,
+        used_for: "descriptors that attachers send are refused",
+        without: "they are closed, in a thread that nobody waits for",
         bit: 0,
     },
 ];

@@ -2,7 +2,7 @@
 //! Tries facilities of the kernel with the very calls that the service makes,
 //! for `xpmem info`.
 
-use crate::user::sys::{maps::Space, uffd, PAGE};
+use crate::user::sys::{maps::Space, net, uffd, PAGE};
 use crate::{process, rawsys};
 use std::io::{Error, Result};
 
@@ -40,4 +40,13 @@ pub fn proc_ioctls() -> Result<(bool, bool)> {
 pub fn wipes_on_fork() -> bool {
     process::identity();
     process::wiped_page() != 0
+}
+
+/// Whether a socket can refuse descriptors.
+pub fn refuses_descriptors() -> bool {
+    net::socket().is_ok_and(|fd| {
+        let refused = net::refuse_descriptors(fd);
+        crate::rawsys::close(fd);
+        refused
+    })
 }

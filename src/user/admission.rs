@@ -6,7 +6,8 @@
 
 use super::peers::{Connection, Side, CONNECTIONS};
 use super::service::{Service, LISTENER_TOKEN};
-use super::sys::{net, task};
+use super::sys::net::{self, Descriptors};
+use super::sys::task;
 use super::wire::{Message, Status, Verb};
 use crate::debug_log;
 use core::ffi::c_int;
@@ -38,10 +39,7 @@ impl Service {
             };
             match self.admit(fd) {
                 Ok(()) => {}
-                Err(status) => {
-                    refuse(fd, status);
-                    crate::rawsys::close(fd);
-                }
+                Err(status) => self.refuse(fd, status),
             }
         }
     }
@@ -83,8 +81,7 @@ impl Service {
         let refused = net::accept(self.listener);
         if let Ok(fd) = refused {
             debug_log!("refused a connection: no descriptor is left");
-            refuse(fd, Status::Full);
-            crate::rawsys::close(fd);
+            self.refuse(fd, Status::Full);
         }
         self.keep_reserve();
         if refused.is_err() {
@@ -99,10 +96,20 @@ impl Service {
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
         self.reserve = crate::rawsys::open(c"/dev/null", flags, 0).unwrap_or(-1);
     }
-}
 
-/// Tells an attacher that it is not taken.
-fn refuse(fd: c_int, status: Status) {
-    let hello = Message::new(Verb::Hello);
-    let _ = net::send(fd, &hello.answer(status).encode(), None);
+    /// Tells an attacher that it is not taken. What it has said is read first, and
+    /// it can say no more: what is left unread when a socket is closed would take
+    /// the place of our answer.
+    fn refuse(&self, fd: c_int, status: Status) {
+        net::end_hearing(fd);
+        let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
+        while let Ok(Some(())) = net::receive(fd, &mut words, &mut fds) {
+            if let Some(shared) = super::shared::existing() {
+                self.dispose(shared, &mut fds);
+            }
+        }
+        let hello = Message::new(Verb::Hello);
+        let _ = net::send(fd, &hello.answer(status).encode(), None);
+        crate::rawsys::close(fd);
+    }
 }

@@ -18,7 +18,7 @@ use crate::debug_log;
 use core::ffi::c_int;
 
 /// Most mappings that are lent at a time.
-pub const LENT: usize = 512;
+pub const LENT: usize = 4096;
 
 /// A mapping of the program that attachers may have mapped too. All zero is
 /// none.
@@ -139,7 +139,7 @@ impl Service {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(libc::ENOMEM));
         }
-        for old in &mut self.lent {
+        for old in &mut self.lent[..self.lent_used] {
             if old.start < m.end && old.end > m.start {
                 old.end = old.start;
             }
@@ -148,15 +148,19 @@ impl Service {
             let range = shared.promoted.first_in(l.start, l.end);
             range.is_none_or(|r| r.origin != Origin::Lent)
         };
-        let Some(place) = self.lent.iter_mut().find(|l| is_free(l)) else {
+        let used = &self.lent[..self.lent_used];
+        let place = used.iter().position(is_free).unwrap_or(used.len());
+        if place == LENT {
+            debug_log!("{LENT} mappings are lent: {:#x} is not", m.start);
             return Err(Refusal::Os(libc::ENOMEM));
-        };
+        }
         // Watched from here on, and so in the set: nobody changes it unaware.
         if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }
-        *place = Lent {
+        self.lent_used = self.lent_used.max(place + 1);
+        self.lent[place] = Lent {
             start: m.start,
             end: m.end,
             identity: (m.device, m.inode),
@@ -178,7 +182,7 @@ impl Service {
 
     /// Whether the mapping is (still) the one that is lent there.
     pub fn is_lent(&self, m: &Mapping, at: usize) -> bool {
-        self.lent.iter().any(|l| {
+        self.lent[..self.lent_used].iter().any(|l| {
             l.start <= at
                 && at < l.end
                 && l.identity == (m.device, m.inode)

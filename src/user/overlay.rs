@@ -55,6 +55,10 @@ impl Service {
         let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
+        if !self.attachments.has_room() {
+            // It could not be recalled.
+            return false;
+        }
         if self.unwatch(start, part.end).is_err() {
             return false;
         }

@@ -141,11 +141,16 @@ impl Service {
         self.connections[i].token = token;
         let mut hello = Message::new(Verb::Hello);
         hello.serial = self.next_question();
-        if !self.post(i, &hello, None) {
-            self.hang_up(shared, i);
-            return Err(libc::ENOENT);
-        }
         self.connections[i].under_way = 1;
+        if !self.post(i, &hello, None) {
+            // Why not, it may have said.
+            self.refusal = libc::ENOENT;
+            self.drain_all(shared, i);
+            if self.connections[i].side == Side::Attacher {
+                self.hang_up(shared, i);
+            }
+            return Err(self.refusal);
+        }
         Ok(i)
     }
 
@@ -326,6 +331,7 @@ impl Service {
         } else {
             old.refusal
         };
+        self.refusal = refusal;
         self.abandon_commands_of(shared, i, refusal);
         self.wake_attachments_of(i);
     }

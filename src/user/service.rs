@@ -129,6 +129,8 @@ pub struct Service {
     pub waiting: [Waiting; SLOTS],
     /// How many do.
     pub commands_waiting: u32,
+    /// Why the last owner that hung up did so, as an errno.
+    pub refusal: c_int,
     /// A command is tried again soon.
     pub retrying: bool,
 
@@ -154,7 +156,9 @@ pub struct Service {
 
     /// What the program has said about memory that is promoted.
     pub settings: Settings,
+    /// Those that were ever in use are the first ones.
     pub lent: [Lent; LENT],
+    pub lent_used: usize,
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
     /// An attacher has answered that it cannot let go.

@@ -117,18 +117,26 @@ pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
 }
 
 /// Has the kernel refuse messages with descriptors, from Linux 6.16 on: who
-/// sends one gets EPERM. What is accepted on a listener inherits that.
-pub fn refuse_descriptors(fd: c_int) {
+/// sends one gets EPERM. What is accepted on a listener inherits that. Whether it
+/// does.
+pub fn refuse_descriptors(fd: c_int) -> bool {
     const SO_PASSRIGHTS: c_int = 83;
     let no: c_int = 0;
-    let _ = sys!(
+    sys!(
         libc::SYS_setsockopt,
         fd,
         libc::SOL_SOCKET,
         SO_PASSRIGHTS,
         &raw const no,
         size_of::<c_int>()
-    );
+    )
+    .is_ok()
+}
+
+/// Hears no more on a socket: the other end can send nothing, and what it has sent
+/// can still be read.
+pub fn end_hearing(fd: c_int) {
+    let _ = sys!(libc::SYS_shutdown, fd, libc::SHUT_RD);
 }
 
 /// Sends no more on a socket: the other end reads what was sent before, and then
