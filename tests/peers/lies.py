@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Peers that lie: they hurt themselves alone."""
+from peers import *
+
+
+@case("a false owner cannot answer for another's window")
+def cross():
+    honest, id, addr = owner()
+    attacher = Host()
+    at = attacher.attach(id, addr, 1 << 20)
+    liar = FalseOwner()
+    _, s = liar.grant(attacher)
+    page = at + 0x80000
+    evil = os.memfd_create("evil")
+    os.pwrite(evil, b"E" * (1 << 20), 0)
+    me = os.pidfd_open(os.getpid())
+    attacher.tell("touch_all", at + 0x40000, 32, 4096)
+    for serial in range(80):
+        lie = dict(cookie=page, id=1, lo=addr + 0x80000, hi=addr + (1 << 20), flags=SHARE, serial=serial)
+        send_fds(s, message(ANSWER, ELSEWHERE, addr=0, **lie), [evil, me])
+        s.send(message(ANSWER, HOLE, **lie))
+        s.send(message(ANSWER, DONE, **lie))
+    s.send(message(RECALL, lo=0, hi=TOP, serial=5))
+    time.sleep(0.2)
+    expect(attacher.hear(), 32, "threads")
+    eventually(lambda: attacher.do("touched", 65) == 32, "threads read what the honest owner has")
+    expect(attacher.do("read", page), 65, "the honest owner's page")
+    expect(attacher.do("write", page, 90), 0, "store")
+    expect(honest.do("read", addr + 0x80000), 90, "the store at the honest owner")
+
+
+@case("a late answer, or one to another question, is not used")
+def late():
+    attacher, liar = Host(), FalseOwner()
+    attacher.make()
+    apid, s = liar.grant(attacher)
+    base = 0x10000
+    at = attacher.do("attach", apid, 0, 1 << 20)
+    attacher.tell("read", at)
+    m, _ = receive(s)
+    expect((m.verb, m.addr, m.lo, m.hi), (SHARE, base, base, base + (1 << 20)), "question")
+    os.pwrite(liar.space, b"A" * 0x100000, base)
+    # Of another question, or another kind of question: a hole is no answer.
+    s.send(m.answer(HOLE, serial=m.serial - 1))
+    s.send(m.answer(HOLE, flags=GET))
+    s.send(m.answer(HOLE, cookie=m.cookie + PAGE))
+    expect(attacher.hear(0.3), "hangs", "a touch that has no answer")
+    s.send(m.answer(DONE, lo=base, hi=base + PAGE))
+    expect(attacher.hear(), ord("A"), "the page")
+    # An answer for a page that was not asked for is a lie: SIGBUS for its own window.
+    attacher.tell("read", at + 0x10000)
+    m, _ = receive(s)
+    while m.verb != SHARE:
+        m, _ = receive(s)
+    s.send(m.answer(DONE, lo=base + 0x80000, hi=base + 0x90000))
+    expect(attacher.hear(), SIGBUS, "a page that the answer does not have")
+
+
+@case("an answer for a terabyte costs no more than one for a chunk")
+def terabyte():
+    attacher, liar = Host(), FalseOwner()
+    attacher.make()
+    apid, s = liar.grant(attacher, hi=TOP - PAGE)
+    at = attacher.do("attach", apid, 0, 1 << 40)
+    os.pwrite(liar.space, b"A", 0x10000)
+    attacher.tell("read", at)
+    m, _ = receive(s)
+    s.send(m.answer(DONE, lo=0, hi=TOP))
+    expect(attacher.hear(), ord("A"), "the page")
+    began = time.monotonic()
+    expect(attacher.do("make", 0, PAGE, 0o600) > 0, True, "a call")
+    within(5, began, "a call after it")
+
+
+@case("a request for a gigabyte is served in a piece")
+def whole():
+    honest, id, addr = owner()
+    big = honest.do("map", 1 << 30, 0)
+    s = dial(id)
+    before = resident(honest.pid)
+    s.send(message(SHARE, id=id, addr=big, lo=big, hi=big + (1 << 30), flags=WHOLE))
+    m, _ = receive(s)
+    expect((m.status, m.lo, m.hi - m.lo), (DONE, big, 256 << 10), "answer")
+    grown = resident(honest.pid) - before
+    expect(grown < 8 << 20, True, f"grown by {grown}")
+
+
+@case("who acknowledges more than it was told is hung up on")
+def acknowledged():
+    honest, id, addr = owner()
+    s = dial(id)
+    s.send(message(NOTED, lo=1))
+    expect(hears_the_end(s), True, "hung up")
+    expect(honest.do("make", 0, PAGE, 0o600) > 0, True, "a call")
+
+
+@case("another version is refused cleanly, on both sides")
+def version():
+    honest, id, _ = owner()
+    for other in (1, VERSION + 1, 0):
+        s = dial(id)
+        s.send(message(HELLO, version=other))
+        expect(hears_the_end(s), True, f"an attacher of version {other} is hung up on")
+        attacher, liar = Host(), FalseOwner()
+        attacher.tell("get", liar.segid, RDWR)
+        s = liar.accept()
+        m, _ = receive(s)
+        expect(m.version, VERSION, "version of the question")
+        me = os.pidfd_open(os.getpid())
+        send_fds(s, message(ANSWER, flags=HELLO, serial=m.serial, version=other), [liar.space, me])
+        expect((attacher.hear(), attacher.errno), (-1, ENOENT), f"xpmem_get from an owner of version {other}")
+        attacher.quit()
+    expect(Host().do("get", id, RDWR) > 0, True, "xpmem_get")
+
+
+@case("what is no address space is refused")
+def spaces():
+    attacher = Host()
+    attacher.make()
+    pipe, _ = os.pipe()
+    me = os.pidfd_open(os.getpid())
+    plain = os.open(__file__, os.O_RDONLY)
+    for name, fds in (
+        ("unsealed", [space(seal=False), me]),
+        ("small", [space(size=PAGE), me]),
+        ("a file", [plain, me]),
+        ("no process", [space(), pipe]),
+        ("one descriptor", [space()]),
+        ("swapped", [me, space()]),
+        ("three", [space(), pipe, me]),
+    ):
+        liar = FalseOwner()
+        attacher.tell("get", liar.segid, RDWR)
+        s = liar.accept()
+        m, _ = receive(s)
+        send_fds(s, m.answer(), fds)
+        expect((attacher.hear(), attacher.errno), (-1, ENOENT), name)
+        expect(hears_the_end(s), True, f"{name}: hung up")
+        liar.close()
+
+
+@case("descriptors that nobody wants are refused, or closed, and nobody waits for it")
+def unwanted():
+    honest, id, addr = owner()
+    attacher, liar = Host(), FalseOwner()
+    at = attacher.attach(id, addr, 1 << 20)
+    apid, s = liar.grant(attacher)
+    services = honest.service(), attacher.service()
+    time.sleep(0.2)
+    before = [descriptors(pid) for pid in services]
+
+    def lingering():
+        """A socket whose last close waits for an hour."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        client.setblocking(False)
+        try:
+            while True:
+                client.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        kept.append(server)
+        return client.detach()
+
+    kept = []
+    for to in (s, dial(id)):
+        for count in (1, 3, 253):
+            fds = [lingering() if k == 0 else os.open("/dev/null", os.O_RDONLY) for k in range(count)]
+            try:
+                send_fds(to, message(NOTED) if to is not s else message(ANSWER, flags=SHARE), fds)
+            except PermissionError:
+                expect(to is s, False, "the attacher takes descriptors")
+                lets_go = socket.socket(fileno=os.dup(fds[0]))
+                lets_go.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+                lets_go.close()
+            for fd in fds:
+                os.close(fd)
+    began = time.monotonic()
+    expect(attacher.do("read", at + 0x80000), 65, "a page")
+    expect(honest.do("make", 0, PAGE, 0o600) > 0, True, "a call")
+    within(10, began, "both")
+    for pid, count in zip(services, before):
+        # The one that lingers holds up whoever closes it, and what waits behind it.
+        expect(descriptors(pid) - count <= 260, True, f"{descriptors(pid)} descriptors, {count} before")
+    for server in kept:
+        server.close()
+    # Whoever closed them goes on, and nothing is left.
+    eventually(
+        lambda: all(descriptors(pid) <= count + 1 for pid, count in zip(services, before)),
+        "all descriptors are closed",
+    )
+
+
+@case("one process cannot take all connections")
+def connections():
+    honest, id, addr = owner()
+    taken, refused = [], 0
+    for _ in range(40):
+        s = dial(id)
+        try:
+            s.send(message(HELLO))
+        except BrokenPipeError:
+            pass
+        m, fds = receive(s)
+        for fd in fds:
+            os.close(fd)
+        if m.status == DONE:
+            taken.append(s)
+        else:
+            expect(m.status, FULL, "refusal")
+            refused += 1
+    expect((len(taken), refused), (16, 24), "taken and refused")
+    attacher = Host()
+    at = attacher.attach(id, addr, PAGE)
+    expect(attacher.do("read", at), 65, "another process")
+    for s in taken:
+        s.close()
+    eventually(lambda: Message(hello_of(id)).status == DONE, "there is room again")
+
+
+def hello_of(id):
+    with dial(id) as s:
+        try:
+            s.send(message(HELLO, serial=1))
+        except BrokenPipeError:
+            pass
+        data = s.recv(SIZE)
+        return data if len(data) == SIZE else message(ANSWER, FULL)
+
+
+@case("a descriptor that was closed is not unwatched for another")
+def deaf():
+    attacher, id, addr = owner()
+    process = subprocess.Popen(["sleep", "1000"])
+    liar = FalseOwner()
+    _, s = liar.grant(attacher, process=process.pid)
+    service = attacher.service()
+    os.kill(service, signal.SIGSTOP)
+    # At one moment: the owner ends, new attachers come, the connection ends.
+    process.kill()
+    process.wait()
+    new = [dial(id) for _ in range(6)]
+    s.close()
+    os.kill(service, signal.SIGCONT)
+    time.sleep(0.2)
+    for s in new:
+        s.send(message(HELLO))
+        expect(receive(s)[0].status, DONE, "a new attacher is heard")
+
+
+@case("recalls without number, of nothing and of everything")
+def recalls():
+    honest, id, addr = owner()
+    attacher, liar = Host(), FalseOwner()
+    file = honest.do("map_file", 1 << 16, 70)
+    at = attacher.attach(id, file, 1 << 16)
+    expect(attacher.do("read", at), 70, "a lent file")
+    apid, s = liar.grant(attacher)
+    s.settimeout(0.05)
+    for k in range(20000):
+        try:
+            s.send(message(RECALL, lo=0, hi=TOP, serial=k))
+        except (TimeoutError, socket.timeout):
+            break
+    began = time.monotonic()
+    expect(attacher.do("read", at + PAGE), 70, "the lent file")
+    expect(attacher.do("make", 0, PAGE, 0o600) > 0, True, "a call")
+    within(10, began, "both")
+    expect(honest.do("munmap", file, 1 << 16), 0, "munmap")
+    expect(attacher.do("read", at), SIGBUS, "the file, taken back")

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Peers that are slow, stand still, or end: the others go on.
+
+What must not take longer than a second is given several, and what must end is given
+many: the machine may have little time for all of this.
+"""
+import threading
+
+from peers import *
+
+MANY = 1 << 26
+
+
+@case("600 threads are all served, and 1000 whose own service stood still")
+def threads():
+    honest, id, addr = owner(MANY)
+    for count, pause in ((600, False), (1000, True)):
+        attacher = Host()
+        at = attacher.attach(id, addr, MANY)
+        if pause:
+            os.kill(attacher.service(), signal.SIGSTOP)
+        expect(attacher.do("touch_all", at, count, 65536), count, "threads")
+        if pause:
+            time.sleep(0.3)
+            os.kill(attacher.service(), signal.SIGCONT)
+        eventually(lambda: attacher.do("touched", 65) == count, f"{count} threads are served", 60)
+        attacher.quit()
+
+
+@case("a thread of the owner is in vfork for two seconds: 3 x 240 threads are served")
+def vforked():
+    honest, id, addr = owner(MANY)
+    attachers = [Host() for _ in range(3)]
+    at = [attacher.attach(id, addr, MANY) for attacher in attachers]
+    honest.do("vfork", 2000)
+    for attacher, there in zip(attachers, at):
+        expect(attacher.do("touch_all", there, 240, 65536), 240, "threads")
+    for attacher in attachers:
+        eventually(lambda: attacher.do("touched", 65) == 240, "all threads are served", 60)
+
+
+@case("who asks much waits for himself: 5000 questions, and one")
+def loud():
+    honest, id, addr = owner(1 << 24)
+    attacher = Host()
+    at = attacher.attach(id, addr, 1 << 24)
+    honest.do("vfork", 1500)
+    loud = dial(id)
+    loud.settimeout(30)
+    answered = set()
+
+    def listen():
+        while len(answered) < 5000:
+            m, _ = receive(loud)
+            if m is None:
+                return
+            answered.add(m.cookie)
+
+    def ask():
+        noted = 0
+        for k in range(5000):
+            loud.send(message(SHARE, cookie=k, id=id, addr=addr, lo=addr, hi=addr + PAGE))
+            if len(answered) - noted > 50:
+                loud.send(message(NOTED, lo=50))
+                noted += 50
+
+    workers = [threading.Thread(target=f, daemon=True) for f in (ask, listen)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.2)
+    expect(attacher.do("read", at + 0x800000), 65, "the other one's page")
+    eventually(lambda: len(answered) == 5000, "every question is answered", 60)
+
+
+@case("questions of one who does not read are answered when it reads")
+def unread():
+    honest, id, addr = owner()
+    s = dial(id)
+    s.settimeout(0.2)
+    sent = 0
+    try:
+        while sent < 20000:
+            s.send(message(SHARE, cookie=sent, id=id, addr=addr, lo=addr, hi=addr + PAGE))
+            sent += 1
+    except (TimeoutError, socket.timeout):
+        pass
+    expect(sent < 20000, True, "it is read no further")
+    used = processor_time(honest.service())
+    attacher = Host()
+    expect(attacher.do("read", attacher.attach(id, addr, 1 << 20)), 65, "another one")
+    time.sleep(1)
+    expect(processor_time(honest.service()) - used < 0.5, True, "the service sleeps")
+    s.settimeout(20)
+    expect(sorted(receive(s)[0].cookie for _ in range(sent)), list(range(sent)), "answers")
+
+
+@case("who does not acknowledge is hung up on, once somebody waits for it")
+def unacknowledged():
+    honest, id, addr = owner()
+    shared = honest.do("map_shared", 1 << 24, 66)
+    attacher = Host()
+    at = attacher.attach(id, shared, 1 << 24)
+    s = dial(id)
+    s.send(message(SHARE, id=id, addr=addr, lo=addr, hi=addr + PAGE))
+    expect(receive(s)[0].status, DONE, "answer")
+    time.sleep(1.5)
+    s.send(message(QUERY, id=id))
+    expect(receive(s)[0].status, DONE, "as long as nobody waits it is heard")
+    began = time.monotonic()
+    expect(attacher.do("read", at + 0x800000), 66, "shared memory")
+    within(5, began, "the wait for it")
+    expect(hears_the_end(s), True, "it is hung up on")
+    # It keeps its end open: nobody waits for it again.
+    other = honest.do("map_shared", 1 << 20, 67)
+    there = attacher.attach(id, other, 1 << 20)
+    began = time.monotonic()
+    expect(attacher.do("read", there), 67, "more shared memory")
+    within(0.9, began, "the second wait")
+
+
+@case("who does not answer a recall costs one munmap a second, and no other")
+def unrecalled():
+    for how in ("munmap", "raw_munmap"):
+        honest, id, addr = owner()
+        files = [honest.do("map_file", 1 << 16, 70) for _ in range(4)]
+        s = dial(id)
+        for file in files:
+            s.send(message(SHARE, id=id, addr=file, lo=file, hi=file + (1 << 16)))
+            expect(receive(s)[0].status, ELSEWHERE, "a lent file")
+        attacher = Host()
+        at = attacher.attach(id, addr, 1 << 20)
+        used = processor_time(honest.service())
+        began = time.monotonic()
+        honest.tell(how, files[0], 1 << 16)
+        expect(attacher.do("read", at + 0x80000), 65, "a page for another meanwhile")
+        expect(honest.hear(), 0, how)
+        within(5, began, "both")
+        expect(processor_time(honest.service()) - used < 0.5, True, "the service sleeps meanwhile")
+        began = time.monotonic()
+        for file in files[1:]:
+            expect(honest.do(how, file, 1 << 16), 0, how)
+        within(0.9, began, "three more")
+        expect(hears_the_end(s), True, "it is hung up on")
+
+
+def frozen(honest, attacher, change):
+    """The attacher stands still, service and all, while something changes."""
+    attacher.stop()
+    try:
+        began = time.monotonic()
+        change()
+        within(8, began, "what changes meanwhile")
+    finally:
+        attacher.go_on()
+
+
+@case("xpmem_remove cuts off an attacher that stands still")
+def removed():
+    honest, id, addr = owner()
+    attacher = Host()
+    at = attacher.attach(id, addr, 1 << 20)
+    expect(attacher.do("read", at), 65, "page")
+
+    def change():
+        expect(honest.do("remove", id), 0, "remove")
+        expect(honest.do("fill", addr, 1 << 20, 66), 0, "new content")
+
+    frozen(honest, attacher, change)
+    expect(attacher.do("read", at), SIGBUS, "what it had")
+    expect(attacher.do("write", at + PAGE, 1), SIGBUS, "a store")
+    expect(honest.do("read", addr + PAGE), 66, "the owner's memory")
+
+
+@case("an attacher that stood still finds new data or SIGBUS, never old data")
+def thawed():
+    honest, id, addr = owner(1 << 22)
+    file = honest.do("map_file", 1 << 16, 70)
+    shared = honest.do("map_shared", 1 << 22, 71)
+    attacher, other = Host(), Host()
+    at = attacher.attach(id, addr, 1 << 22)
+    there = attacher.attach(id, file, 1 << 16)
+    expect(attacher.do("read", at), 65, "a page")
+    expect(attacher.do("read", there), 70, "a lent file")
+    # Questions of it are under way while it stands.
+    attacher.do("touch_all", at, 64, 65536)
+
+    def change():
+        expect(honest.do("munmap", file, 1 << 16), 0, "munmap of the file")
+        expect(honest.do("munmap", addr, 1 << 22), 0, "munmap")
+        again = honest.do("map", 1 << 22, 66)
+        elsewhere = other.attach(id, again, 1 << 22)
+        expect(other.do("sum", elsewhere, 1 << 22) > 0, True, "another one's look")
+        mate = other.attach(id, shared, 1 << 22)
+        expect(other.do("read", mate + (1 << 21)), 71, "shared memory")
+        return again
+
+    frozen(honest, attacher, change)
+    for k in range(0, 1 << 22, 1 << 16):
+        got = attacher.do("read", at + k)
+        expect(got in (66, SIGBUS), True, f"{got} at {k:#x}")
+    expect(attacher.do("read", there), SIGBUS, "the file, whose owner has hung up")
+    # It may come again.
+    new, size = honest.do("map", 1 << 20, 68), 1 << 20
+    expect(attacher.do("read", attacher.attach(id, new, size)), 68, "a new permit")
+
+
+@case("an owner that stood still goes on, and loses nobody")
+def owner_thawed():
+    honest, id, addr = owner(1 << 22)
+    attacher = Host()
+    at = attacher.attach(id, addr, 1 << 22)
+    honest.stop()
+    attacher.tell("read", at + 0x200000)
+    expect(attacher.hear(1.5), "hangs", "a page of one that stands")
+    honest.go_on()
+    expect(attacher.hear(), 65, "the page")
+    # Both at once, as a job is suspended.
+    honest.stop()
+    attacher.stop()
+    time.sleep(1.5)
+    attacher.go_on()
+    honest.go_on()
+    expect(attacher.do("read", at + 0x300000), 65, "another page")
+
+
+@case("no descriptor is left: new attachers are refused with ENOMEM, and later taken")
+def no_descriptor():
+    import resource
+
+    honest, id, addr = owner()
+    old = Host()
+    at = old.attach(id, addr, 1 << 20)
+    service = honest.service()
+    limits = resource.prlimit(service, resource.RLIMIT_NOFILE)
+    resource.prlimit(service, resource.RLIMIT_NOFILE, (highest(service) + 1, limits[1]))
+    waiting = [Host() for _ in range(5)]
+    for host in waiting:
+        host.tell("get", id, RDWR)
+    for host in waiting:
+        expect((host.hear(), host.errno), (-1, ENOMEM), "xpmem_get")
+    used = processor_time(service)
+    time.sleep(1)
+    expect(processor_time(service) - used < 0.3, True, "the service sleeps")
+    expect(old.do("read", at + 0x80000), 65, "a page for an old one")
+    resource.prlimit(service, resource.RLIMIT_NOFILE, limits)
+    expect(waiting[0].do("read", waiting[0].attach(id, addr, PAGE)), 65, "a new attacher")
+    # And where the attacher has none left itself.
+    new = Host()
+    new.make()
+    service = new.service()
+    resource.prlimit(service, resource.RLIMIT_NOFILE, (highest(service) + 1, limits[1]))
+    expect((new.do("get", id, RDWR), new.errno), (-1, ENOMEM), "xpmem_get")
+    resource.prlimit(service, resource.RLIMIT_NOFILE, limits)
+    expect(new.do("get", id, RDWR) > 0, True, "xpmem_get")
+
+
+def highest(pid):
+    """The limit that leaves no number free."""
+    numbers = {int(n) for n in os.listdir(f"/proc/{pid}/fd")}
+    return next(n for n in range(len(numbers) + 1) if n not in numbers) - 1
