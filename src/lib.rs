@@ -87,6 +87,9 @@ mod rawsys;
 mod testing;
 pub mod uapi;
 mod user;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use user::fuzzing;
 
 pub(crate) use debug::debug_log;
 pub(crate) use rawsys::raw_syscall;

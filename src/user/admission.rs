@@ -4,18 +4,14 @@
 //! Who is not is told, so that its call fails and does not wait: also where
 //! there is no room in the table, and where no descriptor is left.
 
-use super::peers::{Connection, Side, CONNECTIONS};
+use super::limits::{OF_ONE_PEER, OF_UNSEEN_PEERS};
+use super::peers::{Connection, Side};
 use super::service::{Service, LISTENER_TOKEN};
 use super::sys::net::{self, Descriptors};
 use super::sys::task;
 use super::wire::{Message, Status, Verb};
 use crate::debug_log;
 use core::ffi::c_int;
-
-/// Most connections that processes with one pid may have here at a time: an
-/// attacher needs one. Those that this PID namespace does not show have pid 0.
-pub const OF_ONE_PEER: usize = 16;
-pub const OF_UNSEEN_PEERS: usize = CONNECTIONS / 2;
 
 /// How many connections are taken before others are looked at.
 const ACCEPT_BATCH: usize = 64;

@@ -6,10 +6,6 @@
 //! service's second thread ([`super::copier`]) may do that; where it is held up,
 //! copies are made without it.
 
-use super::copier;
-use super::service::Service;
-use super::shared::Shared;
-use super::sys::net::Descriptors;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -26,7 +22,7 @@ pub struct Closing {
 
 impl Closing {
     /// For the service alone. `false`: there is no room.
-    fn put(&self, fd: c_int) -> bool {
+    pub fn put(&self, fd: c_int) -> bool {
         let put = self.put.load(Ordering::Relaxed);
         if put.wrapping_sub(self.taken.load(Ordering::Acquire)) as usize == ROOM {
             return false;
@@ -51,23 +47,6 @@ impl Closing {
     pub fn close_all(&self) {
         while let Some(fd) = self.take() {
             crate::rawsys::close(fd);
-        }
-    }
-}
-
-impl Service {
-    /// Closes descriptors that came along with a message.
-    pub fn dispose(&self, shared: &Shared, fds: &mut Descriptors) {
-        let mut any = false;
-        while let Some(fd) = fds.pop() {
-            if !copier::is_there(shared) {
-                crate::rawsys::close(fd);
-            } else if shared.closing.put(fd) {
-                any = true;
-            }
-        }
-        if any {
-            shared.copying.ring();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! queue ([`super::requests`]). What an owner answers is used where it was
 //! asked, see [`super::questions`].
 
+use super::copier;
 use super::peers::{Side, COMMAND_COOKIE};
 use super::service::{Service, Waiting, PIDFD_TOKEN};
 use super::shared::{Op, Shared};
@@ -15,6 +16,21 @@ use crate::debug_log;
 use core::ffi::c_int;
 
 impl Service {
+    /// Closes descriptors that came along with a message.
+    pub fn dispose(&self, shared: &Shared, fds: &mut Descriptors) {
+        let mut any = false;
+        while let Some(fd) = fds.pop() {
+            if !copier::is_there(shared) {
+                crate::rawsys::close(fd);
+            } else if shared.closing.put(fd) {
+                any = true;
+            }
+        }
+        if any {
+            shared.copying.ring();
+        }
+    }
+
     /// Descriptors that are of use are taken out of `fds`.
     pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
         match (self.connections[i].side, m.verb) {

@@ -36,7 +36,9 @@
 //! | [`admission`]   | who is taken as an attacher                                  |
 //! | [`messages`]    | what is done with what comes on them                         |
 //! | [`questions`]   | what owners are asked                                        |
-//! | [`requests`]    | what attachers ask for, in turn                              |
+//! | [`requests`]    | what attachers ask for                                       |
+//! | [`turns`]       | and get, in turn                                             |
+//! | [`limits`]      | how many of them there may be                                |
 //! | [`recall`]      | what attachers must let go of                                |
 //! | [`patience`]    | and how long that may take                                   |
 //! | [`wire`]        | the messages on them                                         |
@@ -54,9 +56,12 @@ pub mod copier;
 pub mod copies;
 pub mod exchange;
 pub mod fork;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hooks;
 pub mod ids;
 pub mod lend;
+pub mod limits;
 pub mod messages;
 pub mod overlay;
 pub mod owner;
@@ -81,6 +86,7 @@ pub mod sigbus;
 pub mod start;
 pub mod stop;
 pub mod sys;
+pub mod turns;
 pub mod wire;
 pub mod withdraw;
 

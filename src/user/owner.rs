@@ -4,8 +4,9 @@
 use super::attacher::EAGER;
 use super::ids::{Id, Kind, SLOTS as IDS};
 use super::lend::Loan;
+use super::limits::CONNECTIONS;
 use super::patience;
-use super::peers::{Side, CONNECTIONS};
+use super::peers::Side;
 use super::promote::Refusal;
 use super::service::Service;
 use super::shared::Shared;

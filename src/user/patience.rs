@@ -11,6 +11,15 @@ use super::sys::task;
 /// read what it is sent, in nanoseconds; then it is hung up on.
 pub const LIMIT: u64 = 1_000_000_000;
 
+/// How long a command waits for an owner's answer, in nanoseconds. The service
+/// of a program that stands, in a debugger too, answers; so this one's stands
+/// itself, or its computer does not find the time.
+pub const COMMAND_LIMIT: u64 = 30_000_000_000;
+
+/// An attach that asks for its pages goes on without them after that: they
+/// come when they are touched.
+pub const ATTACH_LIMIT: u64 = 5_000_000_000;
+
 /// The most that counts between two looks.
 const STEP: u64 = 50_000_000;
 

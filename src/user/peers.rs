@@ -15,9 +15,6 @@ use super::wire::{Message, Verb, Words};
 use crate::debug_log;
 use core::ffi::c_int;
 
-/// Most connections at a time, both directions together.
-pub const CONNECTIONS: usize = 4096;
-
 /// How many messages of one connection are read before others are looked at.
 const BATCH: usize = 64;
 

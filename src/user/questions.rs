@@ -7,24 +7,15 @@
 
 use super::attacher::Piece;
 use super::ids::{Id, Kind};
-use super::patience::Patience;
-use super::peers::{Side, COMMAND_COOKIE, CONNECTIONS};
-use super::requests::WINDOW;
+use super::limits::{CONNECTIONS, WINDOW};
+use super::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
+use super::peers::{Side, COMMAND_COOKIE};
 use super::service::{Service, Waiting, OWNER_BUSY};
 use super::shared::{Op, Shared};
 use super::sigbus::Faulting;
 use super::sys::{uffd, Sys, PAGE};
 use super::wire::{Message, Verb};
 use crate::debug_log;
-
-/// How long a command waits for an owner's answer, in nanoseconds. The service
-/// of a program that stands, in a debugger too, answers; so this one's stands
-/// itself, or its computer does not find the time.
-pub const COMMAND_LIMIT: u64 = 30_000_000_000;
-
-/// An attach that asks for its pages goes on without them after that: they
-/// come when they are touched.
-const ATTACH_LIMIT: u64 = 5_000_000_000;
 
 impl Service {
     /// A serial number for a question: those of one process are never the same.

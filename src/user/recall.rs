@@ -5,8 +5,9 @@
 //! cannot be taken back by force: who does not answer in time is hung up on, and
 //! is not asked again.
 
+use super::limits::CONNECTIONS;
 use super::patience::{self, Patience};
-use super::peers::{Side, CONNECTIONS};
+use super::peers::Side;
 use super::service::{Service, CONNECTION_TOKEN, PIDFD_TOKEN};
 use super::shared::Shared;
 use super::sys::{net, task};

@@ -31,7 +31,10 @@ fn base() -> PathBuf {
     let shm = Path::new("/dev/shm");
     match shm.metadata() {
         Ok(m) if m.is_dir() && m.mode() & 0o002 != 0 => shm.to_path_buf(),
-        _ => PathBuf::from("/tmp"),
+        _ => {
+            debug_log!("/dev/shm is not there, or not for everybody to write: /tmp is used");
+            PathBuf::from("/tmp")
+        }
     }
 }
 
@@ -54,6 +57,7 @@ pub fn prepare(shared: &Shared) -> Sys<()> {
         debug_log!("{} is not this user's own folder", folder.display());
         return Err(libc::ENOSYS);
     }
+    debug_log!("processes of this user meet in {}", folder.display());
     sweep(&folder);
     let name = folder.as_os_str().as_bytes();
     if name.len() >= FOLDER {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The owner's side: what attachers ask for, in the order of attachers.
+//! The owner's side: what attachers have asked for.
 //!
-//! Each attacher has a queue of its own, and they are served in turn, one request
-//! of each: who asks much waits for itself. An attacher keeps the number of its
+//! Each attacher has a queue of its own, and they are served in turn
+//! ([`super::turns`]): who asks much waits for itself. An attacher keeps the number of its
 //! questions under way within [`WINDOW`], so that its queue never fills; one that
 //! does not is read no further until there is room. So no request is ever
 //! refused for want of it, and what an attacher has to say beside its requests
@@ -12,32 +12,18 @@
 //! An answer that does not go out, because its attacher does not read, is not
 //! kept: the request is, and is served anew when there is room.
 
-use super::owner::Outcome;
-use super::peers::{Side, CONNECTIONS};
-use super::service::Service;
-use super::shared::Shared;
-use super::sys::task;
-use super::wire::{Message, Words};
-
-/// How many questions an attacher may have under way on one connection.
-pub const WINDOW: usize = 32;
-
-/// How long requests are served before the program's own commands are looked
-/// at again, in nanoseconds. A request that was begun is ended.
-const SLICE: u64 = 2_000_000;
-
-/// How long a request that could not be served waits at least.
-const PAUSE: u64 = 1_000_000;
+use super::limits::{CONNECTIONS, WINDOW};
+use super::wire::Words;
 
 /// Something that an attacher wants. All zero is none.
 #[derive(Clone, Copy)]
-struct Request {
+pub struct Request {
     /// The message as it came, which has been decoded once.
-    words: Words,
+    pub words: Words,
     /// How often it has been tried in vain.
-    tries: u32,
+    pub tries: u32,
     /// It is not tried before. 0: at once.
-    due: u64,
+    pub due: u64,
 }
 
 /// The requests of one attacher, oldest first. All zero is none.
@@ -51,14 +37,40 @@ pub struct Requests {
     /// A bit for each connection that has some.
     waiting: [u64; CONNECTIONS / 64],
     /// The connection whose turn was last.
-    turn: usize,
+    pub turn: usize,
     /// Of the connection that is being served, plus 1: its request has left the
     /// queue and may have to return.
-    serving: usize,
+    pub serving: usize,
     queues: [Queue; CONNECTIONS],
 }
 
 impl Requests {
+    /// For tests: a service finds zeros.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub const NEW: Self = {
+        const REQUEST: Request = Request {
+            words: [0; 8],
+            tries: 0,
+            due: 0,
+        };
+        const QUEUE: Queue = Queue {
+            len: 0,
+            requests: [REQUEST; WINDOW],
+        };
+        Self {
+            waiting: [0; CONNECTIONS / 64],
+            turn: 0,
+            serving: 0,
+            queues: [QUEUE; CONNECTIONS],
+        }
+    };
+
+    /// For tests: the oldest request of a connection.
+    #[cfg(feature = "fuzzing")]
+    pub fn take_words(&mut self, i: usize) -> Option<Words> {
+        self.take(i, u64::MAX).map(|request| request.words)
+    }
+
     /// Whether another request of a connection can be taken.
     pub fn has_room(&self, i: usize) -> bool {
         self.queues[i].len + usize::from(self.serving == i + 1) < WINDOW
@@ -71,7 +83,8 @@ impl Requests {
         self.put(i, Request { words, tries, due });
     }
 
-    fn put(&mut self, i: usize, request: Request) {
+    /// Puts one back whose place was kept.
+    pub fn put(&mut self, i: usize, request: Request) {
         let queue = &mut self.queues[i];
         if let Some(place) = queue.requests.get_mut(queue.len) {
             *place = request;
@@ -90,7 +103,7 @@ impl Requests {
     }
 
     /// The oldest request of a connection that is due.
-    fn take(&mut self, i: usize, now: u64) -> Option<Request> {
+    pub fn take(&mut self, i: usize, now: u64) -> Option<Request> {
         let queue = &mut self.queues[i];
         let at = queue.requests[..queue.len]
             .iter()
@@ -105,7 +118,7 @@ impl Requests {
     }
 
     /// The connection with requests that follows `i` in the order of turns.
-    fn next_after(&self, i: usize) -> Option<usize> {
+    pub fn next_after(&self, i: usize) -> Option<usize> {
         let words = self.waiting.len();
         let (word, bit) = (i / 64, i % 64);
         // The word of `i` comes first with what is above it, and last with the rest.
@@ -123,7 +136,7 @@ impl Requests {
 
     /// When the next request is due, of those connections that can be served;
     /// `None` where there is none.
-    fn next_due(&self, can_be_served: impl Fn(usize) -> bool) -> Option<u64> {
+    pub fn next_due(&self, can_be_served: impl Fn(usize) -> bool) -> Option<u64> {
         let mut earliest = None;
         for (k, &word) in self.waiting.iter().enumerate() {
             let mut bits = word;
@@ -143,99 +156,15 @@ impl Requests {
     }
 }
 
-impl Service {
-    /// Serves attachers in turn, for a while.
-    pub fn serve_requests(&mut self, shared: &Shared) {
-        let began = task::now();
-        // The first of a round of attachers that could not be served.
-        let mut in_vain = None;
-        while let Some(i) = self.requests.next_after(self.requests.turn) {
-            if in_vain == Some(i) {
-                break;
-            }
-            self.requests.turn = i;
-            if self.serve_one(shared, i) {
-                in_vain = None;
-            } else if in_vain.is_none() {
-                in_vain = Some(i);
-            }
-            if task::now() - began > SLICE {
-                break;
-            }
-        }
-    }
-
-    /// Serves the oldest request of a connection that is due; whether there was one.
-    fn serve_one(&mut self, shared: &Shared, i: usize) -> bool {
-        let c = &self.connections[i];
-        if c.side != Side::Owner || c.clogged {
-            return false;
-        }
-        let Some(mut request) = self.requests.take(i, task::now()) else {
-            return false;
-        };
-        let Some(message) = Message::decode(&request.words) else {
-            return true;
-        };
-        self.requests.serving = i + 1;
-        let outcome = self.answer(shared, i, &message, request.tries);
-        if self.requests.serving != i + 1 {
-            // It was hung up on meanwhile.
-            return true;
-        }
-        self.requests.serving = 0;
-        match outcome {
-            Outcome::Answered => {}
-            Outcome::Unsent => {
-                request.due = 0;
-                self.requests.put(i, request);
-            }
-            Outcome::Later(tries) => {
-                request.tries = request.tries.saturating_add(tries);
-                let pause = self.pause.left() * 1_000_000;
-                request.due = task::now() + pause.max(PAUSE);
-                self.requests.put(i, request);
-            }
-        }
-        self.attend(i);
-        true
-    }
-
-    /// Milliseconds until a request is due; `None` where none waits that could
-    /// be served.
-    pub fn next_request(&self) -> Option<u64> {
-        let can = |i: usize| {
-            let c = &self.connections[i];
-            c.side == Side::Owner && !c.clogged
-        };
-        let due = self.requests.next_due(can)?;
-        Some(due.saturating_sub(task::now()).div_ceil(1_000_000))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::wire::Verb;
+    use crate::user::wire::{Message, Verb};
 
     /// Runs a test on a stack with room for all queues.
     fn with_empty(test: fn(Requests)) {
-        const REQUEST: Request = Request {
-            words: [0; 8],
-            tries: 0,
-            due: 0,
-        };
-        const QUEUE: Queue = Queue {
-            len: 0,
-            requests: [REQUEST; WINDOW],
-        };
         let run = move || {
-            test(Requests {
-                waiting: [0; CONNECTIONS / 64],
-                turn: 0,
-                serving: 0,
-                queues: [QUEUE; CONNECTIONS],
-            });
+            test(Requests::NEW);
         };
         let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(run);
         thread.expect("a thread").join().expect("the test");

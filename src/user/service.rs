@@ -13,9 +13,10 @@ use super::fork::ForkPhase;
 use super::hooks::Hooks;
 use super::ids::{Id, SLOTS as IDS};
 use super::lend::{Lent, LENT};
+use super::limits::CONNECTIONS;
 use super::owner::Segment;
 use super::patience::Patience;
-use super::peers::{Connection, CONNECTIONS};
+use super::peers::Connection;
 use super::remap::Remap;
 use super::requests::Requests;
 use super::revoke::{Change, CHANGES};
@@ -547,7 +548,7 @@ impl Service {
         if !core::mem::replace(&mut w.retrying, true) {
             w.patience = Patience::NEW;
         }
-        if w.patience.is_over(super::questions::COMMAND_LIMIT) {
+        if w.patience.is_over(super::patience::COMMAND_LIMIT) {
             w.retrying = false;
             return shared.finish(slot, Err(libc::ENOENT));
         }

@@ -53,7 +53,28 @@ pub struct FaultingThreads {
     threads: [Faulting; FAULTING],
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Faulting {
+    const NEW: Self = Self {
+        page: 0,
+        tid: 0,
+        protected: false,
+        question: 0,
+        connection: 0,
+        attachment: 0,
+        unsent: false,
+    };
+}
+
 impl FaultingThreads {
+    /// For tests: a service finds zeros.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub const NEW: Self = Self {
+        len: 0,
+        busy: 0,
+        threads: [Faulting::NEW; FAULTING],
+    };
+
     /// Takes note of a fault; whether there was room. A thread waits for one page
     /// at a time: what it waited for before is over.
     pub fn ask(&mut self, fault: Faulting) -> bool {
@@ -293,20 +314,8 @@ mod tests {
 
     #[test]
     fn only_the_answer_to_the_last_question_counts() {
-        let nobody = Faulting {
-            page: 0,
-            tid: 0,
-            protected: false,
-            question: 0,
-            connection: 0,
-            attachment: 0,
-            unsent: false,
-        };
-        let mut t = FaultingThreads {
-            len: 0,
-            busy: 0,
-            threads: [nobody; FAULTING],
-        };
+        let nobody = Faulting::NEW;
+        let mut t = FaultingThreads::NEW;
         let mut ask = |page, tid, question| {
             let fault = Faulting {
                 page,

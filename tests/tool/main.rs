@@ -114,6 +114,27 @@ fn info_says_which_back_end_and_exits_by_it() {
 }
 
 #[test]
+fn info_says_why_a_folder_is_not_used() {
+    let folder = Folder::new("squatted");
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    fs::write(folder.path().join(format!("xpmem-{uid}")), "").expect("a file");
+    let (info, out) = info_json(
+        tool()
+            .args(["info", "--json"])
+            .env("XPMEM_BACKEND", "user")
+            .env("XPMEM_DIR", folder.path()),
+    );
+    assert_eq!(out.status.code(), Some(1), "{info}");
+    let log = info["backend"]["log"].as_array().expect("a list");
+    let named = |line: &Value| {
+        let name = folder.path().to_str().expect("a path");
+        line.as_str().is_some_and(|line| line.contains(name))
+    };
+    assert!(log.iter().any(named), "{info}");
+}
+
+#[test]
 fn info_shows_the_environment() {
     let folder = Folder::new("environment");
     let (info, _) = info_json(

@@ -4,7 +4,7 @@
 use crate::probe::{self, Facility, Need};
 use serde_json::json;
 use std::fmt::Write as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use xpmem::environment::{self, Audience};
 use xpmem::{api, uapi};
 
@@ -13,6 +13,9 @@ pub struct Options {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Only try it; what the library says goes to standard error
+    #[arg(long, hide = true)]
+    only_try: bool,
 }
 
 struct Choice {
@@ -20,6 +23,8 @@ struct Choice {
     asked: String,
     serves: Option<Serving>,
     reason: String,
+    /// What the library says when it starts.
+    log: Vec<String>,
 }
 
 struct Serving {
@@ -28,6 +33,12 @@ struct Serving {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, String> {
+    if options.only_try {
+        return Ok(match export_a_page() {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        });
+    }
     // The facilities first: they fork, and the library may start a thread.
     let facilities = probe::all();
     let choice = choose(&facilities);
@@ -47,17 +58,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
 /// Lets the library choose, and exports a page for an instant to see that it works.
 fn choose(facilities: &[Facility]) -> Choice {
     let asked = std::env::var("XPMEM_BACKEND").unwrap_or_else(|_| "auto".to_string());
-    let outcome = api::back_end().and_then(|name| {
-        let page = vec![0_u8; 2 * crate::sys::page_size()];
-        let size = crate::sys::page_size();
-        let start = (page.as_ptr() as usize).next_multiple_of(size);
-        let segid = api::make(start, size, uapi::PERMIT_MODE, 0o600)?;
-        api::remove(segid)?;
-        Ok(Serving {
-            name,
-            version: api::version()?,
-        })
-    });
+    let outcome = export_a_page();
     let missing: Vec<&str> = facilities
         .iter()
         .filter(|facility| facility.need == Need::User && !facility.found)
@@ -86,7 +87,43 @@ fn choose(facilities: &[Facility]) -> Choice {
         asked,
         serves: outcome.ok(),
         reason,
+        log: what_the_library_says(),
     }
+}
+
+fn export_a_page() -> xpmem::error::Result<Serving> {
+    let name = api::back_end()?;
+    let page = vec![0_u8; 2 * crate::sys::page_size()];
+    let size = crate::sys::page_size();
+    let start = (page.as_ptr() as usize).next_multiple_of(size);
+    let segid = api::make(start, size, uapi::PERMIT_MODE, 0o600)?;
+    api::remove(segid)?;
+    Ok(Serving {
+        name,
+        version: api::version()?,
+    })
+}
+
+/// The lines of `XPMEM_DEBUG=1`, of another process of this tool: why the folder
+/// for the sockets is not used, say.
+fn what_the_library_says() -> Vec<String> {
+    let Ok(tool) = std::env::current_exe() else {
+        return Vec::new();
+    };
+    let said = Command::new(tool)
+        .args(["info", "--only-try"])
+        .env("XPMEM_DEBUG", "1")
+        .env_remove("XPMEM_DEBUG_FILE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output();
+    let text = said.map(|output| output.stderr).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| line.strip_prefix("xpmem[")?.split_once("]: "))
+        .map(|(_, said)| said.to_string())
+        .collect()
 }
 
 fn as_json(facilities: &[Facility], choice: &Choice) -> Result<String, String> {
@@ -117,6 +154,7 @@ fn as_json(facilities: &[Facility], choice: &Choice) -> Result<String, String> {
             "serves": choice.serves.as_ref().map(|serving| serving.name),
             "version": choice.serves.as_ref().map(|serving| serving.version),
             "reason": choice.reason,
+            "log": choice.log,
         },
     });
     let mut text = serde_json::to_string_pretty(&object).map_err(|error| error.to_string())?;
@@ -157,6 +195,10 @@ fn as_text(facilities: &[Facility], choice: &Choice) -> String {
     for (name, value) in variables() {
         let value = value.as_deref().unwrap_or("(not set)");
         let _ = writeln!(text, "       {name:<20} {value}");
+    }
+    text.push_str("\nWhat the library says when it starts:\n");
+    for line in &choice.log {
+        let _ = writeln!(text, "       {line}");
     }
     let _ = match &choice.serves {
         Some(serving) => writeln!(
