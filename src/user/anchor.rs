@@ -12,9 +12,9 @@
 //! is at its end, and no change of credentials waits for it. Its descriptors are
 //! its own and the service's: the program has none of them, and can close none.
 
-use super::service;
 use super::shared::{self, status, Shared};
 use super::sys::{arena, task};
+use super::{rites, service};
 use crate::debug_log;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -39,35 +39,49 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::set_name(c"xpmem-anchor");
         let tid = task::gettid() as u32;
         shared.anchor_tid.store(tid, Ordering::Release);
-        hold(shared);
-        if shared.status.load(Ordering::Acquire) != status::FAILED {
-            debug_log!("the service is gone");
-            shared.abandon();
+        if let Some(counter) = prepare() {
+            shared.bell_counter.store(counter, Ordering::Release);
+            attend(shared, service::main);
+            if needs_rites(shared) {
+                debug_log!("the service is gone: what it has shared is taken back");
+                attend(shared, rites::main);
+            }
         }
-        task::futex_wake(&shared.status);
+        shared.end();
     }
     task::exit_thread()
 }
 
-/// Starts the service and stays as long as it does.
-fn hold(shared: &Shared) {
-    if task::own_descriptors().is_err() {
-        return;
-    }
+/// Descriptors of its own, and the first that is needed.
+fn prepare() -> Option<c_int> {
+    task::own_descriptors().ok()?;
     keep_only_standard_error();
-    let Ok(counter) = task::counter() else {
-        return;
-    };
-    shared.bell_counter.store(counter, Ordering::Release);
+    task::counter().ok()
+}
+
+/// Whether a service that served has ended without giving back what it had.
+fn needs_rites(shared: &Shared) -> bool {
+    let served = matches!(
+        shared.status.load(Ordering::Acquire),
+        status::RUNNING | status::ENDING
+    );
+    served && shared.settled.load(Ordering::Acquire) == 0
+}
+
+/// Starts a task beside the program and stays as long as it does.
+fn attend(shared: &Shared, entry: extern "C" fn(usize) -> !) {
+    shared.traceable.store(0, Ordering::Release);
     shared.bell.store(1, Ordering::Release);
     let stack = arena::stack_top::<Shared>();
-    match task::spawn_on_same_memory(stack, service::main, 0, &shared.bell) {
+    match task::spawn_on_same_memory(stack, entry, 0, &shared.bell) {
         Ok(pid) => {
             shared.service_pid.store(pid as u32, Ordering::Release);
+            let inspects = u32::from(shared.may_inspect());
+            shared.inspects.store(inspects, Ordering::Release);
             task::allow_tracer(pid);
             shared.traceable.store(1, Ordering::Release);
             task::futex_wake(&shared.traceable);
-            if !pass_on(shared, pid, counter) {
+            if !pass_on(shared, pid) {
                 debug_log!("the service does not move: it is ended");
                 let _ = task::signal_task(pid, pid, libc::SIGKILL);
             }
@@ -80,7 +94,8 @@ fn hold(shared: &Shared) {
 
 /// Passes the bell on until the service has ended, or is taken for gone: then
 /// the answer is false.
-fn pass_on(shared: &Shared, service: i32, counter: c_int) -> bool {
+fn pass_on(shared: &Shared, service: i32) -> bool {
+    let counter = shared.bell_counter.load(Ordering::Acquire);
     let mut seen = 1;
     let mut beat = task::BEAT.load(Ordering::Relaxed);
     let mut still = 0;

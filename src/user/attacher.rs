@@ -259,6 +259,7 @@ impl Service {
                 Ok(0)
             }
             None => match self.space.at(addr) {
+                Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
                 Ok(Some(_)) => Err(libc::EINVAL),
                 _ => Ok(0),
             },

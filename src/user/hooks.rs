@@ -186,7 +186,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     }
     let answer = match op {
         Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
-            Ok(super::remap::NOT_NEEDED) | Err(libc::EAGAIN | libc::ENOSYS) => None,
+            Ok(super::remap::NOT_NEEDED) | Err(libc::EAGAIN | shared::OVER) => None,
             Ok(addr) => Some(addr as isize),
             Err(errno) => Some(-errno as isize),
         },

@@ -28,6 +28,7 @@
 //! | [`hooks`]       | memory calls of libc are met before they happen               |
 //! | [`settings`]    | what madvise said of promoted memory is kept                  |
 //! | [`fork`]        | a child gets private copies                                  |
+//! | [`rites`]       | the end of a service before its program's                    |
 //! | [`stop`]        | all threads of the program stand still                       |
 //! | [`attacher`]    | permits, attachments, faults                                 |
 //! | [`pieces`]      | the table of attachments                                     |
@@ -77,6 +78,7 @@ pub mod remap;
 pub mod rendezvous;
 pub mod requests;
 pub mod revoke;
+pub mod rites;
 pub mod scratch;
 pub mod segments;
 pub mod service;
@@ -111,12 +113,21 @@ pub fn backend() -> Result<&'static dyn Backend> {
     Ok(&USER)
 }
 
+/// Has the service do something; a new one, if the program's rights have changed
+/// or the old one has ended meanwhile.
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {
+    const ATTEMPTS: u32 = 4;
     let [a, b, c, d] = args;
-    let args = [a, b, c, d, 0];
-    start::running()
-        .and_then(|shared| shared.call(op, args))
-        .map_err(Error::from_errno)
+    let mut answer = Err(libc::ENOSYS);
+    for _ in 0..ATTEMPTS {
+        answer =
+            start::running_with_same_rights().and_then(|shared| shared.call(op, [a, b, c, d, 0]));
+        if answer != Err(shared::OVER) {
+            break;
+        }
+        answer = Err(libc::ENOSYS);
+    }
+    answer.map_err(Error::from_errno)
 }
 
 impl Backend for User {

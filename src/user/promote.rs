@@ -187,12 +187,12 @@ impl Service {
         let page = crate::process::wiped_page();
         let thunks = super::hooks::PAGE.load(Ordering::Acquire);
         let (mut lo, mut hi) = (lo, hi);
-        for (start, end) in [
-            arena::range::<Shared>(),
+        let others = [
             self.scratch.range(),
             (page, page + crate::process::WIPED_PAGE_SIZE),
             (thunks, thunks + PAGE),
-        ] {
+        ];
+        for (start, end) in arena::ranges::<Shared>().chain(others) {
             if addr >= start && addr < end {
                 return Err(Refusal::Special);
             }

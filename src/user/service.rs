@@ -26,6 +26,7 @@ use super::shared::{status, Op, Shared, SLOTS};
 use super::sigbus::{FaultingThreads, Poisoned};
 use super::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::sys::maps::{self, Space};
+use super::sys::rights::Rights;
 use super::sys::{alarm, mem, net, task, trace, uffd, Sys, TOP};
 use super::wire::Words;
 use crate::{debug_log, facilities};
@@ -73,6 +74,11 @@ pub struct Service {
     pub tgid: i32,
     pub anchor: i32,
     pub uid: u32,
+    /// What this task may do, and when that was last compared with the program.
+    pub rights: Option<Rights>,
+    pub looked: u64,
+    /// Which of the program's threads is compared next.
+    pub look_from: usize,
     /// How often it is still asked whether the program is there.
     pub doubt: u32,
     /// Name of this process in ids and in the folder of sockets.
@@ -202,6 +208,10 @@ pub extern "C" fn main(_argument: usize) -> ! {
                 // Before anybody can ask for something: the bell rings here.
                 let pid = task::own_pid() as u32;
                 shared.service_pid.store(pid, Ordering::Release);
+                let inspects = shared.may_inspect();
+                shared
+                    .inspects
+                    .store(u32::from(inspects), Ordering::Release);
                 shared.status.store(status::RUNNING, Ordering::Release);
                 task::futex_wake(&shared.status);
                 service.run(shared);
@@ -214,6 +224,16 @@ pub extern "C" fn main(_argument: usize) -> ! {
         }
     }
     task::exit(0)
+}
+
+/// Waits until the anchor has let this task trace the program.
+pub fn await_permission(shared: &Shared) {
+    for _ in 0..200 {
+        if shared.traceable.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        task::futex_wait(&shared.traceable, 0, 10);
+    }
 }
 
 impl Service {
@@ -258,13 +278,9 @@ impl Service {
         self.memfd_identity = self
             .identity_as_mapped(self.memfd)
             .unwrap_or(self.memfd_identity);
-        for _ in 0..200 {
-            if shared.traceable.load(Ordering::Acquire) != 0 {
-                break;
-            }
-            task::futex_wait(&shared.traceable, 0, 10);
-        }
+        await_permission(shared);
         self.prove_tracing()?;
+        self.compare_all()?;
         self.listener = self.rendezvous(shared)?;
         net::watch(self.epoll, self.listener, token::LISTENER)?;
         net::watch(self.epoll, self.pidfd, token::OWNER)?;
@@ -384,16 +400,17 @@ impl Service {
     }
 
     fn run(&mut self, shared: &Shared) {
-        loop {
+        while !self.is_to_end(shared) {
             let mut happened = [(0, 0); net::EVENTS];
             let n = net::wait(self.epoll, &mut happened, self.timeout());
             task::beat();
+            self.look_at_rights(shared);
             for &(token, events) in &happened[..n] {
                 match token {
                     token::SIGNALS => self.on_signals(),
                     token::BELL => self.on_bell(shared),
                     token::LISTENER => self.accept(),
-                    token::OWNER => return self.farewell(),
+                    token::OWNER => return self.farewell(shared),
                     token::EVENTS => self.on_events(),
                     token::FAULTS => self.on_faults(),
                     t if t >= token::PIDFD => self.on_pidfd(shared, (t - token::PIDFD) as usize),
@@ -407,7 +424,7 @@ impl Service {
                 self.doubt -= 1;
                 let gone = self.program_has_ended();
                 if gone || task::parent() != self.tgid || net::has_input(self.pidfd) {
-                    return self.farewell();
+                    return self.farewell(shared);
                 }
             }
             if self.retrying {
@@ -422,6 +439,7 @@ impl Service {
             self.on_fork_stop();
             self.release_strays();
         }
+        self.last_rites(shared);
     }
 
     /// Milliseconds to sleep at most.
@@ -528,6 +546,8 @@ impl Service {
             }
             Some(Op::Rearrange) => self.rearrange(shared, start, end),
             Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32)),
+            // The end of this service is the answer.
+            Some(Op::Rights) => return self.on_other_rights(shared, a as i32),
             Some(Op::ForkEnd) => {
                 self.fork_end();
                 Ok(0)
@@ -557,7 +577,8 @@ impl Service {
     }
 
     /// The program is gone: so is what it exported.
-    fn farewell(&mut self) {
+    fn farewell(&mut self, shared: &Shared) {
+        shared.settled.store(1, Ordering::Release);
         let _ = mem::punch(self.memfd, 0, TOP);
         self.unlink_socket();
     }

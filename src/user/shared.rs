@@ -12,7 +12,7 @@ use super::hooks::Hooks;
 use super::ranges::Ranges;
 use super::service::Service;
 use super::sys::arena::{self, ServiceOnly, Zeroable};
-use super::sys::{task, Sys};
+use super::sys::{rights, task, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{
     fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -25,8 +25,24 @@ pub mod status {
     pub const RUNNING: u32 = 2;
     /// It did not come up, or must not again.
     pub const FAILED: u32 = 3;
+    /// It has ended. The next call may start another one.
     pub const DEAD: u32 = 4;
+    /// It gives back what it has.
+    pub const ENDING: u32 = 5;
 }
+
+/// Why a service ends before its program does.
+pub mod ending {
+    pub const NONE: u32 = 0;
+    /// The program's rights have changed: another one begins with the new ones.
+    pub const AGAIN: u32 = 1;
+    /// System calls have been forbidden to the program: nothing is begun that
+    /// might be forbidden, too.
+    pub const NEVER: u32 = 2;
+}
+
+/// Answer to a command that came too late for this service.
+pub const OVER: c_int = libc::ERESTART;
 
 /// What a thread can ask the service for, with its arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,11 +81,13 @@ pub enum Op {
     ForkBegin,
     /// the fork is over, in the parent
     ForkEnd,
+    /// tid: its rights have changed
+    Rights,
 }
 
 impl Op {
     fn from_number(n: u32) -> Option<Self> {
-        const ALL: [Op; 16] = [
+        const ALL: &[Op] = &[
             Op::Make,
             Op::Remove,
             Op::Get,
@@ -86,8 +104,9 @@ impl Op {
             Op::Rearrange,
             Op::ForkBegin,
             Op::ForkEnd,
+            Op::Rights,
         ];
-        ALL.into_iter().find(|op| *op as u32 == n)
+        ALL.iter().copied().find(|op| *op as u32 == n)
     }
 }
 
@@ -135,6 +154,14 @@ pub struct Shared {
     pub bell: AtomicU32,
     /// Where the anchor passes the bell on to the service: a descriptor of theirs.
     pub bell_counter: AtomicI32,
+    /// One of [`ending`].
+    pub ending: AtomicU32,
+    /// The service has given back what it had.
+    pub settled: AtomicU32,
+    /// What the thread that started the service may do.
+    pub rights: AtomicU64,
+    /// Whether [`rights::may_inspect`] tells anything here.
+    pub inspects: AtomicU32,
     /// Where the sockets are, a C string.
     pub folder: [AtomicU64; 16],
     pub slots: [Slot; SLOTS],
@@ -191,7 +218,7 @@ impl Shared {
                 }
             }
             if self.is_over() {
-                return Err(libc::ENOSYS);
+                return Err(OVER);
             }
             crate::rawsys::sleep(core::time::Duration::from_micros(50));
         }
@@ -202,7 +229,7 @@ impl Shared {
         loop {
             match slot.state.load(Ordering::Acquire) {
                 DONE => return slot.answer.load(Ordering::Relaxed),
-                _ if self.is_over() => return -i64::from(libc::ENOSYS),
+                _ if self.is_over() => return -i64::from(OVER),
                 state => task::futex_wait(&slot.state, state, 1000),
             };
         }
@@ -257,11 +284,35 @@ impl Shared {
     }
 
     /// The service is gone: nobody waits for it any more.
-    pub fn abandon(&self) {
-        self.status.store(status::DEAD, Ordering::Release);
+    pub fn end(&self) {
+        let never = self.ending.load(Ordering::Acquire) == ending::NEVER
+            || self.status.load(Ordering::Acquire) == status::FAILED;
+        let last = if never { status::FAILED } else { status::DEAD };
+        self.status.store(last, Ordering::Release);
+        task::futex_wake(&self.status);
         for slot in &self.slots {
             task::futex_wake(&slot.state);
         }
+    }
+
+    /// Takes note of what the calling thread may do, who starts the service.
+    pub fn note_rights(&self) {
+        self.rights.store(rights::own(), Ordering::Release);
+    }
+
+    /// Whether the calling thread may do what the service may.
+    pub fn has_same_rights(&self) -> bool {
+        rights::own() == self.rights.load(Ordering::Acquire)
+            && (self.inspects.load(Ordering::Acquire) == 0
+                || self.may_inspect()
+                || !rights::is_dumpable())
+    }
+
+    /// Rights that are shown nowhere (Landlock's) keep a thread from a look at a
+    /// service that has more.
+    pub fn may_inspect(&self) -> bool {
+        let pid = self.service_pid.load(Ordering::Acquire) as i32;
+        rights::may_inspect(pid, self.status.as_ptr().expose_provenance())
     }
 
     /// Takes note that the calling thread is about to change `[start, end)`.

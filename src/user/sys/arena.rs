@@ -59,6 +59,28 @@ pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
     if let Some(state) = existing() {
         return Ok(state);
     }
+    replace::<T>(0)
+}
+
+/// Arenas that have been replaced. Somebody may look into them still, so they
+/// stay; their number is bounded by that of starts.
+static OLD: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+
+/// A new `T` in place of `old`, or what another thread has put there.
+pub fn renew<T: Zeroable + Sync>(old: &T) -> Sys<&'static T> {
+    let old = core::ptr::from_ref(old).expose_provenance();
+    if ARENA.load(Ordering::Acquire) == old {
+        let free = OLD.iter().find(|place| {
+            let (empty, taken) = (Ordering::AcqRel, Ordering::Relaxed);
+            place.compare_exchange(0, old, empty, taken).is_ok()
+        });
+        free.ok_or(libc::ENOMEM)?;
+        return replace::<T>(old);
+    }
+    existing().ok_or(libc::ENOMEM)
+}
+
+fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let addr = mem::map(0, size::<T>(), prot, flags, -1 as c_int, 0)?;
@@ -68,7 +90,7 @@ pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
     }
     let _ = mem::advise(addr, size::<T>(), libc::MADV_DONTDUMP);
     if ARENA
-        .compare_exchange(0, addr, Ordering::AcqRel, Ordering::Acquire)
+        .compare_exchange(old, addr, Ordering::AcqRel, Ordering::Acquire)
         .is_err()
     {
         let _ = mem::unmap(addr, size::<T>());
@@ -76,7 +98,16 @@ pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
     existing().ok_or(libc::ENOMEM)
 }
 
-/// The range of the arena: never to be promoted.
+/// The ranges of all arenas there ever were: never to be promoted.
+pub fn ranges<T>() -> impl Iterator<Item = (usize, usize)> {
+    OLD.iter()
+        .chain(core::iter::once(&ARENA))
+        .map(|place| place.load(Ordering::Acquire))
+        .filter(|&start| start != 0)
+        .map(|start| (start, start + size::<T>()))
+}
+
+/// The range of the arena.
 pub fn range<T>() -> (usize, usize) {
     let start = ARENA.load(Ordering::Acquire);
     (start, start + size::<T>())
