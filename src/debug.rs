@@ -3,8 +3,8 @@
 //!
 //! `XPMEM_DEBUG` is a comma-separated list of `1` (errors and decisions, a
 //! line each) and `stats` (one line at exit). Output goes to standard error,
-//! or to the file that `XPMEM_DEBUG_FILE` names, which is opened for each line
-//! and appended to. Without `XPMEM_DEBUG` the library writes nothing.
+//! or to the regular file that `XPMEM_DEBUG_FILE` names, which is opened for each
+//! line and appended to. What is no such file is not opened at all. Without `XPMEM_DEBUG` the library writes nothing.
 //!
 //! Lines may come from service tasks that have no thread-local storage and
 //! must not allocate: a line is formatted on the stack and leaves in one
@@ -12,7 +12,7 @@
 
 use crate::{environment, process, rawsys};
 use core::cell::UnsafeCell;
-use core::ffi::CStr;
+use core::ffi::{c_int, CStr};
 use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicU8, Ordering};
@@ -184,6 +184,38 @@ pub fn enabled() -> bool {
     LEVEL.load(Ordering::Relaxed) & LOG != 0
 }
 
+/// Process and thread of the user back end's tasks, which have standard error
+/// for themselves.
+static HELPERS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+
+/// Takes note of the tasks whose standard error is the log already. What they
+/// open must not hang on a path that the program can write.
+pub fn note_helpers(service: u32, anchor: u32) {
+    let [first, second] = &HELPERS;
+    first.store(service, Ordering::Relaxed);
+    second.store(anchor, Ordering::Relaxed);
+}
+
+fn is_helper() -> bool {
+    let [service, anchor] = &HELPERS;
+    let is = |helper: &AtomicU32, own: i32| helper.load(Ordering::Relaxed) == own as u32;
+    is(service, rawsys::getpid()) || is(anchor, rawsys::gettid())
+}
+
+/// The file for lines, opened: the caller's to close. `None`: standard error,
+/// also where the file cannot be had or is none.
+pub fn log_file() -> Option<c_int> {
+    if STATE.load(Ordering::Acquire) != READY {
+        return None;
+    }
+    // SAFETY: PATH was written before STATE was READY, and never changes again.
+    let path = CStr::from_bytes_until_nul(unsafe { &*PATH.0.get() }).ok()?;
+    if path.is_empty() {
+        return None;
+    }
+    rawsys::open_log(path).ok()
+}
+
 /// Writes a line when `XPMEM_DEBUG=1`: `debug_log!("no userfaultfd: {}", errno)`.
 ///
 /// Does not allocate, lock, or touch thread-local storage or errno.
@@ -218,18 +250,13 @@ impl Line {
         // One byte is kept free by `write_str`.
         self.bytes[self.len] = b'\n';
         let line = &self.bytes[..=self.len];
-        // SAFETY: LEVEL is set only after PATH was written (STATE is READY,
-        // see below), and it never changes again.
-        let path = unsafe { &*PATH.0.get() };
-        match CStr::from_bytes_until_nul(path) {
-            Ok(path) if !path.is_empty() => {
-                let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
-                if let Ok(fd) = rawsys::open(path, flags | libc::O_NOCTTY, 0o666) {
-                    let _ = rawsys::write(fd, line);
-                    rawsys::close(fd);
-                }
+        // A task of ours has the file open in its place, if there is one.
+        match log_file().filter(|_| !is_helper()) {
+            Some(fd) => {
+                let _ = rawsys::write(fd, line);
+                rawsys::close(fd);
             }
-            _ => {
+            None => {
                 let _ = rawsys::write(2, line);
             }
         }

@@ -119,6 +119,13 @@ pub fn getpid() -> i32 {
     unsafe { raw_syscall!(libc::SYS_getpid) as i32 }
 }
 
+/// Id of the calling thread.
+#[inline]
+pub fn gettid() -> i32 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    unsafe { raw_syscall!(libc::SYS_gettid) as i32 }
+}
+
 /// Opens `path` from the current directory. `mode` counts with `O_CREAT`.
 pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
     // SAFETY: the path is a C string that lives through the call.
@@ -161,13 +168,53 @@ pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
 
 /// Whether a descriptor is a character device.
 pub fn is_char_device(fd: c_int) -> Result<bool, c_int> {
+    Ok(mode(fd)? & libc::S_IFMT == libc::S_IFCHR)
+}
+
+/// Type and permissions of an open file.
+fn mode(fd: c_int) -> Result<libc::mode_t, c_int> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the kernel writes one stat, whose all-zero value is valid too.
     let stat = unsafe {
         check(raw_syscall!(libc::SYS_fstat, fd, stat.as_mut_ptr()))?;
         stat.assume_init()
     };
-    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFCHR)
+    Ok(stat.st_mode)
+}
+
+/// Opens a regular file to append to it, made where there is none. Of anything
+/// else only the kind is looked at: opening a device may do something, and a
+/// FIFO may wait.
+pub fn open_log(path: &CStr) -> Result<c_int, c_int> {
+    let fd = match open(path, libc::O_PATH | libc::O_CLOEXEC, 0) {
+        Ok(fd) => {
+            let found = is_regular(fd);
+            close(fd);
+            if !found? {
+                return Err(libc::EINVAL);
+            }
+            open_appending(path)?
+        }
+        Err(libc::ENOENT) => open_appending(path)?,
+        Err(errno) => return Err(errno),
+    };
+    // Somebody may have put another one there meanwhile.
+    match is_regular(fd) {
+        Ok(true) => Ok(fd),
+        other => {
+            close(fd);
+            Err(other.err().unwrap_or(libc::EINVAL))
+        }
+    }
+}
+
+fn open_appending(path: &CStr) -> Result<c_int, c_int> {
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    open(path, flags | libc::O_NOCTTY | libc::O_NONBLOCK, 0o666)
+}
+
+fn is_regular(fd: c_int) -> Result<bool, c_int> {
+    Ok(mode(fd)? & libc::S_IFMT == libc::S_IFREG)
 }
 
 /// Gives the processor away for at least `time` (a signal may cut it short).

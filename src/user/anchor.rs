@@ -39,6 +39,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::set_name(c"xpmem-anchor");
         let tid = task::gettid() as u32;
         shared.anchor_tid.store(tid, Ordering::Release);
+        crate::debug::note_helpers(0, tid);
         if let Some(counter) = prepare() {
             shared.bell_counter.store(counter, Ordering::Release);
             attend(shared, service::main);
@@ -76,6 +77,8 @@ fn attend(shared: &Shared, entry: extern "C" fn(usize) -> !) {
     match task::spawn_on_same_memory(stack, entry, 0, &shared.bell) {
         Ok(pid) => {
             shared.service_pid.store(pid as u32, Ordering::Release);
+            let tid = shared.anchor_tid.load(Ordering::Relaxed);
+            crate::debug::note_helpers(pid as u32, tid);
             let inspects = u32::from(shared.may_inspect());
             shared.inspects.store(inspects, Ordering::Release);
             task::allow_tracer(pid);
@@ -134,9 +137,16 @@ fn bury(shared: &Shared, service: i32) {
 }
 
 /// Nothing of the program's stays open here. The first three numbers are kept
-/// taken, so that no descriptor of ours is ever mistaken for standard error.
+/// taken, so that no descriptor of ours is ever mistaken for standard error; the
+/// log is the third of them, whatever it is.
 fn keep_only_standard_error() {
     task::close_range(3, u32::MAX);
+    if let Some(log) = crate::debug::log_file() {
+        if log != 2 {
+            task::duplicate_to(log, 2);
+            crate::rawsys::close(log);
+        }
+    }
     if let Ok(null) = crate::rawsys::open(c"/dev/null", libc::O_RDWR, 0) {
         let standard = if crate::debug::enabled() { 2 } else { 3 };
         for fd in 0..standard {

@@ -44,6 +44,7 @@
 //! | [`patience`]    | and how long that may take                                   |
 //! | [`wire`]        | the messages on them                                         |
 //! | [`rendezvous`]  | how processes find each other                                |
+//! | [`folder`]      | and where                                                    |
 //! | [`ids`]         | segids and apids                                             |
 //! | [`ranges`]      | the set of promoted ranges                                   |
 //! | [`scratch`]     | where mappings are made ready                                |
@@ -56,6 +57,7 @@ pub mod closing;
 pub mod copier;
 pub mod copies;
 pub mod exchange;
+pub mod folder;
 pub mod fork;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -131,7 +131,7 @@ impl Service {
             }
         }
         self.prepare_to_sever()?;
-        let fd = self.dial(shared, token)?;
+        let fd = self.dial(token)?;
         let i = self.adopt(fd, Side::Attacher).inspect_err(|_| {
             crate::rawsys::close(fd);
         })?;

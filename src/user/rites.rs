@@ -21,7 +21,7 @@ use super::service::{await_permission, Service};
 use super::shared::{self, ending, status, Shared};
 use super::sys::maps::{Mapping, Numbers};
 use super::sys::rights::{Difference, Rights};
-use super::sys::{alarm, mem, task, uffd, Sys, TOP};
+use super::sys::{alarm, dir, mem, task, uffd, Sys, TOP};
 use crate::debug_log;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
@@ -52,6 +52,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::announce_child_stops();
         let _ = prepared.and_then(|()| alarm::prepare(service.tgid));
         await_permission(shared);
+        let _ = dir::enter(service.folder);
         service.forget_stops();
         service.last_rites(shared);
     }

@@ -101,8 +101,10 @@ pub struct Service {
     pub memfd: c_int,
     pub memfd_identity: (u64, u64),
     pub pidfd: c_int,
-    /// Path of the listener, padded with zeros.
-    pub socket_name: [u8; 108],
+    /// The folder of this user's processes, also the working directory, and the
+    /// one that holds it.
+    pub folder: c_int,
+    pub base: c_int,
     pub task_dir: c_int,
     /// userfaultfd that reports changes of promoted memory. No fault comes here.
     pub events: c_int,

@@ -162,8 +162,8 @@ pub struct Shared {
     pub rights: AtomicU64,
     /// Whether [`rights::may_inspect`] tells anything here.
     pub inspects: AtomicU32,
-    /// Where the sockets are, a C string.
-    pub folder: [AtomicU64; 16],
+    /// What the user has asked for as the folder of folders, a C string.
+    pub base: [AtomicU64; super::rendezvous::BASE / 8],
     pub slots: [Slot; SLOTS],
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,

@@ -9,6 +9,7 @@
 
 pub mod alarm;
 pub mod arena;
+pub mod dir;
 pub mod maps;
 pub mod mem;
 pub mod net;

@@ -2,74 +2,75 @@
 //! Sockets, epoll and the passing of descriptors.
 
 use super::{sys, Sys};
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use core::mem::{size_of, MaybeUninit};
 
-/// A socket path, as the kernel wants it.
+/// A socket's name in the working directory, as the kernel wants it.
 #[derive(Clone, Copy)]
 pub struct Address {
     raw: libc::sockaddr_un,
 }
 
 impl Address {
-    /// `None` where the path does not fit a socket address.
-    pub fn new(path: &[u8]) -> Option<Self> {
+    /// `None` where the name does not fit a socket address.
+    pub fn new(name: &CStr) -> Option<Self> {
+        let mut address = Self::empty();
+        let name = name.to_bytes();
+        if name.is_empty() || name.len() >= address.raw.sun_path.len() {
+            return None;
+        }
+        for (to, from) in address.raw.sun_path.iter_mut().zip(name) {
+            *to = *from as libc::c_char;
+        }
+        Some(address)
+    }
+
+    fn empty() -> Self {
         // SAFETY: all-zero is a valid socket address.
         let mut raw: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
         raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        if path.len() >= raw.sun_path.len() {
-            return None;
-        }
-        for (to, from) in raw.sun_path.iter_mut().zip(path) {
-            *to = *from as libc::c_char;
-        }
-        Some(Self { raw })
+        Self { raw }
     }
 
     fn len(&self) -> usize {
         size_of::<libc::sockaddr_un>()
     }
 
-    /// The path, padded with zeros.
-    pub fn bytes(&self) -> [u8; 108] {
+    /// The name, padded with zeros.
+    fn bytes(&self) -> [u8; 108] {
         self.raw.sun_path.map(|c| c as u8)
     }
+}
 
-    /// rename(2).
-    pub fn rename_to(&self, to: &Self) -> Sys<()> {
-        let (from, to) = (self.raw.sun_path.as_ptr(), to.raw.sun_path.as_ptr());
-        sys!(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            from,
-            libc::AT_FDCWD,
-            to,
-            0
-        )
-        .map(drop)
-    }
+/// The name that a socket was bound to: the kernel's word, which nobody can
+/// have changed.
+pub fn bound_name(fd: c_int) -> Sys<[u8; 108]> {
+    let mut address = Address::empty();
+    let mut len = address.len() as u32;
+    sys!(
+        libc::SYS_getsockname,
+        fd,
+        &raw mut address.raw,
+        &raw mut len
+    )?;
+    Ok(address.bytes())
+}
 
-    /// chmod(2).
-    pub fn set_mode(&self, mode: u32) -> Sys<()> {
-        sys!(
-            libc::SYS_fchmodat,
-            libc::AT_FDCWD,
-            self.raw.sun_path.as_ptr(),
-            mode
-        )
-        .map(drop)
-    }
+/// Gives a socket the mode that its name will have when it is bound.
+pub fn set_mode(fd: c_int, mode: u32) -> Sys<()> {
+    sys!(libc::SYS_fchmod, fd, mode).map(drop)
+}
 
-    /// unlink(2).
-    pub fn unlink(&self) -> Sys<()> {
-        sys!(
-            libc::SYS_unlinkat,
-            libc::AT_FDCWD,
-            self.raw.sun_path.as_ptr(),
-            0
-        )
-        .map(drop)
-    }
+/// Whether anybody has bound `address`. Who listens there is not woken: a socket
+/// of another kind is not let in.
+pub fn is_bound(address: &Address) -> bool {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let Ok(fd) = sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0) else {
+        return true;
+    };
+    let answer = connect(fd as c_int, address);
+    crate::rawsys::close(fd as c_int);
+    answer != Err(libc::ECONNREFUSED)
 }
 
 /// A socket that keeps message boundaries.
