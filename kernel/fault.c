@@ -33,7 +33,7 @@ static vm_fault_t xpmem_owner_error(vm_fault_t error)
 static bool xpmem_is_cached(const struct vm_area_struct *vma)
 {
 	unsigned long flags = vma->vm_flags;
-	pgprotval_t prot = pgprot_val(vma->vm_page_prot);
+	u64 prot = pgprot_val(vma->vm_page_prot);
 
 	/* Write-protected for dirty tracking, it looks like a private one. */
 	return prot == pgprot_val(vm_get_page_prot(flags)) ||
@@ -209,7 +209,8 @@ static vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
 /*
  * The touched page is not there, or not writable. The owner's mmap_lock is
  * held. Anonymous memory has its page in no time, and says so where it has not
- * (swap, userfaultfd); files do not always say.
+ * (swap, userfaultfd); files do not always say. What a file's mapping has that
+ * is no page (HMM_PFN_ERROR), no fault makes one.
  */
 static vm_fault_t xpmem_fault_owner(struct xpmem_window *w,
 				    struct vm_area_struct *owner_vma)
@@ -219,7 +220,7 @@ static vm_fault_t xpmem_fault_owner(struct xpmem_window *w,
 	vm_fault_t ret;
 
 	if (!vma_is_anonymous(owner_vma) && !is_vm_hugetlb_page(owner_vma))
-		return VM_FAULT_RETRY;
+		return xpmem_window_error(w) ? VM_FAULT_SIGBUS : VM_FAULT_RETRY;
 	xpmem_event(XPMEM_EV_FAULT_OWNER);
 	if (w->write)
 		flags |= FAULT_FLAG_WRITE;
@@ -292,6 +293,7 @@ static vm_fault_t xpmem_look_and_insert(struct xpmem_window *w, bool locked)
 	case 0:
 		return VM_FAULT_NOPAGE;
 	case -EBUSY:
+	case -EINTR:
 		return XPMEM_AGAIN;
 	case -ENOMEM:
 		return VM_FAULT_OOM;
@@ -379,7 +381,8 @@ static vm_fault_t xpmem_handle_fault(struct vm_fault *vmf)
 			xpmem_event(XPMEM_EV_FAULT_AGAIN);
 		}
 		if (ret == XPMEM_AGAIN)
-			ret = xpmem_back_off(&w);
+			ret = xpmem_window_error(&w) ? VM_FAULT_SIGBUS :
+						       xpmem_back_off(&w);
 		/* If we are its last user, its teardown is not for a fault. */
 		mmput_async(owner);
 	}

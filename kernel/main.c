@@ -214,6 +214,7 @@ static int __init xpmem_init(void)
 		pr_err("the kernel was booted with page_table_check=on\n");
 		return -EOPNOTSUPP;
 	}
+	xpmem_exempt_init();
 	err = xpmem_ids_init();
 	if (err)
 		return err;

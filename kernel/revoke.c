@@ -37,11 +37,15 @@
 static struct xpmem_exempt_chain {
 	spinlock_t lock;	/* guards the chain */
 	struct hlist_head head;
-} xpmem_exempt[1 << XPMEM_EXEMPT_BITS] = {
-	[0 ... (1 << XPMEM_EXEMPT_BITS) - 1] = {
-		.lock = __SPIN_LOCK_UNLOCKED(xpmem_exempt.lock),
-	},
-};
+} xpmem_exempt[1 << XPMEM_EXEMPT_BITS];
+
+void xpmem_exempt_init(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(xpmem_exempt); i++)
+		spin_lock_init(&xpmem_exempt[i].lock);
+}
 
 static struct xpmem_exempt_chain *xpmem_exempt_of(struct task_struct *task)
 {

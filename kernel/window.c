@@ -71,6 +71,12 @@ bool xpmem_window_shows(const struct xpmem_window *w, unsigned long hmm)
 	return (hmm & (want | HMM_PFN_ERROR)) == want;
 }
 
+/* Has the owner there what is no page that could be shared? */
+bool xpmem_window_error(const struct xpmem_window *w)
+{
+	return w->one & HMM_PFN_ERROR;
+}
+
 /* Under space->inval: still what the look saw? */
 static bool xpmem_window_stale(const struct xpmem_window *w)
 {

@@ -220,6 +220,7 @@ struct xpmem_exemption {
 	unsigned long start;
 };
 
+void xpmem_exempt_init(void);
 void xpmem_exempt_add(struct xpmem_exemption *e);
 void xpmem_exempt_forget(struct xpmem_exemption *e);
 
@@ -338,7 +339,8 @@ void xpmem_window_set(struct xpmem_window *w, unsigned int order);
 void xpmem_window_clip(struct xpmem_window *w, unsigned long start,
 		       unsigned long end);
 int xpmem_window_look(struct xpmem_window *w);
-bool xpmem_window_shows(const struct xpmem_window *w, unsigned long pfn);
+bool xpmem_window_shows(const struct xpmem_window *w, unsigned long hmm);
+bool xpmem_window_error(const struct xpmem_window *w);
 bool xpmem_window_huge(const struct xpmem_window *w);
 int xpmem_window_insert(struct xpmem_window *w, bool huge);
 

@@ -296,6 +296,31 @@ static void scaling(const char *what)
 	       what, one / 1000, two / 1000, one / two, one * 100 / two % 100, apart / 1000);
 }
 
+/* Memory that its owner never touched: a fault of the owner's for each page, too. */
+static void untouched(const char *name, long flags)
+{
+	long size = 8UL << 20, best = 1L << 60, own = best, t;
+	char what[64], more[96], *p;
+
+	for (int round = 0; round < 5; round++) {
+		CALL(&owner, r_unmap, base, size, 0);
+		CALL(&owner, r_map, base, size, flags);
+		CALL(&owner, r_madvise, base, size, MADV_NOHUGEPAGE);
+		p = (char *)x_attach(apid, 0, size);
+		t = touch(p, size / PAGE, FORWARD, 1);
+		best = t < best ? t : best;
+		x_detach(p);
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, -1, 0);
+		madvise(p, size, MADV_NOHUGEPAGE);
+		t = touch(p, size / PAGE, FORWARD, 1);
+		own = t < own ? t : own;
+		munmap(p, size);
+	}
+	snprintf(what, sizeof(what), "first write, 8 MiB, owner never there, %s", name);
+	snprintf(more, sizeof(more), "(%ld a page; %ld in memory of one's own)", best * PAGE / size, own * PAGE / size);
+	line(what, best, 0, more);
+}
+
 static void prepare(int huge)
 {
 	/* Mapped anew: an old page table would keep huge pages out. */
@@ -333,6 +358,8 @@ int main(int argc, char **argv)
 		prepare(1);
 		for (int write = 0; write < 2; write++)
 			one("64 MiB of 2 MiB pages", MIB64, 1, FORWARD, write, 500000, 32);
+		untouched("anonymous", MAP_PRIVATE);
+		untouched("shared", MAP_SHARED);
 		floors();
 		prepare(0);
 		owner_cost();

@@ -7,6 +7,7 @@
 # FILE is SOURCE:TARGET; a folder becomes a folder.
 # The suite "arm64" is another machine: FILE must be of that architecture.
 #   VM_SMP=2 VM_MEM=2048 VM_SECONDS=900 VM_ICOUNT= VM_KERNEL= VM_MODULE=
+#   VM_NUMA=1: two nodes, each with half of the memory and one processor
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -25,7 +26,7 @@ else
 	kernel=$root/boot/vmlinuz-$release
 	[ -e "$kernel" ] || kernel=$root/usr/lib/modules/$release/vmlinuz
 	n=0
-	# Swap for the guest: zram, with whatever it compresses by. FUSE.
+	# Swap for the guest: zram, with whatever it compresses by. File systems.
 	while read -r ko; do
 		case $ko in
 		*.xz) xz -dc "$root/${ko#"$root"}" ;;
@@ -33,7 +34,7 @@ else
 		*) cat "$root/${ko#"$root"}" ;;
 		esac >"$initrd/modules/$(printf %02d $n)-$(basename "$ko" | sed 's/\.ko.*//').ko"
 		n=$((n + 1))
-	done < <(for m in lzo-rle lz4 zram fuse; do
+	done < <(for m in lzo-rle lz4 zram fuse xfs; do
 		modprobe -d "$root" -S "$release" --show-depends $m 2>/dev/null || true
 	done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
 fi
@@ -64,6 +65,11 @@ done
 smp=${VM_SMP:-2}
 accel=(-accel tcg,thread=multi -smp "$smp")
 [ -z "${VM_ICOUNT:-}" ] || accel=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1)
+if [ -n "${VM_NUMA:-}" ]; then
+	half=$((${VM_MEM:-2048} / 2))M
+	accel+=(-object "memory-backend-ram,id=m0,size=$half" -object "memory-backend-ram,id=m1,size=$half"
+		-numa node,nodeid=0,memdev=m0,cpus=0 -numa node,nodeid=1,memdev=m1,cpus=1)
+fi
 touch "$work/console" "$work/token"
 # no_timer_check: on a busy machine the first timer interrupts may come late.
 # The guest prints what it does; the token goes where no kernel message can.

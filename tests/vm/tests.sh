@@ -6,7 +6,7 @@ vm_build_tests() {
 	local out=$1 t root flags="-O2 -Wall -Werror -static -pthread"
 	mkdir -p "$out"
 	vm_files=()
-	for t in abi coherence surgery owner wait refuse limits life churn fuzz failslab bench; do
+	for t in abi coherence surgery owner wait refuse limits files oom life churn fuzz failslab bench; do
 		if [ "${2:-}" = arm64 ]; then
 			root=$("$vm_top/tests/vm/root.sh" arm64)
 			mkdir -p "$root/tests"
@@ -18,4 +18,18 @@ vm_build_tests() {
 		fi
 		vm_files+=("$out/$t:/tests/$t")
 	done
+}
+
+# vm_disks FOLDER: small disks with the file systems that can be made here.
+vm_disks() {
+	local fs
+	for fs in ext4 xfs; do
+		command -v "mkfs.$fs" >/dev/null || continue
+		rm -f "$1/$fs"
+		truncate -s 64M "$1/$fs"
+		# mkfs.xfs makes one of less than 300 MB for its own tests alone.
+		TEST_DIR=x TEST_DEV=x QA_CHECK_FS=x "mkfs.$fs" -q "$1/$fs" && gzip -f "$1/$fs" || continue
+		vm_files+=("$1/$fs.gz:/tests/$fs.gz")
+	done
+	vm_files+=("$vm_top/tests/vm/disk:/tests/disk")
 }
