@@ -24,6 +24,7 @@ use super::promote::Refusal;
 use super::ranges::{Origin, Range};
 use super::scratch::Place;
 use super::service::Service;
+use super::settings::Bits;
 use super::shared::Shared;
 use super::stop::Unstoppable;
 use super::sys::maps::Mapping;
@@ -65,6 +66,8 @@ pub struct Exchange {
     /// The memory is locked, and has been unlocked for the time being.
     locked: bool,
     unlocked: bool,
+    /// What the program has said about it, once that is known.
+    settings: Option<Bits>,
     /// How much is in place.
     done: usize,
 }
@@ -102,6 +105,7 @@ impl Service {
             Ok(stage) => stage,
             Err(errno) => return (0, Some(Refusal::Os(errno))),
         };
+        self.copy_policy(lo, stage, len);
         let mut x = Exchange {
             mapping: *mapping,
             lo,
@@ -115,6 +119,7 @@ impl Service {
             moved: false,
             locked: false,
             unlocked: false,
+            settings: None,
             done: 0,
         };
         let why = self.copy_and_replace(shared, &mut x, origin).err();
@@ -231,7 +236,7 @@ impl Service {
             self.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
         self.write_hooks();
-        if !self.scratch.has_room_to_give() {
+        if !self.scratch.has_room_to_give() || !self.can_note_settings(shared) {
             return Err(Refusal::Os(libc::ENOMEM));
         }
         x.locked = mem::is_locked(x.lo);
@@ -267,8 +272,8 @@ impl Service {
         uffd::register(self.precopy, x.lo, x.len, uffd::MODE_MISSING)?;
         x.watched = true;
         // Pages move between two places that are locked, or between two that are not.
-        if x.locked && mem::lock(x.aside, x.len).is_err() {
-            // What may be locked is limited: not both at a time.
+        // What may be locked is limited: not both at a time.
+        if x.locked {
             mem::unlock(x.lo, x.len)?;
             x.unlocked = true;
         }
@@ -291,8 +296,12 @@ impl Service {
             (n, None)
         };
         if n > 0 {
-            let placed = self
-                .bring_up_to_date(x, at, n)
+            let seen = match x.settings {
+                None if x.by_page => self.look(at).map(|bits| x.settings = Some(bits)),
+                _ => Ok(()),
+            };
+            let placed = seen
+                .and_then(|()| self.bring_up_to_date(x, at, n))
                 .and_then(|()| mem::move_over(x.stage_of(at), n, at));
             if let Err(errno) = placed {
                 debug_log!("{at:#x}+{n:#x} is not exchanged: errno {errno}");
@@ -352,6 +361,16 @@ impl Service {
         if x.locked {
             // What may be locked is limited: not both at a time.
             let _ = mem::unlock(x.aside, x.len);
+        }
+        let settings = match x.settings {
+            Some(bits) => Ok(bits),
+            None => self.look(x.aside),
+        };
+        match settings {
+            Ok(bits) => self.keep_settings((lo, lo + len), bits),
+            Err(errno) => debug_log!("the settings of {lo:#x} cannot be seen: errno {errno}"),
+        }
+        if x.locked {
             self.lock_promoted(lo, lo + len);
         }
         Ok(())

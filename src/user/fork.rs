@@ -6,7 +6,8 @@
 //! has a child without these pages, which ends it at the first touch, and
 //! never one that writes into its parent.
 //!
-//! fork() of libc tells us before. The forking thread is watched to the entry
+//! fork() of libc tells us before, and so do its `_Fork`, `clone` and `syscall`
+//! where they are met ([`super::hooks`]). The forking thread is watched to the entry
 //! of its system call: by then it holds every lock that it will need, so the
 //! other threads can be stopped without fear. The child inherits the shared
 //! mappings for a moment, is stopped before its first instruction, has them
@@ -14,13 +15,14 @@
 
 use super::ranges::Origin;
 use super::service::Service;
-use super::settings::{Bits, ABSENT, WIPED};
+use super::settings::{advice_for, Bits, ABSENT, WIPED};
 use super::shared::{self, Op, Shared};
 use super::sys::alarm::Alarm;
 use super::sys::trace::{self, Waited};
 use super::sys::{mem, task, Sys};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use core::sync::atomic::Ordering;
 
 /// What the watch of a forking thread is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +43,10 @@ const PATIENCE: u64 = 60_000_000_000;
 /// the child's copy is not of one moment.
 const TRIES: u32 = 500;
 
+/// How many other system calls, entries and exits, a thread may make between
+/// telling of a fork and the fork, where it does not tell of its end.
+const DETOURS: u32 = 1000;
+
 /// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
 const ANOTHER: u64 = 1;
 
@@ -48,15 +54,44 @@ const ANOTHER: u64 = 1;
 /// every thread, so who waits holds no lock that the other still needs.
 extern "C" fn prepare() {
     if let Some(shared) = shared::existing().filter(|s| s.is_running()) {
-        let args = [task::gettid() as u64, 0, 0, 0, 0];
-        let patience = task::now() + PATIENCE;
-        while shared.call(Op::ForkBegin, args) == Ok(ANOTHER) {
-            if task::now() > patience {
-                debug_log!("a fork that was begun does not end: this one is not watched");
-                break;
-            }
-            crate::rawsys::sleep(core::time::Duration::from_micros(200));
+        announce(shared, task::gettid(), false);
+    }
+}
+
+/// Tells the service that a thread is about to fork.
+fn announce(shared: &Shared, tid: i32, alone: bool) {
+    let args = [tid as u64, alone.into(), 0, 0, 0];
+    let patience = task::now() + PATIENCE;
+    while shared.call(Op::ForkBegin, args) == Ok(ANOTHER) {
+        if task::now() > patience {
+            debug_log!("a fork that was begun does not end: this one is not watched");
+            break;
         }
+        crate::rawsys::sleep(core::time::Duration::from_micros(200));
+    }
+}
+
+/// Whether a system call may make a child.
+pub fn may_fork(number: u64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if number == libc::SYS_fork as u64 {
+        return true;
+    }
+    number == libc::SYS_clone as u64 || number == CLONE3
+}
+
+/// A thread is about to make such a call, in libc's `_Fork`, `clone` or `syscall`.
+/// libc's fork has told of it already.
+pub fn before_call(number: u64, args: [u64; 6]) {
+    let Some(shared) = shared::existing().filter(|s| s.is_running()) else {
+        return;
+    };
+    if shared.promoted.is_empty() || !forks(crate::rawsys::getpid(), number, &args) {
+        return;
+    }
+    let tid = task::gettid();
+    if shared.forking.load(Ordering::Acquire) as i32 != tid {
+        announce(shared, tid, true);
     }
 }
 
@@ -76,12 +111,15 @@ pub fn install() {
 
 impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
-    pub fn fork_begin(&mut self, shared: &Shared, tid: i32) -> u64 {
+    /// `alone`: it will not tell when it is over.
+    pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
         if self.fork_phase != ForkPhase::None {
             // A signal handler may have led the watched thread out of its fork.
             return if self.fork_tid == tid { 0 } else { ANOTHER };
         }
-        self.forks_under_way += 1;
+        if !alone {
+            self.forks_under_way += 1;
+        }
         if shared.promoted.is_empty() {
             return 0;
         }
@@ -98,6 +136,9 @@ impl Service {
             Waited::Stopped { .. } => {
                 self.fork_tid = tid;
                 self.fork_phase = ForkPhase::Watching;
+                (self.fork_alone, self.fork_detours) = (alone, 0);
+                self.forks_under_way += u32::from(alone);
+                shared.forking.store(tid as u32, Ordering::Release);
                 let _ = trace::to_syscall(tid, 0);
             }
             waited => debug_log!("fork of thread {tid} cannot be watched: {waited:?}"),
@@ -134,6 +175,12 @@ impl Service {
     }
 
     fn fork_over(&mut self) {
+        if let Some(shared) = shared::existing() {
+            shared.forking.store(0, Ordering::Release);
+        }
+        if core::mem::take(&mut self.fork_alone) {
+            self.forks_under_way = self.forks_under_way.saturating_sub(1);
+        }
         self.fork_tid = 0;
         self.fork_phase = ForkPhase::None;
     }
@@ -152,7 +199,13 @@ impl Service {
                     Ok(Some((number, args))) if forks(tid, number, &args) => {
                         return self.through_fork(tid, number, &args);
                     }
+                    Ok(Some(_)) if self.fork_alone && self.fork_detours == DETOURS => {
+                        // A signal handler has led it away for good.
+                        let _ = trace::detach(tid, 0);
+                        return self.fork_over();
+                    }
                     _ => {
+                        self.fork_detours = self.fork_detours.saturating_add(1);
                         let _ = trace::to_syscall(tid, 0);
                     }
                 },
@@ -310,11 +363,11 @@ impl Service {
                 0,
             ];
             in_child(child, original, libc::SYS_mmap, map)?;
-            if bits & WIPED != 0 {
-                let advice = libc::MADV_WIPEONFORK as u64;
-                let advise = [lo as u64, (hi - lo) as u64, advice, 0, 0, 0];
+            for advice in advice_for(bits) {
+                let advise = [lo as u64, (hi - lo) as u64, advice as u64, 0, 0, 0];
                 in_child(child, original, libc::SYS_madvise, advise)?;
-            } else {
+            }
+            if bits & WIPED == 0 {
                 let mut at = lo;
                 while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
                     mem::copy_file_to_process(self.memfd, child, a, b - a)?;
@@ -394,9 +447,11 @@ fn clone_flags(tid: i32, number: u64, args: &[u64; 6]) -> Option<u64> {
     None
 }
 
-/// Whether a system call makes a process with memory of its own.
+/// Whether a system call makes a process with memory of its own, which can be met.
 fn forks(tid: i32, number: u64, args: &[u64; 6]) -> bool {
-    clone_flags(tid, number, args).is_some_and(|flags| flags & libc::CLONE_VM as u64 == 0)
+    // Of one that is made untraced, or whose parent waits for it, nothing is told.
+    const UNMET: i32 = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_UNTRACED;
+    clone_flags(tid, number, args).is_some_and(|flags| flags & UNMET as u64 == 0)
 }
 
 /// Where the kernel will write the child's tid in the child's memory.

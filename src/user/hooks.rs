@@ -22,7 +22,7 @@ use super::promote::Refusal;
 use super::service::Service;
 use super::settings::of_advice;
 use super::shared::{self, Guard, Op, Shared};
-use super::sys::text::{Hook, ANY, SITES};
+use super::sys::text::{Hook, ANY, IN_PLACE, SITES};
 use super::sys::{mem, page_up, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
@@ -44,7 +44,7 @@ pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Functions of libc, and what they call.
-const NAMES: [(&core::ffi::CStr, usize); 11] = [
+const NAMES: [(&core::ffi::CStr, usize); 15] = [
     (c"munmap", libc::SYS_munmap as usize),
     (c"mmap", libc::SYS_mmap as usize),
     (c"mremap", libc::SYS_mremap as usize),
@@ -55,8 +55,19 @@ const NAMES: [(&core::ffi::CStr, usize); 11] = [
     (c"shmat", libc::SYS_shmat as usize),
     (c"shmdt", libc::SYS_shmdt as usize),
     (c"remap_file_pages", libc::SYS_remap_file_pages as usize),
+    (c"_Fork", libc::SYS_clone as usize),
+    (c"clone", libc::SYS_clone as usize),
+    // Of these libc's `syscall` alone makes some that make a child.
+    (c"clone3", libc::SYS_clone3 as usize),
+    (c"fork", SYS_FORK),
     (c"syscall", ANY),
 ];
+
+#[cfg(target_arch = "x86_64")]
+const SYS_FORK: usize = libc::SYS_fork as usize;
+/// There is none.
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_FORK: usize = ANY - 1;
 
 /// Which of [`NAMES`] are met, wherever libc makes them; part of the memory image
 /// as the jumps are.
@@ -156,6 +167,10 @@ fn target(number: usize, args: [usize; 6]) -> Option<(usize, usize)> {
 }
 
 fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
+    if cfg!(target_arch = "x86_64") && super::fork::may_fork(number as u64) {
+        super::fork::before_call(number as u64, args.map(|a| a as u64));
+        return (IN_PLACE, None);
+    }
     let Some(shared) = shared::existing().filter(|s| s.is_running()) else {
         return (0, None);
     };

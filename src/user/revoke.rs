@@ -20,6 +20,7 @@ use super::settings::{self, Bits};
 use super::shared::{self, Shared};
 use super::stop::{Unstoppable, LAST_PATIENCE};
 use super::sys::maps::Mapping;
+use super::sys::policy::Policy;
 use super::sys::{mem, net, page_down, page_up, task, uffd, Sys, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -342,6 +343,9 @@ impl Service {
     ) -> Sys<()> {
         let len = hi - lo;
         let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
+        if self.has_policies {
+            let _ = Policy::of(lo).give(copy, len);
+        }
         let fill = || -> Sys<()> {
             let stop = end.min(offset + len);
             let mut at = offset;

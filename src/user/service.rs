@@ -165,6 +165,9 @@ pub struct Service {
 
     /// What the program has said about memory that is promoted.
     pub settings: Settings,
+    /// Some of the memfd may have a NUMA policy.
+    pub has_policies: bool,
+
     /// Those that were ever in use are the first ones.
     pub lent: [Lent; LENT],
     pub lent_used: usize,
@@ -176,6 +179,10 @@ pub struct Service {
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
     pub forks_under_way: u32,
+    /// Nobody tells of the end of the fork that is watched.
+    pub fork_alone: bool,
+    /// How many other system calls its thread has made since.
+    pub fork_detours: u32,
 }
 
 /// A command that is answered when a peer has answered.
@@ -547,7 +554,7 @@ impl Service {
                 Ok(0)
             }
             Some(Op::Rearrange) => self.rearrange(shared, start, end),
-            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32)),
+            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32, b != 0)),
             // The end of this service is the answer.
             Some(Op::Rights) => return self.on_other_rights(shared, a as i32),
             Some(Op::ForkEnd) => {

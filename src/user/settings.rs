@@ -6,10 +6,14 @@
 //! wiped in them. So what the program has asked for is noted here, for fork, for
 //! memory that is made private again, and for what a mapping grows by.
 
+use super::exchange::insist;
 use super::ranges::{Origin, Range};
 use super::service::Service;
 use super::shared::Shared;
-use super::sys::{mem, page_up, Sys, TOP};
+use super::sys::policy::Policy;
+use super::sys::smaps::{self, Flags};
+use super::sys::{mem, page_up, Sys, BOTTOM, PAGE, TOP};
+use crate::debug_log;
 
 /// Settings of a page, a bit each. None: as any fresh memory.
 pub type Bits = u32;
@@ -18,6 +22,17 @@ pub type Bits = u32;
 pub const ABSENT: Bits = 1 << 0;
 /// `MADV_WIPEONFORK`: a child finds zeros.
 pub const WIPED: Bits = 1 << 1;
+const HUGE: Bits = 1 << 2;
+const NOT_HUGE: Bits = 1 << 3;
+const NOT_DUMPED: Bits = 1 << 4;
+const SEQUENTIAL: Bits = 1 << 5;
+const RANDOM: Bits = 1 << 6;
+/// `MADV_MERGEABLE`: only private pages are ever merged.
+const MERGEABLE: Bits = 1 << 7;
+
+/// What is a matter of private memory alone. The rest is set for the mapping that
+/// takes its place, too.
+const PRIVATE_ONLY: Bits = ABSENT | WIPED | MERGEABLE;
 
 /// What an advice changes: the bits that it sets, and those that it takes away.
 /// `None` for advice that is not noted.
@@ -27,24 +42,45 @@ pub fn of_advice(advice: i32) -> Option<(Bits, Bits)> {
         libc::MADV_DOFORK => (0, ABSENT),
         libc::MADV_WIPEONFORK => (WIPED, 0),
         libc::MADV_KEEPONFORK => (0, WIPED),
+        libc::MADV_HUGEPAGE => (HUGE, NOT_HUGE),
+        libc::MADV_NOHUGEPAGE => (NOT_HUGE, HUGE),
+        libc::MADV_DONTDUMP => (NOT_DUMPED, 0),
+        libc::MADV_DODUMP => (0, NOT_DUMPED),
+        libc::MADV_SEQUENTIAL => (SEQUENTIAL, RANDOM),
+        libc::MADV_RANDOM => (RANDOM, SEQUENTIAL),
+        libc::MADV_NORMAL => (0, SEQUENTIAL | RANDOM),
+        libc::MADV_MERGEABLE => (MERGEABLE, 0),
+        libc::MADV_UNMERGEABLE => (0, MERGEABLE),
         _ => return None,
     })
 }
 
-/// Each setting that private memory can have, and the advice that gives it.
-const ADVICE: [(Bits, i32); 2] = [
-    (ABSENT, libc::MADV_DONTFORK),
-    (WIPED, libc::MADV_WIPEONFORK),
+/// Each setting, how the kernel abbreviates it, and the advice that gives it.
+const ADVICE: [(Bits, &[u8; 2], i32); 8] = [
+    (ABSENT, b"dc", libc::MADV_DONTFORK),
+    (WIPED, b"wf", libc::MADV_WIPEONFORK),
+    (HUGE, b"hg", libc::MADV_HUGEPAGE),
+    (NOT_HUGE, b"nh", libc::MADV_NOHUGEPAGE),
+    (NOT_DUMPED, b"dd", libc::MADV_DONTDUMP),
+    (SEQUENTIAL, b"sr", libc::MADV_SEQUENTIAL),
+    (RANDOM, b"rr", libc::MADV_RANDOM),
+    (MERGEABLE, b"mg", libc::MADV_MERGEABLE),
 ];
+
+/// The advice that gives settings.
+pub fn advice_for(bits: Bits) -> impl Iterator<Item = i32> {
+    let given = ADVICE.into_iter().filter(move |a| bits & a.0 != 0);
+    given.map(|a| a.2)
+}
 
 /// Gives private memory settings.
 pub fn apply(bits: Bits, addr: usize, len: usize) -> Sys<()> {
-    for (bit, advice) in ADVICE {
-        if bits & bit != 0 {
-            mem::advise(addr, len, advice)?;
-        }
-    }
-    Ok(())
+    advice_for(bits).try_for_each(|advice| mem::advise(addr, len, advice))
+}
+
+fn bits_of(flags: &Flags) -> Bits {
+    let set = ADVICE.iter().filter(|a| flags.has(a.1));
+    set.fold(0, |bits, a| bits | a.0)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,21 +194,62 @@ impl Settings {
 }
 
 impl Service {
-    /// Notes the settings of memory that is about to be promoted.
-    pub fn note_settings(&mut self, shared: &Shared, lo: usize, hi: usize, bits: Bits) -> Sys<()> {
-        if !self.settings.set(lo, hi, bits) {
+    /// The settings of the private memory at `empty`, a page that holds nothing,
+    /// or nothing that is needed any more. All threads stand, and it is not locked.
+    ///
+    /// A mapping that has its flags is made where no other is lower, for as long
+    /// as it takes to read them.
+    pub fn look(&self, empty: usize) -> Sys<Bits> {
+        let lowest = self.space.find(0)?.map_or(TOP, |m| m.start);
+        let flags = if lowest >= BOTTOM + 2 * PAGE && mem::imitate(empty, PAGE, BOTTOM).is_ok() {
+            let flags = smaps::flags_at(BOTTOM);
+            insist(|| mem::unmap(BOTTOM, PAGE))?;
+            flags?
+        } else {
+            smaps::flags_at(empty)?
+        };
+        flags.map(|flags| bits_of(&flags)).ok_or(libc::EFAULT)
+    }
+
+    /// Pages of the file that are mapped at `to` come from where those at `from`
+    /// would. The file remembers that, also for other memory at the same place.
+    pub fn copy_policy(&mut self, from: usize, to: usize, len: usize) {
+        let policy = Policy::of(from);
+        if policy == Policy::DEFAULT && !self.has_policies {
+            return;
+        }
+        self.has_policies = true;
+        if let Err(errno) = policy.give_file(to, len) {
+            debug_log!("{from:#x}+{len:#x} loses its NUMA policy: errno {errno}");
+        }
+    }
+
+    /// Whether the settings of one more range can be noted for sure.
+    pub fn can_note_settings(&mut self, shared: &Shared) -> bool {
+        if self.settings.len + 2 > CAPACITY {
             self.settings.tidy(shared);
-            if !self.settings.set(lo, hi, bits) {
-                return Err(libc::ENOMEM);
+        }
+        self.settings.len + 2 <= CAPACITY
+    }
+
+    /// What has just been promoted gets the settings that it had before.
+    pub fn keep_settings(&mut self, (lo, hi): (usize, usize), bits: Bits) {
+        if !self.settings.set(lo, hi, bits) {
+            debug_log!("no room for the settings of {lo:#x}..{hi:#x}");
+        }
+        for advice in advice_for(bits & !PRIVATE_ONLY) {
+            if let Err(errno) = mem::advise(lo, hi - lo, advice) {
+                debug_log!("{lo:#x}..{hi:#x} loses what advice {advice} gave: errno {errno}");
             }
         }
-        Ok(())
     }
 
     /// What a promoted range has grown by has the settings that its end had.
     pub fn inherit_settings(&mut self, shared: &Shared, old_end: usize, end: usize) {
         let (bits, _) = self.settings.at(old_end - 1, old_end);
-        let _ = self.note_settings(shared, old_end, end, bits);
+        if self.can_note_settings(shared) {
+            let _ = self.settings.set(old_end, end, bits);
+        }
     }
 
     /// madvise(2) with an advice that is noted, for the program, where some of the
@@ -207,8 +284,13 @@ impl Service {
                 }
             }
             let Some(r) = next else { break };
-            if r.origin == Origin::Private && !self.settings.change(r.start, r.end, set, clear) {
-                return Err(libc::ENOMEM);
+            if r.origin == Origin::Private {
+                if !self.settings.change(r.start, r.end, set, clear) {
+                    return Err(libc::ENOMEM);
+                }
+                if (set | clear) & PRIVATE_ONLY == 0 {
+                    mem::advise(r.start, r.end - r.start, advice)?;
+                }
             }
             at = r.end;
         }
@@ -235,7 +317,6 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::sys::PAGE;
 
     fn empty() -> Box<Settings> {
         Box::new(Settings {

@@ -77,7 +77,7 @@ pub enum Op {
     /// start, end: pages of a file are about to change their places; EINVAL where
     /// they are not the program's file any more
     Rearrange,
-    /// tid: about to fork
+    /// tid, whether nobody tells of its end: about to fork
     ForkBegin,
     /// the fork is over, in the parent
     ForkEnd,
@@ -167,6 +167,8 @@ pub struct Shared {
     pub slots: [Slot; SLOTS],
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,
+    /// The thread that is watched on its way into a fork.
+    pub forking: AtomicU32,
     pub copying: Copying,
     pub closing: Closing,
     /// Handed over by the thread that starts the service.

@@ -64,6 +64,13 @@ static const struct {
 	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "call_remap_file_pages_syscall", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "pinned_then_protected", BACKEND_USER, "as protect_and_back", { 0, 0 } },
+	{ "kept_hugepage", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
+	{ "kept_nohugepage", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
+	{ "kept_dontdump", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
+	{ "kept_sequential", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
+	{ "kept_random", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
+	{ "kept_policy", BACKEND_USER, "mremap of what is in pieces is done by the one that is met in libc", { 0, 0 } },
+	{ "fork_past_libc", BACKEND_USER, "this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "wiped_on_fork_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 	{ "kept_from_children_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 #endif

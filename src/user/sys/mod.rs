@@ -13,7 +13,9 @@ pub mod dir;
 pub mod maps;
 pub mod mem;
 pub mod net;
+pub mod policy;
 pub mod rights;
+pub mod smaps;
 pub mod task;
 // Only the names of it are used where there is no way into libc.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]

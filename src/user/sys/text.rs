@@ -37,6 +37,10 @@ pub struct Hook {
 /// Most places that can be hooked.
 pub const SITES: usize = 32;
 
+/// The word for `after` that says: the system call is made in its own place, and
+/// nothing after it. A child may come back from it on another stack.
+pub const IN_PLACE: usize = usize::MAX;
+
 /// The number of a [`Site`] whose system call is its caller's choice.
 pub const ANY: usize = 0xffff;
 
@@ -53,7 +57,8 @@ static HOOK: AtomicPtr<Hook> = AtomicPtr::new(core::ptr::null_mut());
 #[repr(C)]
 struct Verdict {
     word: usize,
-    /// Whether an answer has been put in the place of the system call's.
+    /// 1: an answer has been put in the place of the system call's. 2: the system
+    /// call is to be made in its own place.
     done: usize,
 }
 
@@ -64,6 +69,9 @@ fn ask(number: usize, args: [usize; 6], room: &mut usize) -> Verdict {
         return Verdict { word: 0, done: 0 };
     };
     let (word, answer) = (hook.before)(number, args);
+    if word == IN_PLACE {
+        return Verdict { word: 0, done: 2 };
+    }
     if let Some(answer) = answer {
         *room = answer as usize;
     }
