@@ -10,7 +10,7 @@
 
 use super::export;
 use crate::error::Error;
-use crate::hwloc::{adopt, hole, write};
+use crate::hwloc::{adopt, hole, memory, write};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 
 /// A topology of libhwloc.
@@ -106,7 +106,7 @@ export! {
         if addrp.is_null() || (pids.is_null() && nr != 0) {
             return Err(Error::Invalid);
         }
-        let mut list = Vec::with_capacity(nr as usize);
+        let mut list = memory::list(nr as usize)?;
         for i in 0..nr as usize {
             // SAFETY: the caller passes `nr` numbers.
             let pid = unsafe { *pids.add(i) };

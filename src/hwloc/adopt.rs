@@ -100,7 +100,7 @@ pub unsafe fn adopt(
     flags: c_ulong,
 ) -> Result<RawTopology> {
     debug::enter();
-    let library = Library::of_process().ok_or(Error::Unsupported)?;
+    let library = Library::of_caller()?;
     let fresh = Fresh::new(library)?;
     if !library.is_served(fresh.raw) {
         drop(fresh);

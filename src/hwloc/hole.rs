@@ -7,8 +7,10 @@
 //! is not the middle, where other software that looks for holes puts its own.
 
 use super::map::{self, Mapping, Place};
+use super::memory;
 use crate::error::{Error, Result};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{Read, Write};
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,36 +27,80 @@ const LOWEST: usize = 4 << 30;
 /// room and a guard.
 const HIGHEST: usize = (1 << 47) - (1 << 30);
 
-/// Parses the text of a maps file; lines it does not know are left out.
-pub fn parse(text: &str) -> Vec<Region> {
-    let line = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        let (start, end) = words.next()?.split_once('-')?;
-        let perms = words.next()?.as_bytes();
-        Some(Region {
-            start: usize::from_str_radix(start, 16).ok()?,
-            end: usize::from_str_radix(end, 16).ok()?,
-            readable: perms.first() == Some(&b'r'),
-            writable: perms.get(1) == Some(&b'w'),
-        })
+/// Parses a line of a maps file, as far as its permissions. What is mapped is
+/// a path, which may be any bytes.
+fn parse(line: &[u8]) -> Option<Region> {
+    let line = line.get(..line.len().min(LINE))?;
+    let mut words = line.split(|b| *b == b' ');
+    let mut ends = words.next()?.split(|b| *b == b'-');
+    let perms = words.next()?;
+    let mut number = || {
+        let digits = core::str::from_utf8(ends.next()?).ok()?;
+        usize::from_str_radix(digits, 16).ok()
     };
-    text.lines().filter_map(line).collect()
+    Some(Region {
+        start: number()?,
+        end: number()?,
+        readable: perms.first() == Some(&b'r'),
+        writable: perms.get(1) == Some(&b'w'),
+    })
 }
 
-/// The mappings of a process: a number, or `self`.
+/// What is looked at of a line: two addresses and the permissions.
+const LINE: usize = 48;
+
+/// Adds the mappings that a maps file lists, read in parts; lines that it does
+/// not know are left out.
+fn read_regions(mut file: impl Read, regions: &mut Vec<Region>) -> Result<()> {
+    let mut part = [0; 4096];
+    let mut line = [0; LINE];
+    let mut length = 0;
+    loop {
+        let n = match file.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(of_process(&e)),
+        };
+        for byte in part.get(..n).unwrap_or(&[]) {
+            if *byte != b'\n' {
+                if let Some(place) = line.get_mut(length) {
+                    *place = *byte;
+                    length += 1;
+                }
+                continue;
+            }
+            if let Some(region) = parse(&line[..length]) {
+                memory::push(regions, region)?;
+            }
+            length = 0;
+        }
+    }
+}
+
+fn of_process(error: &std::io::Error) -> Error {
+    let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+    Error::from_errno(if errno == libc::ESRCH {
+        libc::ENOENT
+    } else {
+        errno
+    })
+}
+
+/// Adds the mappings of a process: a number, or `self`.
 ///
 /// # Errors
 /// ENOENT if there is no such process, EACCES if it may not be looked at.
-pub fn read_maps(process: &str) -> Result<Vec<Region>> {
-    let text = std::fs::read(format!("/proc/{process}/maps")).map_err(|e| {
-        let errno = e.raw_os_error().unwrap_or(libc::EINVAL);
-        Error::from_errno(if errno == libc::ESRCH {
-            libc::ENOENT
-        } else {
-            errno
-        })
-    })?;
-    Ok(parse(&String::from_utf8_lossy(&text)))
+fn read_maps(process: core::fmt::Arguments<'_>, regions: &mut Vec<Region>) -> Result<()> {
+    let mut path = [0; 40];
+    let mut room = &mut path[..];
+    write!(room, "/proc/{process}/maps").map_err(|_| Error::Invalid)?;
+    let left = room.len();
+    let length = path.len() - left;
+    let path = core::str::from_utf8(&path[..length]).map_err(|_| Error::Invalid)?;
+    // Short paths are opened without an allocation.
+    let file = std::fs::File::open(path).map_err(|e| of_process(&e))?;
+    read_regions(file, regions)
 }
 
 /// A free range for `length` bytes among mappings of any number of
@@ -108,9 +154,10 @@ pub fn find(pids: &[u32], length: usize) -> Result<usize> {
     let length = length
         .checked_next_multiple_of(map::page_size())
         .ok_or(Error::NoMemory)?;
-    let mut taken = read_maps("self")?;
+    let mut taken = Vec::new();
+    read_maps(format_args!("self"), &mut taken)?;
     for pid in pids {
-        taken.extend(read_maps(&pid.to_string())?);
+        read_maps(format_args!("{pid}"), &mut taken)?;
     }
     choose(taken, length).ok_or(Error::NoMemory)
 }
@@ -199,9 +246,12 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel() {
-        let text = "55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0   [heap]\n\
-                    7ffd8b5c6000-7ffd8b5c8000 r-xp 00000000 00:00 0   [vdso]\nrubbish\n";
-        let all = parse(text);
+        // The path is not UTF-8, and longer than what is read at a time.
+        let mut text = b"55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0   /\xff\xfe".to_vec();
+        text.extend([b'x'; 5000]);
+        text.extend(b"\n7ffd8b5c6000-7ffd8b5c8000 r-xp 00000000 00:00 0   [vdso]\nrubbish\n");
+        let mut all = Vec::new();
+        read_regions(text.as_slice(), &mut all).expect("lines");
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].start, 0x55d0_c000_0000);
         assert!(all[0].writable && all[1].readable && !all[1].writable);

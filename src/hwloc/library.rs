@@ -5,16 +5,17 @@
 //! is first used, so function pointers into it stay good. The list of known
 //! libraries only grows and takes no lock: a fork cannot leave it held.
 
-// Each symbol takes the type of the field that it goes into.
+// Each address takes the type of the field that it goes into.
 #![allow(clippy::missing_transmute_annotations)]
 
 use super::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
 use super::memory;
 use super::native::{self, Native};
+use super::objects::{self, Object};
 use crate::error::{Error, Result};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
-use core::mem::zeroed;
-use core::ptr::{null_mut, NonNull};
+use core::mem::{transmute, zeroed};
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// `struct hwloc_topology`, opaque where the layout is not known.
@@ -54,18 +55,14 @@ pub struct Library {
     native: [AtomicPtr<Native>; 2],
 }
 
+/// Bytes of the smallest `struct hwloc_topology`, that of 2.0.
+const SMALLEST: usize = 784;
+
 /// Values of [`Library::served`].
 const SERVED: usize = 1;
 const NOT_SERVED: usize = 2;
 
 static KNOWN: AtomicPtr<Library> = AtomicPtr::new(null_mut());
-
-/// Where an object of the process lies, and its path.
-struct Object {
-    start: usize,
-    end: usize,
-    path: Vec<u8>,
-}
 
 fn known(containing: usize) -> Option<&'static Library> {
     let mut at = KNOWN.load(Ordering::Acquire);
@@ -79,167 +76,169 @@ fn known(containing: usize) -> Option<&'static Library> {
     None
 }
 
-/// The object of the process that holds an address, or whose name begins
-/// with `libhwloc` when `address` is `None`.
-fn object(address: Option<usize>) -> Option<Object> {
-    struct Search {
-        address: Option<usize>,
-        found: Option<Object>,
-    }
-    unsafe extern "C" fn look(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        data: *mut c_void,
-    ) -> c_int {
-        // SAFETY: dl_iterate_phdr passes a valid entry and our own pointer.
-        let (info, search) = unsafe { (&*info, &mut *data.cast::<Search>()) };
-        let mut start = usize::MAX;
-        let mut end = 0;
-        for i in 0..usize::from(info.dlpi_phnum) {
-            // SAFETY: the entry says how many headers it has.
-            let ph = unsafe { &*info.dlpi_phdr.add(i) };
-            if ph.p_type == libc::PT_LOAD {
-                let from = (info.dlpi_addr as usize).wrapping_add(ph.p_vaddr as usize);
-                start = start.min(from);
-                end = end.max(from.wrapping_add(ph.p_memsz as usize));
-            }
-        }
-        let path = if info.dlpi_name.is_null() {
-            Vec::new()
-        } else {
-            // SAFETY: a C string of the dynamic linker.
-            unsafe { CStr::from_ptr(info.dlpi_name) }
-                .to_bytes()
-                .to_vec()
-        };
-        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(&[]);
-        let hit = match search.address {
-            Some(a) => (start..end).contains(&a),
-            None => name.starts_with(b"libhwloc.so") || name.starts_with(b"libhwloc-"),
-        };
-        if hit {
-            search.found = Some(Object { start, end, path });
-        }
-        c_int::from(hit)
-    }
-    let mut search = Search {
-        address,
-        found: None,
-    };
-    // SAFETY: the callback matches, and `search` outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
-    search.found
-}
+/// The functions used, in the order of [`Library`]'s fields.
+const NAMES: [&[u8]; 16] = [
+    b"hwloc_topology_init",
+    b"hwloc_topology_destroy",
+    b"hwloc_topology_check",
+    b"hwloc_topology_set_flags",
+    b"hwloc_topology_set_synthetic",
+    b"hwloc_topology_load",
+    b"hwloc_get_api_version",
+    b"hwloc_topology_get_support",
+    b"hwloc_topology_set_userdata",
+    b"hwloc_obj_attr_snprintf",
+    b"hwloc_bitmap_alloc",
+    b"hwloc_bitmap_set",
+    b"hwloc_bitmap_free",
+    b"hwloc_shmem_topology_get_length",
+    b"hwloc_shmem_topology_write",
+    b"hwloc_shmem_topology_adopt",
+];
 
-/// A symbol of a handle, if it is defined inside `object`.
-fn symbol(handle: *mut c_void, object: &Object, name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: a handle of dlopen and a C string.
-    let found = NonNull::new(unsafe { libc::dlsym(handle, name.as_ptr()) })?;
-    // A preloaded replacement must not be taken for the original.
-    (object.start..object.end)
-        .contains(&(found.as_ptr() as usize))
-        .then_some(found)
+/// The addresses of [`NAMES`] in an object. A copy of hwloc inside of other
+/// software has a prefix before each.
+fn addresses(object: &Object) -> Option<[usize; NAMES.len()]> {
+    let prefix =
+        |(name, _): (&CStr, usize)| name.to_bytes().strip_suffix(NAMES[0]).map(<[u8]>::len);
+    let prefix = object.functions().find_map(prefix)?;
+    let mut found = [0; NAMES.len()];
+    for (name, address) in object.functions() {
+        let name = name.to_bytes().get(prefix..).unwrap_or(&[]);
+        if let Some(i) = NAMES.iter().position(|wanted| *wanted == name) {
+            found[i] = address;
+        }
+    }
+    found.iter().all(|address| *address != 0).then_some(found)
 }
 
 impl Library {
     /// The library whose code or data holds `address`.
-    fn containing(address: usize) -> Option<&'static Library> {
-        if let Some(library) = known(address) {
-            return Some(library);
+    ///
+    /// # Errors
+    /// ENOSYS if what is there is not hwloc; ENOMEM.
+    fn containing(address: usize) -> Result<&'static Library> {
+        match known(address) {
+            Some(library) => Ok(library),
+            None => {
+                let object = objects::containing(address).map_err(|error| match error {
+                    Error::NotFound => Error::Unsupported,
+                    other => other,
+                })?;
+                Library::of_object(&object)
+            }
         }
-        let object = object(Some(address))?;
-        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-        let mut path = object.path.clone();
-        path.push(0);
-        // The main program has no name.
-        let name = if object.path.is_empty() {
-            core::ptr::null()
-        } else {
-            path.as_ptr().cast()
+    }
+
+    /// The library that an object is.
+    ///
+    /// # Errors
+    /// As for [`Library::containing`].
+    fn of_object(object: &Object) -> Result<&'static Library> {
+        let (start, end) = object.range();
+        if let Some(library) = known(start) {
+            return Ok(library);
+        }
+        let at = addresses(object).ok_or(Error::Unsupported)?;
+        if !object.pin() {
+            return Err(Error::Unsupported);
+        }
+        // SAFETY: each address is of the function whose type the field has, by
+        // what hwloc documents.
+        let library = unsafe {
+            Library {
+                start,
+                end,
+                next: AtomicPtr::new(null_mut()),
+                init: transmute(at[0]),
+                destroy: transmute(at[1]),
+                check: transmute(at[2]),
+                set_flags: transmute(at[3]),
+                set_synthetic: transmute(at[4]),
+                load: transmute(at[5]),
+                version: transmute(at[6]),
+                get_support: transmute(at[7]),
+                set_userdata: transmute(at[8]),
+                attr_snprintf: transmute(at[9]),
+                bitmap_alloc: transmute(at[10]),
+                bitmap_set: transmute(at[11]),
+                bitmap_free: transmute(at[12]),
+                stock_get_length: transmute(at[13]),
+                stock_write: transmute(at[14]),
+                stock_adopt: transmute(at[15]),
+                served: AtomicUsize::new(0),
+                usable: AtomicUsize::new(0),
+                native: [const { AtomicPtr::new(null_mut()) }; 2],
+            }
         };
-        // SAFETY: a C string or null; NOLOAD runs no foreign code.
-        let handle = unsafe { libc::dlopen(name, flags) };
-        if handle.is_null() {
-            return None;
-        }
-        macro_rules! resolve {
-            ($name:literal) => {
-                // SAFETY: the symbol's type is the one hwloc documents.
-                unsafe { core::mem::transmute(symbol(handle, &object, $name)?.as_ptr()) }
-            };
-        }
-        let library = Box::new(Library {
-            start: object.start,
-            end: object.end,
-            next: AtomicPtr::new(null_mut()),
-            init: resolve!(c"hwloc_topology_init"),
-            destroy: resolve!(c"hwloc_topology_destroy"),
-            check: resolve!(c"hwloc_topology_check"),
-            version: resolve!(c"hwloc_get_api_version"),
-            set_flags: resolve!(c"hwloc_topology_set_flags"),
-            set_synthetic: resolve!(c"hwloc_topology_set_synthetic"),
-            load: resolve!(c"hwloc_topology_load"),
-            get_support: resolve!(c"hwloc_topology_get_support"),
-            set_userdata: resolve!(c"hwloc_topology_set_userdata"),
-            attr_snprintf: resolve!(c"hwloc_obj_attr_snprintf"),
-            bitmap_alloc: resolve!(c"hwloc_bitmap_alloc"),
-            bitmap_set: resolve!(c"hwloc_bitmap_set"),
-            bitmap_free: resolve!(c"hwloc_bitmap_free"),
-            stock_get_length: resolve!(c"hwloc_shmem_topology_get_length"),
-            stock_write: resolve!(c"hwloc_shmem_topology_write"),
-            stock_adopt: resolve!(c"hwloc_shmem_topology_adopt"),
-            served: AtomicUsize::new(0),
-            usable: AtomicUsize::new(0),
-            native: [const { AtomicPtr::new(null_mut()) }; 2],
-        });
-        let raw = Box::into_raw(library);
+        let raw = Box::into_raw(memory::boxed(library)?);
         let mut head = KNOWN.load(Ordering::Acquire);
         loop {
             // SAFETY: `raw` is ours until it is published, and never freed.
             unsafe { &*raw }.next.store(head, Ordering::Relaxed);
             match KNOWN.compare_exchange(head, raw, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: as above.
-                Ok(_) => return Some(unsafe { &*raw }),
+                Ok(_) => return Ok(unsafe { &*raw }),
                 Err(now) => head = now,
             }
         }
     }
 
-    /// The library that new topologies of this process belong to.
-    pub fn of_process() -> Option<&'static Library> {
-        static FOUND: AtomicPtr<Library> = AtomicPtr::new(null_mut());
-        // SAFETY: null, or an entry of the list, which lives on.
-        if let Some(library) = unsafe { FOUND.load(Ordering::Acquire).as_ref() } {
-            return Some(library);
-        }
+    /// The library that new topologies of the caller belong to: the one that
+    /// the whole process sees; where there is none, the one that the caller
+    /// was linked with; or the first that there is.
+    ///
+    /// # Errors
+    /// ENOSYS if there is none; ENOMEM.
+    pub fn of_caller() -> Result<&'static Library> {
         let name = c"hwloc_topology_init";
-        let visible = [libc::RTLD_NEXT, libc::RTLD_DEFAULT].into_iter();
-        let found = visible
-            // SAFETY: pseudo handles and a C string.
-            .map(|h| unsafe { libc::dlsym(h, name.as_ptr()) } as usize)
-            .find(|a| *a != 0)
-            .or_else(|| object(None).map(|o| o.start))
-            .and_then(Library::containing)?;
-        FOUND.store(core::ptr::from_ref(found).cast_mut(), Ordering::Release);
-        Some(found)
+        for handle in [libc::RTLD_NEXT, libc::RTLD_DEFAULT] {
+            // SAFETY: a pseudo handle and a C string.
+            let found = unsafe { libc::dlsym(handle, name.as_ptr()) } as usize;
+            if found != 0 {
+                return Library::containing(found);
+            }
+        }
+        let linked = objects::caller().and_then(|caller| caller.finds(name));
+        if let Some(found) = linked {
+            return Library::containing(found);
+        }
+        let plain = |(found, _): (&CStr, usize)| found == name;
+        let first = objects::find(|object| {
+            let here = object.functions().any(plain);
+            here.then(|| Library::of_object(&object))
+        })?;
+        first.unwrap_or(Err(Error::Unsupported))
     }
 
-    /// The library that made a topology: the one its binding hooks lead to.
+    /// The library that made a topology: the one that its own pointers to code
+    /// lead to.
+    ///
+    /// # Errors
+    /// ENOSYS if that does not export what is needed of it; ENOMEM.
     ///
     /// # Safety
     /// `topology` is a live topology of hwloc 2 or later.
-    pub unsafe fn of_topology(topology: RawTopology) -> Option<&'static Library> {
+    pub unsafe fn of_topology(topology: RawTopology) -> Result<&'static Library> {
         // SAFETY: each layout of hwloc 2 begins with its ABI.
         let abi = unsafe { topology.cast::<u32>().read() };
         if abi == layout::ABI {
             // SAFETY: the ABI says that this is the layout.
             let hooks = unsafe { (*topology.cast::<Topology>()).binding_hooks };
-            let made_by = hooks.into_iter().find(|h| *h != 0);
-            if let Some(library) = made_by.and_then(|h| Library::containing(h as usize)) {
-                return Some(library);
+            if let Some(hook) = hooks.into_iter().find(|h| *h != 0) {
+                return Library::containing(hook as usize);
             }
+            return Library::of_caller();
         }
-        Library::of_process()
+        // Where the hooks are is not known: any word may be one.
+        // SAFETY: no structure of hwloc 2 or later is smaller.
+        let words = unsafe { topology.cast::<[usize; SMALLEST / 8]>().read() };
+        let made_by = objects::find(|object| {
+            let (start, end) = object.range();
+            let any = words.iter().any(|word| (start..end).contains(word));
+            any.then(|| Library::of_object(&object).ok()).flatten()
+        })?;
+        made_by.map_or_else(Library::of_caller, Ok)
     }
 
     /// API version, as `HWLOC_API_VERSION` writes it.

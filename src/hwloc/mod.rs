@@ -20,7 +20,8 @@
 //! | [`second`]   | a second adoption in one process                         |
 //! | [`relocate`] | at another address than it was written for               |
 //! | [`hole`]     | addresses that are free in several processes             |
-//! | [`library`]  | the libhwloc of this process; [`native`] its hooks       |
+//! | [`library`]  | the libhwloc of a topology; [`native`] its hooks         |
+//! | [`objects`]  | what the process has loaded                              |
 //! | [`map`]      | the system calls                                         |
 //! | [`memory`]   | allocations that may fail; [`environment`] variables     |
 
@@ -37,6 +38,7 @@ pub mod machine;
 pub mod map;
 pub mod memory;
 pub mod native;
+pub mod objects;
 pub mod relocate;
 pub mod resolve;
 pub mod second;

@@ -30,7 +30,7 @@ unsafe fn route(topology: RawTopology) -> Result<Route> {
         return Err(Error::Invalid);
     }
     // SAFETY: the caller's promise.
-    let library = unsafe { Library::of_topology(topology) }.ok_or(Error::Unsupported)?;
+    let library = unsafe { Library::of_topology(topology) }?;
     // SAFETY: each layout of hwloc 2 begins with its ABI.
     let abi = unsafe { topology.cast::<u32>().read() };
     Ok(if abi == ABI && library.is_served_here()? {
