@@ -25,6 +25,11 @@ cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwl
     cc -O1 -g -Wall -Wextra -o "$SCRATCH/initiators" tests/hwloc/initiators.c -lhwloc &&
     cc -O1 -g -Wall -Wextra -o "$SCRATCH/again" tests/hwloc/again.c tests/hwloc/dump.c \
         -lhwloc -lpthread &&
+    cc -O1 -g -Wall -Wextra -o "$SCRATCH/limits" tests/hwloc/limits.c tests/hwloc/dump.c \
+        -L"$TOP/build/lib" -lhwloc -lxpmem -ldl &&
+    cc -O1 -g -Wall -Wextra -shared -fPIC -o "$SCRATCH/noalloc.so" tests/hwloc/noalloc.c &&
+    cc -O1 -g -Wall -Wextra -o "$SCRATCH/differ" tests/hwloc/differ.c tests/hwloc/dump.c \
+        -lhwloc -ldl &&
     cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
     { not_ok "build of tests/hwloc"; finish; }
 
@@ -41,10 +46,16 @@ run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env
     LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
 run_suite "who asks for a memory attribute" 120 env LD_PRELOAD="$lib" "$SCRATCH/initiators"
 run_suite "again and again" 120 env LD_PRELOAD="$lib" "$SCRATCH/again"
+run_suite "no more than stock needs" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" \
+    "$SCRATCH/limits"
+run_suite "each allocation fails once" 120 env LD_LIBRARY_PATH="$TOP/build/lib" \
+    LD_PRELOAD="$SCRATCH/noalloc.so $lib" "$SCRATCH/limits"
 run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
 nice tests/hwloc/versions.sh
+run_suite "several copies of hwloc" 120 tests/hwloc/copies.sh "$lib"
+run_suite "random machines" 400 tests/hwloc/differ.sh "$SCRATCH/differ" "$lib" 150 1
 run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$SCRATCH/exchange"
 run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
 

@@ -186,7 +186,8 @@ impl Library {
 
     /// The library that new topologies of the caller belong to: the one that
     /// the whole process sees; where there is none, the one that the caller
-    /// was linked with; or the first that there is.
+    /// was linked with; or the first that there is, one without a prefix if
+    /// there is such.
     ///
     /// # Errors
     /// ENOSYS if there is none; ENOMEM.
@@ -208,7 +209,11 @@ impl Library {
             let here = object.functions().any(plain);
             here.then(|| Library::of_object(&object))
         })?;
-        first.unwrap_or(Err(Error::Unsupported))
+        if let Some(first) = first {
+            return first;
+        }
+        let any = objects::find(|object| Library::of_object(&object).ok())?;
+        any.ok_or(Error::Unsupported)
     }
 
     /// The library that made a topology: the one that its own pointers to code

@@ -3,7 +3,7 @@
 //! with every pointer moved.
 
 use super::adopt::{inspect, inspect_copy, Held, Source};
-use super::image::{work_for, Image};
+use super::image::{work_for, Image, OrInvalid};
 use super::layout::*;
 use super::map::Mapping;
 use super::memory;
@@ -31,16 +31,18 @@ pub fn relocate(source: &Source, mut mapping: Mapping) -> Result<Held> {
     // SAFETY: a buffer of our own that outlives the image.
     let image = unsafe { Image::new(base, words.as_ptr().cast(), words.len() * 8, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    rebase(&image, &report.topology, mapping.bytes_mut(), target).ok_or(Error::Invalid)?;
+    rebase(&image, &report.topology, mapping.bytes_mut(), target)?;
     let report = inspect(&mapping, mapping.addr())?;
     mapping.seal()?;
     Ok(Held { mapping, report })
 }
 
 /// Moves every pointer of `old`, a checked image with topology `t`, in `new`,
-/// a copy of it, so that it fits the address `target`. `None` if parts lie
-/// beyond `new`.
-pub fn rebase(old: &Image<'_>, t: &Topology, new: &mut [u8], target: Addr) -> Option<()> {
+/// a copy of it, so that it fits the address `target`.
+///
+/// # Errors
+/// EINVAL if parts lie beyond `new`; ENOMEM.
+pub fn rebase(old: &Image<'_>, t: &Topology, new: &mut [u8], target: Addr) -> Result<()> {
     let mut moving = Moving {
         old: *old,
         new,
@@ -59,38 +61,38 @@ struct Moving<'a, 'b> {
 
 impl Moving<'_, '_> {
     /// Moves the pointer at `slot`; answers what it pointed to.
-    fn pointer(&mut self, slot: Addr) -> Option<Addr> {
-        let target: Addr = self.old.get(slot)?;
+    fn pointer(&mut self, slot: Addr) -> Result<Addr> {
+        let target: Addr = self.old.get(slot).valid()?;
         if target != 0 {
-            let at = usize::try_from(slot - self.old.base()).ok()?;
-            let room = self.new.get_mut(at..at + 8)?;
+            let at = usize::try_from(slot - self.old.base()).ok().valid()?;
+            let room = self.new.get_mut(at..at + 8).valid()?;
             room.copy_from_slice(&target.wrapping_add(self.delta).to_ne_bytes());
         }
-        Some(target)
+        Ok(target)
     }
 
-    fn pointers(&mut self, array: Addr, count: usize) -> Option<()> {
+    fn pointers(&mut self, array: Addr, count: usize) -> Result<()> {
         for i in 0..count {
             self.pointer(array + i as u64 * 8)?;
         }
-        Some(())
+        Ok(())
     }
 
-    fn bitmap(&mut self, slot: Addr) -> Option<()> {
+    fn bitmap(&mut self, slot: Addr) -> Result<()> {
         let bitmap = self.pointer(slot)?;
         if bitmap != 0 {
             self.pointer(bitmap + offset_of!(Bitmap, ulongs) as u64)?;
         }
-        Some(())
+        Ok(())
     }
 
-    fn infos(&mut self, slot: Addr, count: u32) -> Option<()> {
+    fn infos(&mut self, slot: Addr, count: u32) -> Result<()> {
         let array = self.pointer(slot)?;
         self.pointers(array, count as usize * 2)
     }
 
-    fn object(&mut self, addr: Addr) -> Option<()> {
-        let obj: Obj = self.old.get(addr)?;
+    fn object(&mut self, addr: Addr) -> Result<()> {
+        let obj: Obj = self.old.get(addr).valid()?;
         for field in [
             offset_of!(Obj, subtype),
             offset_of!(Obj, name),
@@ -124,10 +126,10 @@ impl Moving<'_, '_> {
         self.infos(addr + offset_of!(Obj, infos) as u64, obj.infos_count)
     }
 
-    fn distances(&mut self, first: Addr) -> Option<()> {
+    fn distances(&mut self, first: Addr) -> Result<()> {
         let mut at = first;
         while at != 0 {
-            let d: Distances = self.old.get(at)?;
+            let d: Distances = self.old.get(at).valid()?;
             for field in [
                 offset_of!(Distances, name),
                 offset_of!(Distances, different_types),
@@ -142,29 +144,29 @@ impl Moving<'_, '_> {
             self.pointers(d.objs, d.nbobjs as usize)?;
             at = d.next;
         }
-        Some(())
+        Ok(())
     }
 
-    fn memattrs(&mut self, t: &Topology) -> Option<()> {
+    fn memattrs(&mut self, t: &Topology) -> Result<()> {
         for i in 0..u64::from(t.nr_memattrs) {
             let at = t.memattrs + i * size_of::<Memattr>() as u64;
-            let attr: Memattr = self.old.get(at)?;
+            let attr: Memattr = self.old.get(at).valid()?;
             self.pointer(at + offset_of!(Memattr, name) as u64)?;
             let targets = self.pointer(at + offset_of!(Memattr, targets) as u64)?;
             for j in 0..u64::from(attr.nr_targets) {
                 self.target(targets + j * size_of::<Target>() as u64)?;
             }
         }
-        Some(())
+        Ok(())
     }
 
-    fn target(&mut self, at: Addr) -> Option<()> {
-        let target: Target = self.old.get(at)?;
+    fn target(&mut self, at: Addr) -> Result<()> {
+        let target: Target = self.old.get(at).valid()?;
         self.pointer(at + offset_of!(Target, obj) as u64)?;
         let initiators = self.pointer(at + offset_of!(Target, initiators) as u64)?;
         for k in 0..u64::from(target.nr_initiators) {
             let at = initiators + k * size_of::<Initiator>() as u64;
-            let initiator: Initiator = self.old.get(at)?;
+            let initiator: Initiator = self.old.get(at).valid()?;
             let slot = at + offset_of!(Initiator, obj_or_cpuset) as u64;
             if initiator.location == LOCATION_CPUSET {
                 self.bitmap(slot)?;
@@ -172,13 +174,13 @@ impl Moving<'_, '_> {
                 self.pointer(slot)?;
             }
         }
-        Some(())
+        Ok(())
     }
 
-    fn all(&mut self, t: &Topology) -> Option<()> {
+    fn all(&mut self, t: &Topology) -> Result<()> {
         let head = self.old.base();
         let at = head + size_of::<Header>() as u64;
-        let levels = Levels::read(&self.old, t).ok()?;
+        let levels = Levels::read(&self.old, t)?;
         for obj in levels.iter().flat_map(|level| level.objs) {
             self.object(*obj)?;
         }
@@ -201,7 +203,7 @@ impl Moving<'_, '_> {
         let arrays = self.pointer(at + offset_of!(Topology, levels) as u64)?;
         for d in 0..t.nb_levels as usize {
             let array = self.pointer(arrays + d as u64 * 8)?;
-            let count = levels.at(d as i32)?.objs.len();
+            let count = levels.at(d as i32).valid()?.objs.len();
             self.pointers(array, count)?;
         }
         for (i, special) in t.slevels.iter().enumerate() {
@@ -215,10 +217,10 @@ impl Moving<'_, '_> {
         self.memattrs(t)?;
         for i in 0..u64::from(t.nr_cpukinds) {
             let kind_at = t.cpukinds + i * size_of::<Cpukind>() as u64;
-            let kind: Cpukind = self.old.get(kind_at)?;
+            let kind: Cpukind = self.old.get(kind_at).valid()?;
             self.bitmap(kind_at + offset_of!(Cpukind, cpuset) as u64)?;
             self.infos(kind_at + offset_of!(Cpukind, infos) as u64, kind.nr_infos)?;
         }
-        Some(())
+        Ok(())
     }
 }

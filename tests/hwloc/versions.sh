@@ -13,6 +13,7 @@
 #   $XPMEM_CACHE/hwloc/linux    more of them, as /proc and /sys say it
 #   $XPMEM_CACHE/hwloc/pci32    libhwloc 2.9 with --enable-32bits-pci-domain
 #   $XPMEM_CACHE/hwloc/debug    libhwloc 2.9 with --enable-debug
+#   $XPMEM_CACHE/hwloc/prefixed libhwloc 2.9 whose functions begin with opal_
 #
 # What cannot be had is left out, with a line that says so.
 set -u
@@ -20,7 +21,7 @@ cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$cache" || exit 1
 missing=
-for part in trixie sid xml linux pci32 debug trixie/valgrind sid/valgrind; do
+for part in trixie sid xml linux pci32 debug prefixed trixie/valgrind sid/valgrind; do
     [ -e "$cache/$part/done" ] || missing=1
 done
 [ -n "$missing" ] || exit 0
@@ -86,10 +87,11 @@ for suite in trixie sid; do
     done
     touch "$cache/$suite/valgrind/done"
 done
-for part in xml linux pci32 debug; do
+for part in xml linux pci32 debug prefixed; do
     [ -e "$cache/$part/done" ] || rm -rf "${cache:?}/$part"
 done
-if [ -d "$cache/xml" ] && [ -d "$cache/linux" ] && [ -d "$cache/pci32" ] && [ -d "$cache/debug" ]; then
+if [ -d "$cache/xml" ] && [ -d "$cache/linux" ] && [ -d "$cache/pci32" ] && [ -d "$cache/debug" ] &&
+    [ -d "$cache/prefixed" ]; then
     exit 0
 fi
 rm -rf "$apt/source"
@@ -126,5 +128,6 @@ build() { # build NAME CONFIGURE-OPTION
 }
 build pci32 --enable-32bits-pci-domain
 build debug --enable-debug
+build prefixed --with-hwloc-symbol-prefix=opal_
 cd "$cache" || exit 1
 rm -rf "$apt/debs" "$apt/source"

@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
     let mut moved = words.clone();
     // SAFETY: the same memory, as bytes.
     let bytes = unsafe { core::slice::from_raw_parts_mut(moved.as_mut_ptr().cast::<u8>(), len) };
-    if relocate::rebase(&image, &report.topology, bytes, other).is_some() {
+    if relocate::rebase(&image, &report.topology, bytes, other).is_ok() {
         // Parts that overlap may not survive being moved; that must be
         // noticed, not crash.
         let _ = check(&moved, other);
