@@ -174,14 +174,13 @@ fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source
     if map::file_size(fd)? < fileoffset + length as u64 {
         return Err(Error::Invalid);
     }
-    let used = usize::try_from(t.tma).unwrap_or(length);
-    let plausible = (size_of_val(&start)..=length).contains(&used);
+    let used = t.in_use(length as u64).map(|(used, _)| used as usize);
     Ok(Source {
         fd,
         offset,
         addr,
         length,
-        used: if plausible { used } else { length },
+        used: used.unwrap_or(length),
         strict_infos: false,
     })
 }
@@ -301,10 +300,13 @@ pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
     // SAFETY: a readable mapping of that size.
     let image = unsafe { Image::new(base as u64, mapping.addr() as *const u8, len, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    validate::image(&image).map_err(|corrupt| {
-        debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
-        Error::from(corrupt)
-    })
+    let checked = validate::image(&image);
+    checked
+        .and_then(|report| report.unless_damaged(len as u64).map(|()| report))
+        .map_err(|corrupt| {
+            debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
+            Error::from(corrupt)
+        })
 }
 
 /// Makes the topology that the caller gets.

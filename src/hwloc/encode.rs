@@ -100,6 +100,13 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// Says in the file that what was written is [`ODD`].
+    pub fn say_odd(&mut self) {
+        let tma = size_of::<Header>() + offset_of!(Topology, tma);
+        let word = (self.used as u64 | ODD).to_ne_bytes();
+        self.bytes()[tma..tma + 8].copy_from_slice(&word);
+    }
+
     /// Gives the memory back, or keeps it for the next.
     pub fn release(self) {
         if self.room.len() > KEEP_LIMIT {

@@ -105,10 +105,11 @@ impl File {
         let report = with_image(&words, header.mmap_address, |image| validate::image(&image))
             .ok_or(Refused::Short)?
             .map_err(Refused::Corrupt)?;
-        let used = Some(report.topology.tma).filter(|used| {
-            (size_of::<Header>() as u64 + TOPOLOGY_COMMON as u64..=header.mmap_length)
-                .contains(used)
-        });
+        report
+            .unless_damaged(header.mmap_length)
+            .map_err(Refused::Corrupt)?;
+        let used = report.topology.in_use(header.mmap_length);
+        let used = used.map(|(used, _)| used);
         Ok(File {
             words,
             header,

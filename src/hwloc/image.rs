@@ -360,12 +360,6 @@ impl Bits<'_> {
         self.infinite.then_some(self.words.len() as u32 * 64)
     }
 
-    /// Whether there is one member and no other.
-    pub fn is_single(&self) -> bool {
-        let members = self.words.iter().map(|w| u64::from(w.count_ones()));
-        !self.infinite && members.sum::<u64>() == 1
-    }
-
     /// Whether `bit` is the one and only member.
     pub fn is_only(&self, bit: u32) -> bool {
         let at = bit as usize / 64;

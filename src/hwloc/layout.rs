@@ -178,8 +178,24 @@ pub struct Topology {
     pub phases: [u32; 2],
     /// The allocator of the copy. Stock writes the address of a variable on
     /// its stack; an adopter overwrites it, so a file of ours keeps the
-    /// number of bytes in use here (see [`super::encode`]).
+    /// number of bytes in use here (see [`super::encode`]) and [`ODD`].
     pub tma: u64,
+}
+
+/// In [`Topology::tma`]: what was written had numbers that do not fit each
+/// other. Where a file of ours does not say so, such are damage.
+pub const ODD: u64 = 1 << 63;
+
+impl Topology {
+    /// Bytes in use of a file of `length` bytes, and whether [`ODD`] is set, if
+    /// the writer says so: ours does, and stock's word for it is no such number.
+    pub fn in_use(&self, length: u64) -> Option<(u64, bool)> {
+        let used = self.tma & !ODD;
+        let least = (size_of::<Header>() + size_of::<Topology>()) as u64;
+        (least..=length)
+            .contains(&used)
+            .then_some((used, self.tma & ODD != 0))
+    }
 }
 
 /// Number of bytes that a reader may take from each support array, in the

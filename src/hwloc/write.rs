@@ -159,27 +159,31 @@ pub unsafe fn write(
     // SAFETY: only the topology's own pointers are followed.
     let image = unsafe { Image::process() };
     let support = library.support_bytes();
-    let encoded = encode::encode(&image, &t, support, addr as u64, length)?;
-    let bytes = encoded.as_slice();
-    let stored = check(bytes, addr as u64, length)
-        .and_then(|()| store(fd, status & libc::O_APPEND != 0, bytes, offset, length));
+    let mut encoded = encode::encode(&image, &t, support, addr as u64, length)?;
+    let stored = check(encoded.as_slice(), addr as u64, length).and_then(|odd| {
+        if odd {
+            encoded.say_odd();
+        }
+        let append = status & libc::O_APPEND != 0;
+        store(fd, append, encoded.as_slice(), offset, length)
+    });
     encoded.release();
     stored
 }
 
-/// What adopters would refuse is not written.
-fn check(bytes: &[u8], addr: u64, length: usize) -> Result<()> {
+/// What adopters would refuse is not written. Answers whether it is odd.
+fn check(bytes: &[u8], addr: u64, length: usize) -> Result<bool> {
     if bytes.len() > length {
         return Err(Error::Invalid);
     }
     let work = work_for(length);
     // SAFETY: the bytes outlive the image.
     let image = unsafe { Image::new(addr, bytes.as_ptr(), bytes.len(), &work) };
-    validate::contents(&image.ok_or(Error::Invalid)?).map_err(|corrupt| {
+    let report = validate::contents(&image.ok_or(Error::Invalid)?).map_err(|corrupt| {
         debug_log!("hwloc: not written: {}", corrupt.what);
         Error::from(corrupt)
     })?;
-    Ok(())
+    Ok(report.odd)
 }
 
 /// Puts the bytes into the file, all or nothing.

@@ -6,10 +6,13 @@
 //! file. The work is linear in what is read, however a file is made: each set
 //! of each object is charged to it.
 //!
-//! A program may change numbers that say the same as others: an object's index,
-//! its attributes, the memory of a node. Stock shares that, and so do we; but
-//! `hwloc_topology_check()` aborts on it, on the original too. What is so is
-//! [`Report::odd`]; all else it has nothing to abort on.
+//! Some numbers say the same as others: the sets of an object and of those
+//! below it, an object's index, its attributes, the memory of a node. A program
+//! may change them, and hwloc itself now and then gets them wrong. Stock shares
+//! that, and so do we; but `hwloc_topology_check()` aborts on it, on the
+//! original too. What is so is [`Report::odd`]; all else that check has nothing
+//! to abort on. Our writer says in the file whether it was so, for damage would
+//! look the same.
 //!
 //! Two steps need nothing but pointers inside the file: `levels` finds the
 //! arrays of objects, `tree` walks from the root. No mark on visited
@@ -47,9 +50,19 @@ pub struct Report {
     /// Whether an object without infos has an address for them. Stock writes
     /// that, and later releases abort on it when they check a topology.
     pub empty_infos: bool,
-    /// Whether `hwloc_topology_check()` would abort on numbers that do not fit
-    /// each other.
+    /// Whether `hwloc_topology_check()` would abort on numbers or sets that do
+    /// not fit each other.
     pub odd: bool,
+}
+
+impl Report {
+    /// Refuses a file of `length` bytes whose numbers do not fit each other
+    /// although its writer says that they do.
+    pub fn unless_damaged(&self, length: u64) -> Checked<()> {
+        let said = self.topology.in_use(length);
+        let as_said = !self.odd || said.is_none_or(|(_, odd)| odd);
+        ensure(as_said, "topology: damaged since it was written", 0)
+    }
 }
 
 /// Reads and checks the 24 bytes at the start.

@@ -5,6 +5,7 @@ use super::super::image::{ensure, same_words, Bits, Checked, Corrupt, Image, Uni
 use super::super::layout::*;
 use super::super::memory;
 use super::{attributes, Levels, MAX_DEPTH};
+use core::cell::Cell;
 use core::mem::{size_of, MaybeUninit};
 
 /// The lists of children an object may have beside the normal ones.
@@ -155,7 +156,8 @@ struct Walk<'a, 'w> {
     /// objects of a level share them.
     attributes: Vec<Addr>,
     visited: usize,
-    found: Found,
+    empty_infos: bool,
+    odd: Cell<bool>,
     /// Objects nested too deeply to go on from one to the next below it, with
     /// all above them checked.
     deep: Vec<Deep>,
@@ -179,11 +181,11 @@ struct Deep {
 const IN_ONE_GO: usize = 24;
 
 /// What a walk learned.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Found {
     /// Some object has an address for infos and no infos.
     pub empty_infos: bool,
-    /// Some numbers do not fit each other.
+    /// Some numbers or sets do not fit each other.
     pub odd: bool,
 }
 
@@ -204,7 +206,8 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         seen: Seen::new(levels.total())?,
         attributes: memory::filled(0, levels.iter().count())?,
         visited: 0,
-        found: Found::default(),
+        empty_infos: false,
+        odd: Cell::new(false),
         deep: Vec::new(),
         inherited: memory::list(IN_ONE_GO + 1)?,
         plain: 0,
@@ -232,13 +235,24 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         "level: holds objects that are not in the tree",
         root.addr,
     )?;
-    let mut found = walk.found;
     // hwloc's own check wants each index once.
-    found.odd |= !walk.seen.distinct();
-    Ok(found)
+    let odd = !walk.seen.distinct() || walk.odd.get();
+    Ok(Found {
+        empty_infos: walk.empty_infos,
+        odd,
+    })
 }
 
 impl<'a> Walk<'a, '_> {
+    /// Notes where what hwloc's own check wants does not hold, and nothing else
+    /// depends on it.
+    #[inline(always)]
+    fn want(&self, condition: bool) {
+        if !condition {
+            self.odd.set(true);
+        }
+    }
+
     /// Charges words of sets that are about to be looked at.
     #[inline]
     fn charge(&self, words: usize, at: Addr) -> Checked<()> {
@@ -343,7 +357,7 @@ impl<'a> Walk<'a, '_> {
         } else {
             let complete = self.image.bitmap(complete_addr).ok_or(bad)?;
             let larger = set.included_in(&complete);
-            ensure(larger, "object: complete set is smaller", at)?;
+            self.want(larger);
             complete
         };
         Ok(place.write(Pair {
@@ -366,7 +380,7 @@ impl<'a> Walk<'a, '_> {
             } else {
                 allowed.equals(all)
             };
-            ensure(right, "topology: allowed set does not fit", root.addr)?;
+            self.want(right);
         }
         Ok(())
     }
@@ -408,7 +422,7 @@ impl<'a> Walk<'a, '_> {
             }
             self.plain = 0;
         }
-        self.found.odd |= memory.wrapping_add(local) != o.total_memory;
+        self.want(memory.wrapping_add(local) == o.total_memory);
         if o.io_arity != 0 || o.io_first_child != 0 {
             self.others(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
         }
@@ -440,24 +454,20 @@ impl<'a> Walk<'a, '_> {
         self.others(node, Class::Memory, nesting, &mut |walk, child| {
             walk.charge(node.cpus.set.words.len(), child.addr)?;
             let same = child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set);
-            ensure(same, "object: memory with another cpuset", child.addr)?;
+            walk.want(same);
             let first = child.nodes.complete.first();
             let ordered = before.is_none_or(|b| b < first);
-            ensure(ordered, "object: memory out of order", child.addr)?;
+            walk.want(ordered);
             before = Some(first);
             let new = here.add_disjoint(&child.nodes.set, &NOTHING)?;
-            ensure(new, "object: memory node attached twice", child.addr)?;
+            walk.want(new);
             *total = total.wrapping_add(child.obj.total_memory);
             Ok(())
         })?;
         self.charge(self.inherited().words.len(), at)?;
         let new = here.add_disjoint(&self.inherited(), &NOTHING)?;
         let below_normal = !is_normal(node.obj.kind);
-        ensure(
-            new || below_normal,
-            "object: memory node attached twice",
-            at,
-        )?;
+        self.want(new || below_normal);
         memory::push(&mut self.inherited, here)?;
         self.plain = 0;
         Ok(())
@@ -485,24 +495,13 @@ impl<'a> Walk<'a, '_> {
         let cpus = node.cpus;
         let alone = cpus.set.is_only(bit)
             && (cpus.addr == cpus.complete_addr || cpus.complete.is_only(bit));
-        if !alone {
-            self.renumbered(cpus, "object: set of a processor", at)?;
-        }
+        self.want(alone);
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-        self.found.odd |= !loose && !self.allowed_cpuset.is_set(bit);
+        self.want(loose || self.allowed_cpuset.is_set(bit));
         let whole = self.is_inherited(node.nodes)?;
-        ensure(whole, "object: children do not make up the nodeset", at)?;
+        self.want(whole);
         let leaf = has_no_children(node.obj);
         ensure(leaf, "object: children of a processor", at)
-    }
-
-    /// A processor or a memory node has one number, if another than its sets.
-    #[cold]
-    #[inline(never)]
-    fn renumbered(&mut self, sets: &Pair<'_>, what: &'static str, at: Addr) -> Checked<()> {
-        self.found.odd = true;
-        let same = sets.set.is_single() && sets.complete.equals(&sets.set);
-        ensure(same, what, at)
     }
 
     /// The array of normal children.
@@ -549,7 +548,7 @@ impl<'a> Walk<'a, '_> {
         *memory = memory.wrapping_add(child.obj.total_memory);
         let same = (child.cpus.addr == node.cpus.addr || child.cpus.set.equals(&node.cpus.set))
             && (child.nodes.addr == node.nodes.addr || child.nodes.set.equals(&node.nodes.set));
-        ensure(same, "object: children do not make up the set", node.addr)?;
+        self.want(same);
         self.below(&child, nesting + 1)
     }
 
@@ -581,20 +580,20 @@ impl<'a> Walk<'a, '_> {
             let child = self.child(node, *listed, &mut siblings, &mut place)?;
             *memory = memory.wrapping_add(child.obj.total_memory);
             let new = child.cpus.set.move_into(cpus);
-            ensure(new, "object: processors below two parents", child.addr)?;
+            self.want(new);
             if !self.is_inherited(child.nodes)? {
                 let new = self.add_nodes(&mut nodes, &child.nodes.set)?;
-                ensure(new, "object: memory nodes below two parents", child.addr)?;
+                self.want(new);
             }
             let first = child.cpus.complete.first();
             let ordered = first.is_none() || (!empty_before && before < first);
             empty_before |= first.is_none();
             before = first;
-            ensure(ordered, "object: children out of order", child.addr)?;
+            self.want(ordered);
             self.below(&child, nesting + 1)?;
         }
         let complete = same_words(cpus, whole.words);
-        ensure(complete, "object: children do not make up the cpuset", at)?;
+        self.want(complete);
         let complete = match nodes {
             None => self.is_inherited(node.nodes)?,
             Some(nodes) => {
@@ -603,7 +602,8 @@ impl<'a> Walk<'a, '_> {
                 same
             }
         };
-        ensure(complete, "object: children do not make up the nodeset", at)
+        self.want(complete);
+        Ok(())
     }
 
     /// Adds a child's memory nodes to those of its siblings and those
@@ -673,7 +673,7 @@ impl<'a> Walk<'a, '_> {
         for level in self.levels.iter() {
             let filter = self.topology.type_filter.get(level.kind as usize);
             let kept = level.objs.is_empty() || filter.is_some_and(|f| *f != KEEP_NONE);
-            self.found.odd |= !kept;
+            self.want(kept);
         }
     }
 
@@ -691,7 +691,7 @@ impl<'a> Walk<'a, '_> {
         // hwloc's check uses the lower 32 bits as a bitmap's index.
         let known = known && obj.gp_index <= i32::MAX as u64;
         let new = self.seen.insert(obj.gp_index)?;
-        self.found.odd |= !known || !new;
+        self.want(known && new);
         ensure(
             obj.symmetric_subtree & !1 == 0,
             "object: bad symmetry flag",
@@ -719,7 +719,7 @@ impl<'a> Walk<'a, '_> {
         if obj.infos_count != 0 {
             attributes::infos(self.image, obj.infos, obj.infos_count, at)?;
         }
-        self.found.empty_infos |= obj.infos_count == 0 && obj.infos != 0;
+        self.empty_infos |= obj.infos_count == 0 && obj.infos != 0;
         Ok(())
     }
 
@@ -752,12 +752,12 @@ impl<'a> Walk<'a, '_> {
                     } else {
                         attr.cache_type() <= 1
                     };
-                self.found.odd |= !right;
+                self.want(right);
             }
             ty::GROUP => {
                 let level = slot.and_then(|slot| self.levels.get(slot));
                 let same = level.is_some_and(|level| attr.group_kind() == level.group);
-                self.found.odd |= !same || attr.group_depth() == u32::MAX;
+                self.want(same && attr.group_depth() != u32::MAX);
             }
             ty::BRIDGE => ensure(
                 attr.bridge_upstream() <= 1 && attr.bridge_downstream() == 1,
@@ -787,7 +787,7 @@ impl<'a> Walk<'a, '_> {
     /// A device that is not important is not there if such were left out.
     fn important(&mut self, obj: &Obj, important: bool) {
         let filter = self.topology.type_filter.get(obj.kind as usize);
-        self.found.odd |= !important && filter == Some(&KEEP_IMPORTANT);
+        self.want(important || filter != Some(&KEEP_IMPORTANT));
     }
 
     fn memory_node(&mut self, node: &Node<'_, 'a>, attr: &Attr) -> Checked<()> {
@@ -801,11 +801,9 @@ impl<'a> Walk<'a, '_> {
         ensure(inside, "object: page types outside", at)?;
         let bit = node.obj.os_index;
         let alone = node.nodes.set.is_only(bit) && node.nodes.complete.is_only(bit);
-        if !alone {
-            self.renumbered(node.nodes, "object: set of a memory node", at)?;
-        }
+        self.want(alone);
         let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-        self.found.odd |= !loose && !self.allowed_nodeset.is_set(bit);
+        self.want(loose || self.allowed_nodeset.is_set(bit));
         Ok(())
     }
 }
