@@ -128,6 +128,8 @@ pub fn gettid() -> i32 {
 
 /// Opens `path` from the current directory. `mode` counts with `O_CREAT`.
 pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
+    #[cfg(feature = "fault-injection")]
+    crate::user::sys::faults::meet(libc::SYS_openat, &[0; 6])?;
     // SAFETY: the path is a C string that lives through the call.
     let ret = unsafe { raw_syscall!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, mode) };
     check(ret).map(|fd| fd as c_int)

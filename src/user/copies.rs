@@ -2,10 +2,10 @@
 //! The two copies of an exchange: one while the program runs, which takes the
 //! time, and one of what has been moved aside, which counts.
 
-use super::exchange::{insist, Exchange};
+use super::exchange::Exchange;
 use super::service::Service;
 use super::sys::maps::{Run, WRITTEN};
-use super::sys::{mem, uffd, Sys, PAGE};
+use super::sys::{insist, mem, uffd, Sys, PAGE};
 
 /// Up to this size the second copy of a file's mapping is a copy of all of it;
 /// beyond, of what the kernel has seen to be written.

@@ -28,7 +28,7 @@ use super::settings::Bits;
 use super::shared::Shared;
 use super::stop::Unstoppable;
 use super::sys::maps::Mapping;
-use super::sys::{mem, task, uffd, Sys};
+use super::sys::{insist, mem, task, uffd, Sys};
 use crate::debug_log;
 
 /// Most bytes that are copied while all threads stand, if there is no copy yet.
@@ -37,9 +37,6 @@ pub const STANDING_CHUNK: usize = 256 * 1024;
 /// What changes place at a time. Between its first and its third step a system
 /// call of another process that reaches for it is EFAULT.
 const PIECE: usize = 256 * 1024;
-
-/// How often something that must not fail is tried, a millisecond apart.
-const INSIST: u32 = 2000;
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -387,19 +384,6 @@ impl Service {
             at = end;
         }
     }
-}
-
-/// Calls what must not fail again, for a while.
-pub fn insist<T>(mut body: impl FnMut() -> Sys<T>) -> Sys<T> {
-    let mut answer = body();
-    for _ in 0..INSIST {
-        if answer.is_ok() {
-            break;
-        }
-        crate::rawsys::sleep(core::time::Duration::from_millis(1));
-        answer = body();
-    }
-    answer
 }
 
 /// Whether what is mapped now may be taken for what was there before.

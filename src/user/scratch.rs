@@ -6,7 +6,7 @@
 //! be empty, and is about to fill with `MAP_FIXED`: its memory would then be
 //! moved, or unmapped, in place of ours.
 
-use super::sys::{mem, Sys, PAGE};
+use super::sys::{insist, mem, Sys, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;
 
@@ -145,7 +145,8 @@ impl Scratch {
             let _ = mem::unmap(addr, len);
             self.len.set(0);
         } else {
-            let _ = mem::advise(addr, len, libc::MADV_DONTFORK);
+            // Else it would be a mapping apart from the rest.
+            let _ = insist(|| mem::advise(addr, len, libc::MADV_DONTFORK));
         }
         true
     }

@@ -253,6 +253,8 @@ impl Service {
         task::lift_descriptor_limit();
         task::announce_child_stops();
         core::mem::swap(&mut self.hooks, shared.hooks.take());
+        #[cfg(feature = "fault-injection")]
+        super::sys::faults::prepare();
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;

@@ -6,13 +6,12 @@
 //! wiped in them. So what the program has asked for is noted here, for fork, for
 //! memory that is made private again, and for what a mapping grows by.
 
-use super::exchange::insist;
 use super::ranges::{Origin, Range};
 use super::service::Service;
 use super::shared::Shared;
 use super::sys::policy::Policy;
 use super::sys::smaps::{self, Flags};
-use super::sys::{mem, page_up, Sys, BOTTOM, PAGE, TOP};
+use super::sys::{insist, mem, page_up, Sys, BOTTOM, PAGE, TOP};
 use crate::debug_log;
 
 /// Settings of a page, a bit each. None: as any fresh memory.

@@ -149,7 +149,9 @@ impl Space {
     /// The mapping that covers `addr`, or the next one above.
     pub fn find(&self, addr: usize) -> Sys<Option<Mapping>> {
         if self.query {
-            self.find_by_query(addr)
+            // What cannot be seen is not what is not there: the kernel refuses
+            // only where it is out of memory.
+            super::insist(|| self.find_by_query(addr))
         } else {
             self.find_by_text(addr)
         }

@@ -105,7 +105,7 @@ pub fn seals(fd: c_int) -> Sys<c_int> {
 /// process that maps it, before it returns.
 pub fn punch(fd: c_int, off: usize, len: usize) -> Sys<()> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop)
+    super::insist(|| sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop))
 }
 
 /// Gives shared memory that can be read pages where its file has none. Not by
@@ -155,11 +155,18 @@ pub fn next_data(fd: c_int, from: usize, end: usize) -> Option<(usize, usize)> {
     if from >= end {
         return None;
     }
-    let start = sys!(libc::SYS_lseek, fd, from, libc::SEEK_DATA).ok()?;
+    let seek = |from: usize, what: c_int| {
+        // Pages must not seem absent because the question was refused.
+        super::insist(|| match sys!(libc::SYS_lseek, fd, from, what) {
+            Err(libc::ENXIO) => Ok(None),
+            answer => answer.map(Some),
+        })
+    };
+    let start = seek(from, libc::SEEK_DATA).unwrap_or(Some(from))?;
     if start >= end {
         return None;
     }
-    let stop = sys!(libc::SYS_lseek, fd, start, libc::SEEK_HOLE).unwrap_or(end);
+    let stop = seek(start, libc::SEEK_HOLE).ok().flatten().unwrap_or(end);
     Some((super::page_down(start), super::page_up(stop).min(end)))
 }
 

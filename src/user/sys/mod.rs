@@ -10,6 +10,8 @@
 pub mod alarm;
 pub mod arena;
 pub mod dir;
+#[cfg(feature = "fault-injection")]
+pub mod faults;
 pub mod maps;
 pub mod mem;
 pub mod net;
@@ -66,6 +68,8 @@ pub fn supported_page_size() -> bool {
 /// One system call. The wrappers in this folder are its only callers.
 #[inline]
 fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
+    #[cfg(feature = "fault-injection")]
+    faults::meet(nr, &args)?;
     let [a, b, c, d, e, f] = args;
     // SAFETY: each wrapper hands over numbers and pointers that are valid for
     // its own call; those that map or unmap memory document whose memory it is
@@ -88,3 +92,20 @@ macro_rules! sys {
     };
 }
 pub(crate) use sys;
+
+/// How often something that must not fail is tried, a millisecond apart.
+const INSIST: u32 = 2000;
+
+/// Calls what undoes something, or lets somebody go on, until it is done. The
+/// kernel refuses such calls only where it is out of memory.
+pub fn insist<T>(mut body: impl FnMut() -> Sys<T>) -> Sys<T> {
+    let mut answer = body();
+    for _ in 0..INSIST {
+        if answer.is_ok() {
+            break;
+        }
+        rawsys::sleep(core::time::Duration::from_millis(1));
+        answer = body();
+    }
+    answer
+}

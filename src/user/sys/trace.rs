@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ptrace, as far as stopping threads and watching a fork needs it.
 
-use super::{sys, task, Sys};
+use super::{insist, sys, task, Sys};
 use core::ffi::c_int;
 
 pub const SEIZE: usize = 0x4206;
@@ -28,7 +28,11 @@ pub fn seize(tid: i32, options: usize) -> Sys<()> {
 
 /// Asks a seized thread to stop. [`wait`] tells when it has.
 pub fn interrupt(tid: i32) -> Sys<()> {
-    sys!(libc::SYS_ptrace, INTERRUPT, tid, 0, 0).map(drop)
+    // Traced and not asked to stop, it could neither be waited for nor let go.
+    insist(|| match sys!(libc::SYS_ptrace, INTERRUPT, tid, 0, 0) {
+        Err(libc::ESRCH) => Ok(Err(libc::ESRCH)),
+        answer => answer.map(|_| Ok(())),
+    })?
 }
 
 /// Lets a stopped thread go and stops being its tracer; `signal` is the one

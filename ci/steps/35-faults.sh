@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Each system call of an operation of the user back end fails in turn.
+. "$(dirname "$0")/../lib.sh"
+cd "$TOP" || exit 1
+
+control=$TOP/build/fault-injection
+if ! { make build build/tests/sweep && cargo build --release --locked --lib --features fault-injection \
+    --target-dir "$control"; } >"$SCRATCH/make.log" 2>&1; then
+    tail -n 40 "$SCRATCH/make.log"
+    not_ok "the sweep and its library build"
+    finish
+fi
+mkdir -p "$control/lib"
+cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
+sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
+
+sweep "promotions" promote_private promote_locked promote_shared promote_data promote_scattered
+sweep "what ends them" protect remove_segment unmap drop raw_unmap
+
+left=$(find /dev/shm -maxdepth 1 -name 'xpmem-sweep-*' 2>/dev/null)
+if [ -z "$left" ]; then ok "no files left"; else not_ok "files left" "$left"; fi
+finish

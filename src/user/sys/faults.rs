@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! System calls of the service that fail for a test (feature `fault-injection`).
+//!
+//! `XPMEM_TEST_FAULTS` names a file of [`Words`] that the test has mapped, too.
+//! While it is armed each call of the service task is counted, and the one whose
+//! number the test has written there is not made and answers the errno that
+//! stands beside it. So a test fails each call of an operation in turn, and
+//! the count tells it where to end.
+
+use super::{arena, Sys};
+use crate::user::shared::Shared;
+use core::ffi::{c_int, c_long};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// What the test and the service share.
+#[repr(C)]
+struct Words {
+    /// 1: calls count.
+    armed: AtomicU32,
+    /// The call that fails, counted from 1; 0: none.
+    fail: AtomicU32,
+    errno: AtomicU32,
+    /// Calls so far.
+    count: AtomicU32,
+    /// The call that has failed: its number and its second argument, which says
+    /// of an ioctl and of ptrace what it is.
+    number: AtomicU32,
+    detail: AtomicU32,
+}
+
+/// Where the words are mapped; 0: nobody asks for failures.
+static WORDS: AtomicUsize = AtomicUsize::new(0);
+
+/// Maps the words, where there are some. At the start of the service.
+pub fn prepare() {
+    WORDS.store(0, Ordering::Relaxed);
+    let Some(path) = crate::debug::environment(c"XPMEM_TEST_FAULTS") else {
+        return;
+    };
+    let Ok(file) = crate::rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
+        return;
+    };
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    if let Ok(addr) = super::mem::map(0, super::PAGE, prot, libc::MAP_SHARED, file, 0) {
+        WORDS.store(addr, Ordering::Release);
+    }
+    crate::rawsys::close(file);
+}
+
+/// Whether this call is to fail.
+pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
+    let addr = WORDS.load(Ordering::Acquire);
+    if addr == 0 || never_fails(number, args) || !in_service() {
+        return Ok(());
+    }
+    // SAFETY: the mapping is for ever, of a file of at least a page, and atomics of
+    // any value are valid.
+    let words = unsafe { &*core::ptr::with_exposed_provenance::<Words>(addr) };
+    if words.armed.load(Ordering::Acquire) == 0 {
+        return Ok(());
+    }
+    if words.count.fetch_add(1, Ordering::Relaxed) + 1 != words.fail.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    words.number.store(number as u32, Ordering::Relaxed);
+    let detail = if number == libc::SYS_ptrace {
+        args[0]
+    } else {
+        args[1]
+    };
+    words.detail.store(detail as u32, Ordering::Relaxed);
+    Err(words.errno.load(Ordering::Relaxed) as c_int)
+}
+
+/// Waits, and what the kernel refuses to nobody who may call it at all.
+fn never_fails(number: c_long, args: &[usize; 6]) -> bool {
+    const CONT: usize = 7;
+    const DETACH: usize = 17;
+    const SYSCALL: usize = 24;
+    const SETREGSET: usize = 0x4205;
+    match number {
+        libc::SYS_futex
+        | libc::SYS_nanosleep
+        | libc::SYS_clock_gettime
+        | libc::SYS_getpid
+        | libc::SYS_gettid
+        | libc::SYS_getppid
+        | libc::SYS_close
+        | libc::SYS_exit
+        | libc::SYS_exit_group
+        | libc::SYS_epoll_pwait
+        | libc::SYS_ppoll
+        | libc::SYS_rt_sigtimedwait
+        | libc::SYS_wait4 => true,
+        // An answer that cannot be sent is another matter.
+        libc::SYS_sendmsg | libc::SYS_recvmsg => true,
+        // A thread that stands is let go, or has been killed.
+        libc::SYS_ptrace => matches!(args[0], CONT | DETACH | SYSCALL | SETREGSET),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait | libc::SYS_poll => true,
+        _ => false,
+    }
+}
+
+/// Whether this is a task of the service: it has a stack in the arena.
+fn in_service() -> bool {
+    let here = 0u8;
+    let at = (&raw const here).addr();
+    let (start, end) = arena::range::<Shared>();
+    at >= start && at < end
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Every system call of an operation fails once: the bytes must not care.
+ *
+ * An operation is a CASE, run again and again in a process of its own, each
+ * time with another call of the owner's service failing, while it is armed.
+ */
+#ifndef SWEEP_H
+#define SWEEP_H
+
+#include "../conformance/harness.h"
+
+/* What the library maps, too (src/user/sys/faults.rs). */
+struct words {
+	uint32_t armed, fail, error, count, number, detail;
+	/* The test's own: what an undisturbed run has left. */
+	uint32_t mappings, blocks, descriptors;
+};
+extern volatile struct words *words;
+
+/* The owner's memory, and where the peer has it attached. */
+struct scene {
+	struct peer peer;
+	char *memory;
+	size_t size;
+	long segid, there;
+};
+
+/* A peer, before there is anything that it could inherit. */
+struct scene begin(void);
+/* Memory that it has attached without having touched it. */
+void open_scene(struct scene *s, char *memory, size_t size);
+/* Here each byte is as filled with `seed`; there it is too, or the touch is
+ * SIGBUS, and soon it is not any more. */
+void expect_bytes(struct scene *s, long seed);
+/* As expect_bytes, without the owner having a look: part of the operation. */
+void touch_there(struct scene *s, long seed);
+/* From here on calls fail, and from here on they do not. */
+void arm(void);
+void disarm(void);
+/* Unmaps the memory; nothing is left of it. */
+void close_scene(struct scene *s);
+
+#endif
