@@ -50,6 +50,8 @@ variables! {
     Tests TEST_OLD_KERNEL = c"XPMEM_TEST_OLD_KERNEL";
     /// The alarm of whoever traces rings in each stop.
     Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
+    /// A file that tells which of the service's system calls fail.
+    Tests TEST_FAULTS = c"XPMEM_TEST_FAULTS";
 }
 
 /// The value of a variable; none in a program that runs with more privilege

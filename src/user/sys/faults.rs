@@ -8,6 +8,7 @@
 //! the count tells it where to end.
 
 use super::{arena, Sys};
+use crate::environment;
 use crate::user::shared::Shared;
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -34,7 +35,7 @@ static WORDS: AtomicUsize = AtomicUsize::new(0);
 /// Maps the words, where there are some. At the start of the service.
 pub fn prepare() {
     WORDS.store(0, Ordering::Relaxed);
-    let Some(path) = crate::debug::environment(c"XPMEM_TEST_FAULTS") else {
+    let Some(path) = environment::get(&environment::TEST_FAULTS) else {
         return;
     };
     let Ok(file) = crate::rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
@@ -72,7 +73,7 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
     Err(words.errno.load(Ordering::Relaxed) as c_int)
 }
 
-/// Waits, and what the kernel refuses to nobody who may call it at all.
+/// Waits, bells, and what the kernel refuses to nobody who may call it at all.
 fn never_fails(number: c_long, args: &[usize; 6]) -> bool {
     const CONT: usize = 7;
     const DETACH: usize = 17;
@@ -88,6 +89,7 @@ fn never_fails(number: c_long, args: &[usize; 6]) -> bool {
         | libc::SYS_close
         | libc::SYS_exit
         | libc::SYS_exit_group
+        | libc::SYS_write
         | libc::SYS_epoll_pwait
         | libc::SYS_ppoll
         | libc::SYS_rt_sigtimedwait
