@@ -122,7 +122,8 @@ int xpmem_release(xpmem_apid_t apid);
  *
  * Returns the address, or (void *)-1 with errno set: EINVAL; ENOENT, no
  * such permit, or the segment is gone; EACCES, another process's permit;
- * ENOMEM; ENOSYS.
+ * ENOMEM, also where memory in a small window cannot be shared (pinned by a
+ * device); ENOSYS.
  */
 void *xpmem_attach(struct xpmem_addr addr, size_t size, void *vaddr);
 

@@ -107,7 +107,8 @@ export! {
     ///
     /// Returns the address, or (void *)-1 with errno set: EINVAL; ENOENT, no
     /// such permit, or the segment is gone; EACCES, another process's permit;
-    /// ENOMEM; ENOSYS.
+    /// ENOMEM, also where memory in a small window cannot be shared (pinned by a
+    /// device); ENOSYS.
     fn xpmem_attach(addr: xpmem_addr, size: usize, vaddr: *mut c_void)
         -> *mut c_void, or ATTACH_FAILED;
     {

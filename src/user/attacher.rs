@@ -177,6 +177,7 @@ impl Service {
             self.ask_for_command(slot, i, Op::Attach, &m);
             self.waiting[slot].value = addr as u64;
             self.waiting[slot].flags = self.attachments.last_number;
+            self.waiting[slot].fixed = vaddr != 0;
             return WAIT;
         }
         Some(Ok(addr as u64))
@@ -267,7 +268,7 @@ impl Service {
     }
 
     /// Unmaps all pieces of the attachment that holds `addr`.
-    fn unmap_attachment(&mut self, addr: usize) {
+    pub fn unmap_attachment(&mut self, addr: usize) {
         let mut at = Some(addr);
         while let Some((piece, other)) = at.and_then(|at| self.attachments.take(at)) {
             at = other;

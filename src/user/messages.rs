@@ -153,6 +153,16 @@ impl Service {
                 Status::Denied => Err(libc::EACCES),
                 _ => Err(libc::ENOENT),
             },
+            // At an address of its own choice the program has nothing left to
+            // go back to: there the first touch tells.
+            Verb::Share if m.status == Status::Refused && !w.fixed => {
+                let addr = w.value as usize;
+                let still = self.attachments.at(addr);
+                if still.is_some_and(|p| p.attachment == w.flags) {
+                    self.unmap_attachment(addr);
+                }
+                Err(libc::ENOMEM)
+            }
             Verb::Share => {
                 self.on_attached(i, &w, m, fd);
                 Ok(w.value)

@@ -8,6 +8,7 @@ use super::limits::CONNECTIONS;
 use super::patience;
 use super::peers::Side;
 use super::promote::Refusal;
+use super::requests::Effort;
 use super::service::Service;
 use super::shared::Shared;
 use super::sys::{mem, page_down, Sys, PAGE, TOP};
@@ -15,6 +16,7 @@ use super::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use core::ffi::c_int;
+use core::sync::atomic::Ordering;
 
 /// One segment of this process. All zero is a free one.
 #[derive(Clone, Copy)]
@@ -43,7 +45,13 @@ pub enum Outcome {
     Unsent,
     /// It cannot be served yet; how much is to be added to its tries.
     Later(u32),
+    /// What is in the way passes: it is to be looked at again.
+    Wait,
 }
+
+/// How long an attach waits for what passes, in nanoseconds: who attaches can
+/// mostly take another way.
+const ATTACH_WAIT: u64 = 250_000_000;
 
 /// Where an attacher finds the pages it asked for.
 enum Shareable {
@@ -128,10 +136,16 @@ impl Service {
         answer
     }
 
-    /// Answers a request that has been tried `tries` times in vain.
-    pub fn answer(&mut self, shared: &Shared, i: usize, m: &Message, tries: u32) -> Outcome {
+    /// Answers a request for which `effort` has been made in vain.
+    pub fn answer(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        m: &Message,
+        effort: &mut Effort,
+    ) -> Outcome {
         match m.verb {
-            Verb::Share => self.try_share(shared, i, m, tries),
+            Verb::Share => self.try_share(shared, i, m, effort),
             Verb::Hello => {
                 let fds = [self.memfd, self.pidfd];
                 self.send_answer(i, &m.answer(Status::Done), Some(fds))
@@ -156,7 +170,13 @@ impl Service {
     }
 
     /// An attacher needs pages.
-    fn try_share(&mut self, shared: &Shared, i: usize, m: &Message, tries: u32) -> Outcome {
+    fn try_share(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        m: &Message,
+        effort: &mut Effort,
+    ) -> Outcome {
         let mut file = None;
         let answer = match self.share(shared, i, m) {
             Ok(Shareable::Here(lo, hi)) => {
@@ -178,16 +198,20 @@ impl Service {
                 answer
             }
             Err(Refusal::Gone) => m.answer(Status::Gone),
-            Err(why @ (Refusal::Later | Refusal::Relatives)) if tries < TRIES => {
+            Err(why @ (Refusal::Later | Refusal::Relatives)) if effort.tries < TRIES => {
                 // A relative mostly ends or execs at once; to look for it takes long.
                 return Outcome::Later(if why == Refusal::Later { 1 } else { 10 });
             }
+            Err(Refusal::Hole) => m.answer(Status::Hole),
+            Err(why) if why.passes() && self.waits(shared, m, effort) => return Outcome::Wait,
             Err(why) => {
-                if why != Refusal::Hole {
-                    debug_log!("{:#x} cannot be shared: {why:?}", m.addr);
-                    count(&COUNTERS.refusals);
-                }
-                m.answer(Status::Hole)
+                count(&COUNTERS.refusals);
+                self.tell_refusal(m, why);
+                m.answer(if m.flags & WHOLE != 0 {
+                    Status::Refused
+                } else {
+                    Status::Hole
+                })
             }
         };
         let fds = file.map(|fd| [fd, self.pidfd]);
@@ -203,6 +227,31 @@ impl Service {
             crate::rawsys::close(fd);
         }
         outcome
+    }
+
+    /// Whether what is in the way of a request is waited for any longer.
+    fn waits(&self, shared: &Shared, m: &Message, effort: &mut Effort) -> bool {
+        let limit = shared.wait.load(Ordering::Relaxed);
+        let limit = if m.flags & WHOLE != 0 {
+            limit.min(ATTACH_WAIT)
+        } else {
+            limit
+        };
+        limit > 0 && !effort.patience.is_over(limit)
+    }
+
+    fn tell_refusal(&self, m: &Message, why: Refusal) {
+        let lo = page_down(m.addr as usize);
+        let hi = if m.flags & WHOLE != 0 {
+            m.hi as usize
+        } else {
+            lo + PAGE
+        };
+        let remedy = why.remedy();
+        debug_log!(
+            "{lo:#x}-{hi:#x} cannot be shared: {}; {remedy}",
+            why.reason()
+        );
     }
 
     /// Whether a promotion may fill pages while the program runs: every answer so
@@ -288,8 +337,8 @@ impl Service {
         Ok(Shareable::Here(done.0, done.1))
     }
 
-    /// Shares everything in `[lo, hi)` that can be; what cannot is met when it
-    /// is touched.
+    /// Shares everything in `[lo, hi)` that is there. Where some of it cannot be
+    /// shared the rest is, and the answer is why not.
     fn share_whole(
         &mut self,
         shared: &Shared,
@@ -297,6 +346,7 @@ impl Service {
         hi: usize,
     ) -> Result<(usize, usize), Refusal> {
         let mut at = lo;
+        let mut refused = None;
         while at < hi {
             match self.space.find(at) {
                 Ok(Some(mapping)) if mapping.start < hi => {
@@ -310,14 +360,25 @@ impl Service {
                             at = end.max(at + PAGE);
                         }
                         Err(Refusal::Later) => return Err(Refusal::Later),
+                        Err(Refusal::Hole) => at = mapping.end,
                         // One pinned page need not keep its neighbours back.
-                        Err(Refusal::Pinned) => at += PAGE,
-                        Err(_) => at = mapping.end,
+                        Err(Refusal::Pinned) => {
+                            refused = refused.or(Some(Refusal::Pinned));
+                            at += PAGE;
+                        }
+                        Err(why) => {
+                            // A shared file is lent when it is touched, and where
+                            // this library stands the program has a hole.
+                            if !mapping.shared && why != Refusal::Special {
+                                refused = refused.or(Some(why));
+                            }
+                            at = mapping.end;
+                        }
                     }
                 }
                 _ => break,
             }
         }
-        Ok((lo, hi))
+        refused.map_or(Ok((lo, hi)), Err)
     }
 }

@@ -54,6 +54,48 @@ impl Refusal {
         }
     }
 
+    /// Whether it is likely to pass, and is waited for.
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Refusal::Pinned | Refusal::Traced | Refusal::Os(libc::ENOMEM | libc::EAGAIN)
+        )
+    }
+
+    /// What is in the way, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refusal::Hole => "nothing is there",
+            Refusal::Gone => "the segment is no more",
+            Refusal::Later => "a thread of the owner does not stop",
+            Refusal::Special => "it is of a device, of the kernel or of this library",
+            Refusal::HugePages => "its pages are of another size",
+            Refusal::SharedFile => "its file can be neither watched nor opened",
+            Refusal::Relatives => "another process has it, too, by fork",
+            Refusal::StackBottom => "the main stack grows there",
+            Refusal::Traced => "a thread of the owner cannot be traced",
+            Refusal::Pinned => "a device has pinned it",
+            Refusal::Sealed => "it is sealed",
+            Refusal::Os(libc::ENOMEM) => "there is no memory, or no mapping more",
+            Refusal::Os(libc::EBUSY) => "another userfaultfd watches it",
+            Refusal::Os(_) => "the kernel refuses",
+        }
+    }
+
+    /// What can be done about it, for the log.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Refusal::Later => "see what it sleeps in",
+            Refusal::Relatives => "share it before the fork",
+            Refusal::Traced => "let debuggers go, and leave PR_SET_DUMPABLE as it is",
+            Refusal::Pinned => "share it before it is registered with a device",
+            Refusal::Sealed => "share it before mseal",
+            Refusal::Os(libc::ENOMEM) => "raise vm.max_map_count or the limit of memory",
+            Refusal::Os(libc::EBUSY) => "unregister it there",
+            _ => "share other memory",
+        }
+    }
+
     /// Of an error of a call that puts something else in place of memory.
     pub fn of_refused_change(errno: i32) -> Self {
         match errno {

@@ -58,6 +58,7 @@ impl Service {
             id: m.id,
             value: 0,
             flags: 0,
+            fixed: false,
         };
         self.commands_waiting += 1;
         self.waiting[slot].unsent = !self.ask(i, &m);

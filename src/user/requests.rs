@@ -13,6 +13,7 @@
 //! kept: the request is, and is served anew when there is room.
 
 use super::limits::{CONNECTIONS, WINDOW};
+use super::patience::Patience;
 use super::wire::Words;
 
 /// Something that an attacher wants. All zero is none.
@@ -20,10 +21,28 @@ use super::wire::Words;
 pub struct Request {
     /// The message as it came, which has been decoded once.
     pub words: Words,
-    /// How often it has been tried in vain.
-    pub tries: u32,
+    pub effort: Effort,
     /// It is not tried before. 0: at once.
     pub due: u64,
+}
+
+/// What has been done in vain for a request.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// How often it has been tried.
+    pub tries: u32,
+    /// How long something that passes has been waited for, and how often it was
+    /// looked at.
+    pub patience: Patience,
+    pub looks: u32,
+}
+
+impl Effort {
+    const NONE: Self = Self {
+        tries: 0,
+        patience: Patience::NEW,
+        looks: 0,
+    };
 }
 
 /// The requests of one attacher, oldest first. All zero is none.
@@ -50,7 +69,7 @@ impl Requests {
     pub const NEW: Self = {
         const REQUEST: Request = Request {
             words: [0; 8],
-            tries: 0,
+            effort: Effort::NONE,
             due: 0,
         };
         const QUEUE: Queue = Queue {
@@ -79,8 +98,8 @@ impl Requests {
     /// Takes a request; the caller has asked for room.
     pub fn push(&mut self, i: usize, words: &Words) {
         let words = *words;
-        let (tries, due) = (0, 0);
-        self.put(i, Request { words, tries, due });
+        let (effort, due) = (Effort::NONE, 0);
+        self.put(i, Request { words, effort, due });
     }
 
     /// Puts one back whose place was kept.

@@ -205,6 +205,8 @@ pub struct Waiting {
     pub value: u64,
     /// Get: the flags; attach: the number of the attachment.
     pub flags: u64,
+    /// Of an attach: at an address that the program has chosen.
+    pub fixed: bool,
 }
 
 /// Entry of the service task: `argument` is the address of nothing in

@@ -164,6 +164,8 @@ pub struct Shared {
     pub inspects: AtomicU32,
     /// What the user has asked for as the folder of folders, a C string.
     pub base: [AtomicU64; super::rendezvous::BASE / 8],
+    /// How long what is in the way of sharing is waited for, in nanoseconds.
+    pub wait: AtomicU64,
     pub slots: [Slot; SLOTS],
     pub guards: [Guard; GUARDS],
     pub promoted: Ranges,

@@ -4,8 +4,12 @@
 use super::shared::{self, status, Op, Shared};
 use super::sys::{arena, task, Sys};
 use super::{anchor, fork, rendezvous};
-use crate::debug_log;
+use crate::{debug_log, environment};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// What is in the way of sharing is waited for so long, in nanoseconds, where
+/// `XPMEM_WAIT` says nothing else.
+const WAIT: u64 = 60_000_000_000;
 
 /// Whether fork() of libc calls us. A child inherits that.
 static AT_FORK: AtomicBool = AtomicBool::new(false);
@@ -74,6 +78,10 @@ fn begin(shared: &Shared) -> Sys<()> {
     }
     rendezvous::prepare(shared)?;
     shared.note_rights();
+    let wait = environment::get(&environment::WAIT);
+    let wait = wait.and_then(|text| nanoseconds(text.to_bytes()));
+    let wait = wait.unwrap_or(WAIT);
+    shared.wait.store(wait, Ordering::Relaxed);
     if !AT_FORK.swap(true, Ordering::AcqRel) {
         fork::install();
     }
@@ -82,4 +90,58 @@ fn begin(shared: &Shared) -> Sys<()> {
         *shared.hooks.take() = super::hooks::Hooks::prepare();
     }
     task::spawn_sibling(arena::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)
+}
+
+/// Seconds, with a fraction or without, as nanoseconds. `None` if it is neither.
+fn nanoseconds(text: &[u8]) -> Option<u64> {
+    const SECOND: u64 = 1_000_000_000;
+    let point = text.iter().position(|&b| b == b'.');
+    let (whole, fraction) = text.split_at(point.unwrap_or(text.len()));
+    let fraction = if point.is_some() {
+        &fraction[1..]
+    } else {
+        b"0"
+    };
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let digit = |b: u8| u64::from(b - b'0');
+    let mut time = 0u64;
+    for &b in whole {
+        time = time.checked_mul(10)?.checked_add(digit(b))?;
+    }
+    time = time.checked_mul(SECOND)?;
+    let mut unit = SECOND;
+    for &b in fraction {
+        unit /= 10;
+        time = time.checked_add(unit * digit(b))?;
+    }
+    Some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nanoseconds;
+
+    #[test]
+    fn times_are_seconds_with_a_fraction() {
+        assert_eq!(nanoseconds(b"0"), Some(0));
+        assert_eq!(nanoseconds(b"60"), Some(60_000_000_000));
+        assert_eq!(nanoseconds(b"0.25"), Some(250_000_000));
+        assert_eq!(nanoseconds(b"1.0000000001"), Some(1_000_000_000));
+        for wrong in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "1 ",
+            "1.2.3",
+            "inf",
+            "99999999999999",
+        ] {
+            assert_eq!(nanoseconds(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
 }

@@ -18,6 +18,10 @@ const SLICE: u64 = 2_000_000;
 /// How long a request that could not be served waits at least.
 const PAUSE: u64 = 1_000_000;
 
+/// How often that pause doubles for what may take long to pass: each look at it
+/// can stop the program.
+const LONGEST_PAUSE: u32 = 5;
+
 impl Service {
     /// Serves attachers in turn, for a while.
     pub fn serve_requests(&mut self, shared: &Shared) {
@@ -53,7 +57,7 @@ impl Service {
             return true;
         };
         self.requests.serving = i + 1;
-        let outcome = self.answer(shared, i, &message, request.tries);
+        let outcome = self.answer(shared, i, &message, &mut request.effort);
         if self.requests.serving != i + 1 {
             // It was hung up on meanwhile.
             return true;
@@ -66,9 +70,15 @@ impl Service {
                 self.requests.put(i, request);
             }
             Outcome::Later(tries) => {
-                request.tries = request.tries.saturating_add(tries);
+                request.effort.tries = request.effort.tries.saturating_add(tries);
                 let pause = self.pause.left() * 1_000_000;
                 request.due = task::now() + pause.max(PAUSE);
+                self.requests.put(i, request);
+            }
+            Outcome::Wait => {
+                let pause = PAUSE << request.effort.looks.min(LONGEST_PAUSE);
+                request.effort.looks += 1;
+                request.due = task::now() + pause;
                 self.requests.put(i, request);
             }
         }

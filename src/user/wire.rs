@@ -52,6 +52,8 @@ pub enum Status {
     Elsewhere,
     /// There is no room for another attacher.
     Full,
+    /// There is something, but not all of it can be shared.
+    Refused,
 }
 
 /// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
@@ -134,7 +136,8 @@ impl Message {
             Verb::Removed,
             Verb::Answer,
         ];
-        const STATUSES: [Status; 7] = [
+        const STATUSES: [Status; 8] = [
+            Status::Refused,
             Status::Full,
             Status::Elsewhere,
             Status::Done,

@@ -51,24 +51,29 @@ static int read_fixed(struct ring *r, int fd, void *to, unsigned size)
 	return result;
 }
 
+#define WINDOW (1024 * PAGE)
+
 CASE(source_pinned, "what a device writes to pinned memory is not lost")
 {
 	struct peer p = spawn();
-	char *source = anonymous(16 * PAGE);
+	/* Larger than what is shared when it is attached. */
+	char *source = anonymous(WINDOW);
 	struct iovec part = { source + 4 * PAGE, PAGE };
 	struct ring ring;
 	int pipes[2];
 	char text[64];
 	long addr;
 
+	setenv("XPMEM_WAIT", "0.1", 1);
 	open_ring(&ring);
 	fill(source, 16 * PAGE, 1);
 	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
 		skip_case("may not register buffers");
-	addr = share(&p, source, 16 * PAGE);
+	addr = share(&p, source, WINDOW);
 	/* Refused, or served with the very page: never a copy of it. */
 	r_peek(&p, addr + 4 * PAGE);
 	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
+	EXPECT_EQ(r_peek(&p, addr + 5 * PAGE), (unsigned char)source[5 * PAGE]);
 	EXPECT_EQ(pipe(pipes), 0);
 	memset(text, 'd', sizeof text);
 	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
@@ -200,4 +205,37 @@ CASE(pinned_then_resized, "a device keeps pages of memory that shrinks and grows
 	EXPECT_EQ(r_peek(&s.peer, s.addr + 4 * PAGE), 'e');
 	EXPECT_EQ(r_peek(&s.peer, s.addr + 12 * PAGE), 0);
 	quit(&s.peer);
+}
+
+CASE(attach_pinned, "who attaches what cannot be shared is told at once, and can take another way")
+{
+	struct peer p = spawn();
+	char *source = anonymous(16 * PAGE);
+	struct iovec part = { source + 4 * PAGE, PAGE };
+	struct ring ring;
+	long apid, addr;
+
+	open_ring(&ring);
+	if (mlock(source, 16 * PAGE))
+		skip_case("may not lock memory");
+	fill(source, 16 * PAGE, 1);
+	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
+		skip_case("may not register buffers");
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	EXPECT(apid > 0);
+	addr = r_attach(&p, apid, (long)source, 16 * PAGE);
+	if (addr == -1)
+		EXPECT_EQ(errno, ENOMEM);
+	else
+		EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	/* What stands beside it can be. */
+	addr = r_attach(&p, apid, (long)source + 5 * PAGE, 11 * PAGE);
+	EXPECT(addr != -1);
+	/* And all of it when the device has let go. */
+	EXPECT_EQ(syscall(__NR_io_uring_register, ring.fd, IORING_UNREGISTER_BUFFERS, NULL, 0), 0);
+	addr = -1;
+	for (int i = 0; i < 100 && addr == -1; i++)
+		addr = r_attach(&p, apid, (long)source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	quit(&p);
 }

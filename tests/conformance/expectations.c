@@ -45,6 +45,7 @@ static const struct {
 	int before[2];
 } excuses[] = {
 	{ "source_pinned", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
+	{ "direct_read_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "source_shared_file", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_later_offset", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_detached", BACKEND_USER, WATCH, { 6, 7 } },

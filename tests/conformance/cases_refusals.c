@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What is in the way of sharing for a moment is waited for. */
+#include "harness.h"
+
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+
+#define WINDOW (1024 * PAGE)
+
+static long f_touch(long addr, long b, long c, long d)
+{
+	(void)b, (void)c, (void)d;
+	return peek(addr);
+}
+
+/* A process that traces its parent for some milliseconds, as strace and gdb do. */
+static pid_t tracer(int ms)
+{
+	pid_t parent = getpid(), child;
+	int ready[2];
+	char c = 0;
+
+	EXPECT_EQ(pipe(ready), 0);
+	prctl(PR_SET_PTRACER, -1);
+	child = fork();
+	if (child == 0) {
+		c = ptrace(PTRACE_SEIZE, parent, 0, 0) == 0;
+		if (write(ready[1], &c, 1) != 1)
+			_exit(1);
+		usleep(ms * 1000);
+		_exit(0);
+	}
+	EXPECT_EQ(read(ready[0], &c, 1), 1);
+	if (!c)
+		skip_case("may not trace");
+	return child;
+}
+
+CASE(tracer_of_a_moment, "a touch waits for a tracer to go")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	long addr;
+
+	fill(source, WINDOW, 1);
+	addr = share(&p, source, WINDOW);
+	EXPECT_EQ(r_verify(&p, addr, PAGE, 1), 0);
+	tracer(300);
+	EXPECT_EQ(r_verify(&p, addr, WINDOW, 1), 0);
+	quit(&p);
+}
+
+CASE(tracer_for_good, "a touch does not wait for a tracer longer than it is told to")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	long addr;
+	pid_t pid;
+
+	setenv("XPMEM_WAIT", "0.2", 1);
+	fill(source, WINDOW, 1);
+	addr = share(&p, source, WINDOW);
+	EXPECT_EQ(r_verify(&p, addr, PAGE, 1), 0);
+	pid = tracer(60000);
+	EXPECT(FAULTED(r_peek(&p, addr + 512 * PAGE)));
+	/* What was shared before still is, and so is the rest afterwards. */
+	EXPECT_EQ(r_verify(&p, addr, PAGE, 1), 0);
+	EXPECT_EQ(kill(pid, SIGKILL), 0);
+	EXPECT_EQ(waitpid(pid, NULL, 0), pid);
+	for (int i = 0; i < 100 && r_verify(&p, addr, WINDOW, 1); i++)
+		usleep(10000);
+	EXPECT_EQ(r_verify(&p, addr, WINDOW, 1), 0);
+	quit(&p);
+}
+
+CASE(not_dumpable, "a touch waits for a program that may not be traced for a while")
+{
+	struct peer p;
+	char *source;
+	long addr;
+
+	drop_privileges();
+	p = spawn();
+	source = anonymous(WINDOW);
+	fill(source, WINDOW, 1);
+	addr = share(&p, source, WINDOW);
+	EXPECT_EQ(r_verify(&p, addr, PAGE, 1), 0);
+	EXPECT_EQ(prctl(PR_SET_DUMPABLE, 0), 0);
+	start(&p, f_touch, addr + 512 * PAGE, 0, 0, 0);
+	usleep(200000);
+	EXPECT_EQ(prctl(PR_SET_DUMPABLE, 1), 0);
+	EXPECT_EQ(finish(&p), (unsigned char)source[512 * PAGE]);
+	quit(&p);
+}
