@@ -11,18 +11,12 @@
 //! A thread puts down a guard for its range before it looks whether the range
 //! is promoted, and takes it away after its system call. Promotion looks at the
 //! guards with all threads standing, so between the two nothing is promoted.
-//!
-//! Only on x86-64 is there a way into libc's system calls, see
-//! [`super::sys::text`]: on other machines the events are all there is.
-
-// What leads here is written for one machine alone.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
 
 use super::promote::Refusal;
 use super::service::Service;
 use super::settings::of_advice;
 use super::shared::{self, Guard, Op, Shared};
-use super::sys::text::{Hook, ANY, IN_PLACE, SITES};
+use super::sys::text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
 use super::sys::{mem, page_up, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
@@ -32,8 +26,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Hooks {
     /// 0: not prepared.
     pub count: usize,
-    #[cfg(target_arch = "x86_64")]
-    pub sites: [super::sys::text::Site; SITES],
+    pub sites: [Site; SITES],
     pub page: usize,
     pub tried: bool,
 }
@@ -259,12 +252,10 @@ fn after(guard: usize) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Hooks {
     /// Finds libc's system calls and prepares what leads here. Runs in the
     /// thread that starts the service.
     pub fn prepare() -> Self {
-        use super::sys::text::{find, Site, Thunks};
         let mut hooks = Self {
             count: 0,
             sites: [Site::default(); SITES],
@@ -297,9 +288,7 @@ enum Met {
 
 impl Service {
     /// Writes the hooks, with all threads standing, before the first promotion.
-    #[cfg(target_arch = "x86_64")]
     pub fn write_hooks(&mut self) {
-        use super::sys::text::Thunks;
         if core::mem::replace(&mut self.hooks.tried, true) || self.hooks.count == 0 {
             return;
         }
@@ -341,8 +330,4 @@ impl Service {
         }
         Ok(())
     }
-
-    /// On this machine the kernel's events are all there is.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn write_hooks(&mut self) {}
 }

@@ -85,10 +85,7 @@ fn begin(shared: &Shared) -> Sys<()> {
     if !AT_FORK.swap(true, Ordering::AcqRel) {
         fork::install();
     }
-    #[cfg(target_arch = "x86_64")]
-    {
-        *shared.hooks.take() = super::hooks::Hooks::prepare();
-    }
+    *shared.hooks.take() = super::hooks::Hooks::prepare();
     task::spawn_sibling(arena::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)
 }
 

@@ -12,7 +12,7 @@
 /* What the kernel tells nobody of, and libc's own call is met for: each way that
  * is not met. A static program's libc is not met at all. */
 #define UNTOLD "the kernel has no event for this call, and it is not met in libc"
-#if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
+#ifdef CONFORMANCE_STATIC
 #define UNMET(name, why)                                                                   \
 	{ name "_libc", BACKEND_USER, why, { 0, 0 } }, { name "_syscall", BACKEND_USER, why, { 0, 0 } }, \
 	{ name "_raw", BACKEND_USER, why, { 0, 0 } }
@@ -57,7 +57,7 @@ static const struct {
 	  "without a module only the same user may attach: no process could be held to its mode", { 0, 0 } },
 	{ "hostile_remove_rdonly", BACKEND_USER,
 	  "userfaultfd takes no mapping of a read-only descriptor, so MADV_REMOVE is the kernel's to allow", { 0, 0 } },
-#if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
+#ifdef CONFORMANCE_STATIC
 	{ "protect_and_back", BACKEND_USER,
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "source_sysv_shm", BACKEND_USER,

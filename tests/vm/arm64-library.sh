@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # arm64-library.sh [CASE...]: the library cross-compiled for arm64 with trixie's
-# compiler (1.85, the oldest that will do), and the conformance suite, linked
-# statically, over both back ends in an arm64 guest: as root and as a user.
+# compiler (1.85, the oldest that will do), and the conformance suite over both
+# back ends in an arm64 guest: linked statically as root and as a user, and over
+# the user back end dynamically, too, where libc's calls are met.
 # Eight minutes; packages and crates come from their registries the first time.
 set -u
 . "$(dirname "$0")/../../ci/lib.sh"
@@ -39,6 +40,8 @@ library() {
 programs() {
 	in_root aarch64-linux-gnu-gcc -O1 -g -std=gnu11 -Wall -Wextra -Werror -pthread -DCONFORMANCE_STATIC -static \
 		-o /src/conformance-static "tests/conformance/*.c" /src/target/$target/release/libxpmem.a
+	in_root aarch64-linux-gnu-gcc -O1 -g -std=gnu11 -Wall -Wextra -Werror -pthread -o /src/conformance \
+		"tests/conformance/*.c" /src/target/$target/release/libxpmem.so
 }
 build() { # NAME COMMAND
 	"$2" >"$SCRATCH/log" 2>&1 </dev/null && { ok "$1"; return; }
@@ -48,16 +51,24 @@ build() { # NAME COMMAND
 }
 build "the library builds without a warning" library
 build "the conformance suite builds" programs
-cp "$root/src/conformance-static" "$SCRATCH/conformance-static"
+cp "$root/src/conformance-static" "$root/src/conformance" "$SCRATCH"
+files=("$SCRATCH/conformance-static:/tests/conformance-static" "$SCRATCH/conformance:/tests/conformance"
+	"$root/src/target/$target/release/libxpmem.so:/lib/libxpmem.so.0")
+for file in ld-linux-aarch64.so.1 libc.so.6 libgcc_s.so.1; do
+	files+=("$root/usr/aarch64-linux-gnu/lib/$file:/lib/$file")
+done
 
 for backend in user kernel; do
 	for user in root user; do
 		echo "$user XPMEM_BACKEND=$backend /tests/conformance-static --timeout 120 $*"
 	done
 done >"$SCRATCH/list"
+for user in root user; do
+	echo "$user XPMEM_BACKEND=user /tests/conformance --timeout 120 $*"
+done >>"$SCRATCH/list"
 status=0
 VM_SECONDS=${VM_SECONDS:-1800} "$vm_top/tests/vm/run.sh" arm64 "$SCRATCH/list" \
-	"$SCRATCH/conformance-static:/tests/conformance-static" >"$SCRATCH/out" 2>&1 || status=$?
+	"${files[@]}" >"$SCRATCH/out" 2>&1 || status=$?
 cat "$SCRATCH/out"
 while read -r line; do
 	# shellcheck disable=SC2086

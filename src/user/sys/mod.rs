@@ -19,8 +19,6 @@ pub mod policy;
 pub mod rights;
 pub mod smaps;
 pub mod task;
-// Only the names of it are used where there is no way into libc.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub mod text;
 pub mod trace;
 pub mod uffd;

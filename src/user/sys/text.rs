@@ -16,12 +16,14 @@ use super::{mem, Sys, PAGE};
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-#[cfg(not(target_arch = "x86_64"))]
-mod none;
+#[cfg(any(test, target_arch = "aarch64"))]
+mod a64;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
-#[cfg(not(target_arch = "x86_64"))]
-use none as machine;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as machine;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as machine;
 
@@ -35,7 +37,7 @@ pub struct Hook {
 }
 
 /// Most places that can be hooked.
-pub const SITES: usize = 32;
+pub const SITES: usize = 20;
 
 /// The word for `after` that says: the system call is made in its own place, and
 /// nothing after it. A child may come back from it on another stack.

@@ -1,0 +1,42 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# user.sh [SUITE...]: the conformance suite over the user back end on the kernels
+# of the suites, without the module, as root and as a user. The names of cases in
+# VM_CASES are beginnings; none are all cases.
+set -u
+. "$(dirname "$0")/../../ci/lib.sh"
+. "$(dirname "$0")/common.sh"
+
+vm_need
+[ $# -gt 0 ] || set -- bookworm trixie sid
+tests=$vm_top/build/tests
+[ -x "$tests/conformance" ] || make -C "$vm_top" conformance >/dev/null 2>&1 || {
+	echo "user.sh: no conformance suite here" >&2
+	exit 77
+}
+# It brings its libraries and loader to where they are here.
+files=("$tests/conformance:/tests/conformance" "$vm_top/build/lib/libxpmem.so.0:/lib/libxpmem.so.0")
+while read -r file; do
+	files+=("$file:$file")
+done < <(ldd "$tests/conformance" | grep -oE '/[^ ]+' | grep -v "^$vm_top" | sort -u)
+# What pthread_exit loads.
+gcc=$(gcc -print-file-name=libgcc_s.so.1)
+files+=("$gcc:/lib/libgcc_s.so.1")
+for user in root user; do
+	# shellcheck disable=SC2086
+	echo "$user XPMEM_BACKEND=user /tests/conformance --timeout 120" ${VM_CASES:-}
+done >"$SCRATCH/list"
+
+for suite; do
+	status=0
+	VM_MODULE=none VM_SECONDS=${VM_SECONDS:-900} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" "${files[@]}" \
+		>"$SCRATCH/out" 2>&1 || status=$?
+	cat "$SCRATCH/out"
+	while read -r line; do
+		# shellcheck disable=SC2086
+		set -- ${line//[!0-9]/ }
+		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
+	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/out")
+	if [ $status = 0 ]; then ok "user back end, $suite"; else not_ok "user back end, $suite" "status $status"; fi
+done
+finish
