@@ -45,6 +45,11 @@ pub enum Unstoppable {
 /// How long a stop may take before it is given up and tried again later.
 const PATIENCE: u64 = 20_000_000;
 
+/// How long a thread that is to stop is waited for at a time, in microseconds.
+const LONG_NAP: u64 = 500;
+/// The same after an event: the next may come at once, and does not wake us.
+const SHORT_NAP: u64 = 4;
+
 /// Pauses, in nanoseconds, between stops that are tried again for a peer: all
 /// other threads stand while the one that sleeps is waited for, and it may
 /// sleep for long.
@@ -95,6 +100,9 @@ impl Service {
             return Ok(());
         }
         self.stop_began = task::now();
+        // When something last happened, and how many microseconds to wait for
+        // more: one call can bring an event for each of many mappings.
+        let (mut stirred, mut nap) = (self.stop_began, LONG_NAP);
         loop {
             let mut fresh = match self.seize_new_threads() {
                 Ok(fresh) => fresh,
@@ -115,12 +123,14 @@ impl Service {
                         }
                     }
                     self.take_event();
+                    (stirred, nap) = (task::now(), SHORT_NAP);
                 } else if self.program_has_ended() {
                     return self.give_up(Unstoppable::Ended);
-                } else if task::now() > self.stop_began + self.patience() {
+                } else if task::now() > stirred + self.patience() {
                     return self.give_up(Unstoppable::Busy);
                 } else {
-                    task::await_child_stop(500);
+                    task::await_child_stop(nap);
+                    nap = (nap * 2).min(LONG_NAP);
                 }
             }
             if fresh == 0 {
