@@ -1,0 +1,15 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The unit tests that are plain logic (no system call, no address made of a number
+# that nobody exposed), under Miri: undefined behaviour, and memory used after its
+# end. Needs rustup's nightly with the component miri; exit 77 without. The model
+# tests, which make thousands of random steps, are left out: hours.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+cargo +nightly miri --version >/dev/null 2>&1 || { echo "no Miri: rustup component add miri rust-src --toolchain nightly"; exit 77; }
+export MIRIFLAGS=-Zmiri-permissive-provenance
+tests=(debug:: error:: facilities:: environment:: hwloc::hole::tests::hole hwloc::hole::tests::lines
+    hwloc::hole::tests::no_room rawsys::tests::answers user::closing user::ids user::patience user::ranges
+    user::recall user::requests user::sigbus user::wire user::sys::text)
+exec cargo +nightly miri test --locked --no-default-features --lib --target-dir build/miri -- \
+    --skip behaves_like "${tests[@]}"
