@@ -230,6 +230,10 @@ impl Service {
                 errno => Refusal::Os(errno),
             })?;
         } else {
+            // Before Linux 6.17 it would be taken from any other that watches it.
+            if uffd::is_watched_by_others(self.events, x.lo, x.len) {
+                return Err(Refusal::Os(libc::EBUSY));
+            }
             self.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
         self.write_hooks();

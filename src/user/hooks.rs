@@ -17,7 +17,7 @@ use super::service::Service;
 use super::settings::of_advice;
 use super::shared::{self, Guard, Op, Shared};
 use super::sys::text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
-use super::sys::{mem, page_up, PAGE as PAGE_SIZE, TOP};
+use super::sys::{mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Functions of libc, and what they call.
-const NAMES: [(&core::ffi::CStr, usize); 15] = [
+const NAMES: [(&core::ffi::CStr, usize); 16] = [
     (c"munmap", libc::SYS_munmap as usize),
     (c"mmap", libc::SYS_mmap as usize),
     (c"mremap", libc::SYS_mremap as usize),
@@ -48,6 +48,7 @@ const NAMES: [(&core::ffi::CStr, usize); 15] = [
     (c"shmat", libc::SYS_shmat as usize),
     (c"shmdt", libc::SYS_shmdt as usize),
     (c"remap_file_pages", libc::SYS_remap_file_pages as usize),
+    (c"ioctl", libc::SYS_ioctl as usize),
     (c"_Fork", libc::SYS_clone as usize),
     (c"clone", libc::SYS_clone as usize),
     // Of these libc's `syscall` alone makes some that make a child.
@@ -129,6 +130,14 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
             };
             // Who may not ask for its size may not attach it either.
             demote(start, page_up(mem::sysv_size(a as i32).ok()?))
+        }
+        // A userfaultfd of the program's own takes private memory, and none that
+        // is watched already.
+        libc::SYS_ioctl if b as u64 == uffd::REGISTER => {
+            let mut range = [0u8; 16];
+            mem::peek_process(crate::rawsys::getpid(), c, &mut range).ok()?;
+            let word = |at: usize| usize::from_le_bytes(core::array::from_fn(|i| range[at + i]));
+            demote(word(0), word(8))
         }
         libc::SYS_remap_file_pages => Some(Change {
             op: Op::Rearrange,

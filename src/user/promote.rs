@@ -11,7 +11,7 @@ use super::service::Service;
 use super::shared::Shared;
 use super::stop::Unstoppable;
 use super::sys::maps::{self, Mapping, Name};
-use super::sys::{arena, mem, BOTTOM, PAGE, TOP};
+use super::sys::{arena, mem, uffd, BOTTOM, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use core::sync::atomic::Ordering;
@@ -311,6 +311,9 @@ impl Service {
         let len = hi - lo;
         if mem::is_sealed(lo, len) {
             return Err(Refusal::Sealed);
+        }
+        if uffd::is_watched_by_others(self.events, lo, len) {
+            return Err(Refusal::Os(libc::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;

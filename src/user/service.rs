@@ -173,6 +173,9 @@ pub struct Service {
     pub lent_used: usize,
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
+    /// What the program has unmapped is being recalled, and who did it must not go
+    /// on before.
+    pub owes_revocation: bool,
     /// An attacher has answered that it cannot let go.
     pub recall_refused: bool,
 

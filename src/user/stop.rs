@@ -99,6 +99,10 @@ impl Service {
             self.standing += 1;
             return Ok(());
         }
+        if self.owes_revocation {
+            // Whoever stops now reads events, and lets their callers go.
+            return Err(Unstoppable::Busy);
+        }
         self.stop_began = task::now();
         // When something last happened, and how many microseconds to wait for
         // more: one call can bring an event for each of many mappings.

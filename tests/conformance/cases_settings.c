@@ -2,6 +2,8 @@
 /* What a program has said about its memory holds after sharing as before. */
 #include "harness.h"
 
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 /* Has the peer touch all of it, so that it is shared now. */
@@ -264,5 +266,61 @@ CASE(kept_policy, "the NUMA policy of a mapping is kept")
 	share_now(&p, source, 16 * PAGE);
 	EXPECT_EQ(syscall(SYS_get_mempolicy, &mode, NULL, 0, source + PAGE, 2), 0);
 	EXPECT_EQ(mode, 0);
+	quit(&p);
+}
+
+/* A userfaultfd of the program's own, for faults in user mode. */
+static int watcher(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api))
+		skip_case("no userfaultfd");
+	return fd;
+}
+
+static int watch(int fd, char *source, size_t size)
+{
+	struct uffdio_register r = { .range = { (unsigned long)source, size }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	return ioctl(fd, UFFDIO_REGISTER, &r);
+}
+
+CASE(watched_before, "memory that a userfaultfd of the owner's watches is not shared, and stays watched")
+{
+	struct peer p = spawn();
+	char *source = two_of_sixteen(0);
+	int fd = watcher();
+	long addr, apid;
+
+	EXPECT_EQ(watch(fd, source, 8 * PAGE), 0);
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	/* A peer that asks for so little is told at once. */
+	EXPECT_EQ(r_attach(&p, apid, (long)source, 8 * PAGE), -1);
+	addr = r_attach(&p, apid, (long)source + 8 * PAGE, 8 * PAGE);
+	EXPECT_EQ(r_peek(&p, addr), (unsigned char)source[8 * PAGE]);
+	EXPECT(has_flag(source, "um") && !has_flag(source + 8 * PAGE, "um"));
+	EXPECT_EQ(verify((long)source, 16 * PAGE, 1), 0);
+	/* When it is not watched any more it can be. */
+	close(fd);
+	addr = r_attach(&p, apid, (long)source, 16 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
+	quit(&p);
+}
+
+CASE(watched_after, "a userfaultfd of the owner's can watch memory that has been shared")
+{
+	struct peer p = spawn();
+	char *source = two_of_sixteen(0);
+	long addr = share_now(&p, source, 16 * PAGE);
+	int fd = watcher();
+
+	EXPECT_EQ(watch(fd, source, 8 * PAGE), 0);
+	EXPECT(has_flag(source, "um"));
+	EXPECT_EQ(verify((long)source, 16 * PAGE, 1), 0);
+	EXPECT(FAULTED(r_peek(&p, addr)));
+	EXPECT_EQ(r_peek(&p, addr + 8 * PAGE), (unsigned char)source[8 * PAGE]);
+	EXPECT_ERR(ioctl(fd, UFFDIO_REGISTER, (void *)8), EFAULT);
 	quit(&p);
 }

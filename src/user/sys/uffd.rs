@@ -100,6 +100,22 @@ pub fn unwatch(fd: c_int, start: usize, len: usize) -> Sys<()> {
     }
 }
 
+/// What a program asks for to watch memory: the request, and what of its argument
+/// tells which.
+pub const REGISTER: u64 = iowr(0x00, 32);
+
+/// Whether another userfaultfd than those of the service watches memory that is
+/// under no watch of `fd`: it must be left alone, for its watch would be lost.
+pub fn is_watched_by_others(fd: c_int, start: usize, len: usize) -> bool {
+    match register(fd, start, len, MODE_WP) {
+        Ok(()) => {
+            let _ = unregister(fd, start, len);
+            false
+        }
+        Err(errno) => errno == libc::EBUSY,
+    }
+}
+
 /// Wakes the threads that wait for a page of the range; they fault again.
 pub fn wake(fd: c_int, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x02, 16), &mut [start as u64, len as u64])
