@@ -308,8 +308,8 @@ impl Service {
             let _ = mem::punch(old.memfd, 0, TOP);
         }
         let permits = &self.permits;
-        let overlaid = |p: &Piece| p.overlay && permits[p.permit].connection == i;
-        if old.memfd >= 0 && (!dead || self.attachments.any(overlaid)) {
+        let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
+        if old.memfd >= 0 && self.attachments.any(shown) {
             self.sever_attachments_of(i);
         }
         if old.pidfd >= 0 {

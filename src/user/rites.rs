@@ -15,6 +15,7 @@
 //! The service does that itself, or after it a task that the anchor starts in
 //! its place, which has its descriptors and its state.
 
+use super::anchor;
 use super::fork::ForkPhase;
 use super::ranges::Origin;
 use super::service::{await_permission, Service};
@@ -96,6 +97,11 @@ impl Service {
                 return Err(libc::EPERM);
             }
         }
+        let own = self.anchor;
+        if anchor::first_named(self.task_dir, own, own as u32).is_some() {
+            debug_log!("another copy of this library serves this program");
+            return Err(libc::EBUSY);
+        }
         Ok(())
     }
 
@@ -133,6 +139,13 @@ impl Service {
     /// Gives back what this process has and what it has given.
     pub fn last_rites(&mut self, shared: &Shared) {
         shared.status.store(status::ENDING, Ordering::Release);
+        let exits = shared.ending.load(Ordering::Acquire) == ending::EXIT;
+        if exits && !self.attachments.any(|_| true) {
+            // What is shared of this program's own goes with it.
+            self.unlink_socket();
+            shared.settled.store(1, Ordering::Release);
+            return;
+        }
         if self.fork_phase != ForkPhase::None {
             self.forks_under_way = 1;
             self.fork_end();
@@ -140,7 +153,9 @@ impl Service {
         let stopped = (0..TRIES).any(|_| self.stop().is_ok());
         self.sever_all(stopped);
         if stopped {
-            self.take_all_back(shared);
+            if !exits {
+                self.take_all_back(shared);
+            }
             self.resume();
         } else {
             debug_log!("the threads cannot be stopped: what was shared stays in place");

@@ -39,6 +39,8 @@ pub mod ending {
     /// System calls have been forbidden to the program: nothing is begun that
     /// might be forbidden, too.
     pub const NEVER: u32 = 2;
+    /// The program is about to end.
+    pub const EXIT: u32 = 3;
 }
 
 /// Answer to a command that came too late for this service.
@@ -154,6 +156,8 @@ pub struct Shared {
     pub bell: AtomicU32,
     /// Where the anchor passes the bell on to the service: a descriptor of theirs.
     pub bell_counter: AtomicI32,
+    /// The program, as it counts itself.
+    pub program: AtomicU32,
     /// One of [`ending`].
     pub ending: AtomicU32,
     /// The service has given back what it had.
@@ -241,7 +245,7 @@ impl Shared {
 
     /// Wakes the service. It needs no right to signal anybody, which a program
     /// can lose or give away.
-    fn ring(&self) {
+    pub fn ring(&self) {
         self.bell.fetch_add(2, Ordering::Release);
         task::futex_wake(&self.bell);
     }
@@ -289,8 +293,10 @@ impl Shared {
 
     /// The service is gone: nobody waits for it any more.
     pub fn end(&self) {
-        let never = self.ending.load(Ordering::Acquire) == ending::NEVER
-            || self.status.load(Ordering::Acquire) == status::FAILED;
+        // What did not come up once does not the next time.
+        let seen = self.status.load(Ordering::Acquire);
+        let never = self.ending.load(Ordering::Acquire) >= ending::NEVER
+            || matches!(seen, status::FAILED | status::STARTING);
         let last = if never { status::FAILED } else { status::DEAD };
         self.status.store(last, Ordering::Release);
         task::futex_wake(&self.status);

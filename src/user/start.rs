@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bringing the service up, once per process, at the first call that needs it.
 
-use super::shared::{self, status, Op, Shared};
-use super::sys::{arena, task, Sys};
+use super::shared::{self, ending, status, Op, Shared};
+use super::sys::{arena, mem, rights, task, valgrind, Sys};
 use super::{anchor, fork, rendezvous};
 use crate::{debug_log, environment};
+use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What is in the way of sharing is waited for so long, in nanoseconds, where
@@ -25,7 +26,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 pub fn running() -> Sys<&'static Shared> {
     let mut shared = match shared::existing() {
         Some(shared) => shared,
-        None => arena::get::<Shared>()?,
+        None => arena::get::<Shared>().map_err(no_memory)?,
     };
     loop {
         let seen = shared.status.load(Ordering::Acquire);
@@ -39,7 +40,7 @@ pub fn running() -> Sys<&'static Shared> {
                 if STARTED.fetch_add(1, Ordering::Relaxed) >= STARTS {
                     return Err(libc::ENOSYS);
                 }
-                shared = arena::renew::<Shared>(shared)?;
+                shared = arena::renew::<Shared>(shared).map_err(no_memory)?;
             }
             _ => {
                 let (none, starting) = (status::NONE, status::STARTING);
@@ -59,6 +60,12 @@ pub fn running() -> Sys<&'static Shared> {
     }
 }
 
+/// What an errno of mmap becomes, that no caller would understand.
+fn no_memory(errno: c_int) -> c_int {
+    debug_log!("no memory for the user back end: errno {errno}");
+    libc::ENOSYS
+}
+
 /// The running back end, with the rights that the calling thread has.
 pub fn running_with_same_rights() -> Sys<&'static Shared> {
     for _ in 0..STARTS {
@@ -76,12 +83,30 @@ fn begin(shared: &Shared) -> Sys<()> {
     if !super::sys::supported_page_size() {
         return Err(libc::ENOSYS);
     }
+    if EXITING.load(Ordering::Acquire) {
+        return Err(libc::ENOSYS);
+    }
+    if valgrind::is_here() {
+        debug_log!("valgrind runs this program: nothing can be shared");
+        return Err(libc::ENOSYS);
+    }
+    if is_short_of_locked_memory() {
+        debug_log!("all memory is locked (mlockall), up to a limit: nothing can be shared");
+        return Err(libc::ENOSYS);
+    }
+    if anchor::another(0, u32::MAX).is_some() {
+        debug_log!("another copy of this library serves this program");
+        return Err(libc::ENOSYS);
+    }
     rendezvous::prepare(shared)?;
     shared.note_rights();
     let wait = environment::get(&environment::WAIT);
     let wait = wait.and_then(|text| nanoseconds(text.to_bytes()));
     let wait = wait.unwrap_or(WAIT);
     shared.wait.store(wait, Ordering::Relaxed);
+    shared
+        .program
+        .store(crate::rawsys::getpid() as u32, Ordering::Release);
     if !AT_FORK.swap(true, Ordering::AcqRel) {
         fork::install();
     }
@@ -116,6 +141,44 @@ fn nanoseconds(text: &[u8]) -> Option<u64> {
     }
     Some(time)
 }
+
+/// Whether each mapping from now on is locked and counts against a limit: one
+/// that a peer asks for would fail then, when it is too late to say so.
+fn is_short_of_locked_memory() -> bool {
+    let here = arena::range::<Shared>().0;
+    mem::is_locked(here) && !rights::may_lock_all()
+}
+
+/// Runs when all of the program's own handlers have run at its exit. A service
+/// that outlived it would be left to a parent that may not wait for it.
+extern "C" fn leave() {
+    const PATIENCE: u64 = 1_000_000_000;
+    EXITING.store(true, Ordering::Release);
+    let Some(shared) = shared::existing().filter(|shared| shared.is_running()) else {
+        return;
+    };
+    // The child of a vfork has its parent's memory.
+    if shared.program.load(Ordering::Acquire) != crate::rawsys::getpid() as u32 {
+        return;
+    }
+    shared.ending.fetch_max(ending::EXIT, Ordering::AcqRel);
+    shared.ring();
+    let patience = task::now() + PATIENCE;
+    loop {
+        let seen = shared.status.load(Ordering::Acquire);
+        if matches!(seen, status::FAILED | status::DEAD) || task::now() > patience {
+            return;
+        }
+        task::futex_wait(&shared.status, seen, 100);
+    }
+}
+
+/// The program is at its end: nothing is begun any more.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+#[used]
+#[link_section = ".fini_array"]
+static LEAVE: extern "C" fn() = leave;
 
 #[cfg(test)]
 mod tests {

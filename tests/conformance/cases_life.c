@@ -107,8 +107,7 @@ static void rights_of(pid_t tid, char *into, size_t room)
 		fclose(f);
 }
 
-/* A child of one of this process's threads that goes by the service's name; 0 for none. */
-static pid_t service_of(pid_t program)
+pid_t service_beside(pid_t program)
 {
 	char name[300], comm[32] = "";
 	pid_t found = 0, child;
@@ -143,7 +142,7 @@ static pid_t service_of(pid_t program)
 static int any_other_rights(void)
 {
 	char own[16384], theirs[16384];
-	pid_t service = service_of(getpid());
+	pid_t service = service_beside(getpid());
 	struct dirent *entry;
 	int other = 0;
 	DIR *tasks = opendir("/proc/self/task");
@@ -335,7 +334,7 @@ static void harmed_owner(int sig)
 	fill(source, size, 1);
 	addr = share(&p, source, size);
 	EXPECT_EQ(r_verify(&p, addr, size / 2, 1), 0);
-	service = service_of(getpid());
+	service = service_beside(getpid());
 	EXPECT(service > 0);
 	EXPECT_EQ(kill(service, sig), 0);
 	/* Until it is cut off, it may see what is there. */
@@ -359,12 +358,12 @@ static void harmed_owner(int sig)
 	quit(&p);
 }
 
-CASE(service_killed, "an owner whose service is killed goes on, with its memory its own")
+CASE(owners_service_killed, "an owner whose service is killed goes on, with its memory its own")
 {
 	harmed_owner(SIGKILL);
 }
 
-CASE(service_stopped, "an owner whose service is stopped goes on, with its memory its own")
+CASE(owners_service_stopped, "an owner whose service is stopped goes on, with its memory its own")
 {
 	harmed_owner(SIGSTOP);
 }
@@ -382,7 +381,7 @@ static void harmed_attacher(int sig)
 	window = attach(get_rw(call(&owner, f_make_all, 0, 0, 0)), (long)theirs, size, 0);
 	EXPECT(window != -1);
 	EXPECT_EQ(peek(window), 0x5a);
-	service = service_of(getpid());
+	service = service_beside(getpid());
 	EXPECT(service > 0);
 	EXPECT_EQ(kill(service, sig), 0);
 	/* It may see what is there until it is cut off, and never a page of zeros. */

@@ -159,6 +159,9 @@ long attach(long apid, long offset, long size, long vaddr);
 /* Exports the whole address space and attaches [p, p + size) in the peer. */
 long share(struct peer *peer, void *p, size_t size);
 
+/* A child of one of a process's threads that goes by the service's name; 0 for none. */
+pid_t service_beside(pid_t program);
+
 /* ---- privileges */
 /* From root to uid and gid 65534; nothing for others. */
 void drop_privileges(void);

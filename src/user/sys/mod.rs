@@ -22,6 +22,7 @@ pub mod task;
 pub mod text;
 pub mod trace;
 pub mod uffd;
+pub mod valgrind;
 #[cfg(target_arch = "x86_64")]
 mod waits;
 

@@ -151,6 +151,9 @@ impl Text {
     }
 }
 
+/// Version of the sets of capabilities that capget(2) shall answer.
+const CAPABILITIES: u32 = 0x2008_0522;
+
 /// A digest of what the calling thread may do, by system calls that a program
 /// makes, too.
 pub fn own() -> u64 {
@@ -165,8 +168,7 @@ pub fn own() -> u64 {
     let count = sys!(libc::SYS_getgroups, groups.len(), groups.as_mut_ptr());
     digest.add_words(&[count.map_or(u32::MAX, |n| n as u32)]);
     digest.add_words(&groups);
-    const VERSION_3: u32 = 0x2008_0522;
-    let head = [VERSION_3, 0];
+    let head = [CAPABILITIES, 0];
     let mut sets = [0u32; 6];
     let _ = sys!(libc::SYS_capget, head.as_ptr(), sets.as_mut_ptr());
     digest.add_words(&sets);
@@ -192,6 +194,28 @@ pub fn may_inspect(pid: i32, word: usize) -> bool {
     };
     let (local, remote) = (&raw const local, &raw const remote);
     sys!(libc::SYS_process_vm_readv, pid, local, 1, remote, 1, 0).is_ok()
+}
+
+/// Whether the calling thread may lock as much memory as it likes.
+pub fn may_lock_all() -> bool {
+    const IPC_LOCK: u32 = 14;
+    let mut limit = [0u64; 2];
+    let (resource, old) = (libc::RLIMIT_MEMLOCK, limit.as_mut_ptr());
+    let known = sys!(libc::SYS_prlimit64, 0, resource, 0, old).is_ok();
+    if known && limit[0] == u64::MAX {
+        return true;
+    }
+    effective_capabilities() >> IPC_LOCK & 1 == 1
+}
+
+/// The low word of them, in the order of capget(2).
+fn effective_capabilities() -> u32 {
+    let mut sets = [0u32; 6];
+    let head = [CAPABILITIES, 0];
+    match sys!(libc::SYS_capget, head.as_ptr(), sets.as_mut_ptr()) {
+        Ok(_) => sets[0],
+        Err(_) => 0,
+    }
 }
 
 /// Whether the calling program lets others of its user look into it.
