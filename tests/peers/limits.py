@@ -63,7 +63,7 @@ def table():
             os._exit(0)
         children.append(child)
     answers = b""
-    while len(answers) < 4095:
+    while len(answers) < 4096:
         answers += os.read(read, 4096)
     expect(answers.count(b"1"), 4095, "connections beside the first")
     new = Host()

@@ -63,8 +63,13 @@ def socket_of(id):
 def dial(id, timeout=5.0):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     s.settimeout(timeout)
-    s.connect(socket_of(id))
-    return s
+    while True:
+        try:
+            s.connect(socket_of(id))
+            return s
+        except BlockingIOError:
+            # As many wait to be accepted as may.
+            time.sleep(0.01)
 
 
 def send_fds(s, data, fds):
