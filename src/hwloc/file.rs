@@ -4,10 +4,14 @@
 
 use super::image::{work_for, Corrupt, Image};
 use super::layout::*;
+use super::map;
+use super::memory;
 use super::validate::{self, Report};
 use core::mem::size_of;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Largest file that is read.
@@ -72,36 +76,29 @@ impl File {
     /// # Errors
     /// What reading says, or what is wrong with the contents.
     pub fn open(path: &Path, offset: u64) -> Result<File, Refused> {
-        let size = fs::metadata(path)?.len();
-        let room = size.saturating_sub(offset).min(LARGEST);
+        let file = fs::File::open(path)?;
+        let room = file.metadata()?.len().saturating_sub(offset);
         if room < (size_of::<Header>() + TOPOLOGY_COMMON) as u64 {
             return Err(Refused::Short);
         }
-        let bytes = fs::read(path)?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = bytes.get(from..).ok_or(Refused::Short)?;
-        let mut words: Vec<u64> = bytes
-            .chunks_exact(8)
-            .map(|c| u64::from_ne_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
-            .collect();
-        if words.len() < 4 {
-            return Err(Refused::Short);
-        }
-        let head = words[0].to_ne_bytes();
+        let mut head = [0; 3];
+        file.read_exact_at(as_bytes(&mut head), offset)?;
+        let halves = head[0].to_ne_bytes();
+        let half =
+            |i: usize| u32::from_ne_bytes([halves[i], halves[i + 1], halves[i + 2], halves[i + 3]]);
         let header = Header {
-            version: u32::from_ne_bytes([head[0], head[1], head[2], head[3]]),
-            header_length: u32::from_ne_bytes([head[4], head[5], head[6], head[7]]),
-            mmap_address: words[1],
-            mmap_length: words[2],
+            version: half(0),
+            header_length: half(4),
+            mmap_address: head[1],
+            mmap_length: head[2],
         };
-        let wanted = header.mmap_length.div_ceil(8);
-        if wanted > words.len() as u64 {
+        if header.mmap_length > room.min(LARGEST) {
             return Err(Refused::Corrupt(Corrupt {
                 what: "the file is shorter than its header says",
                 at: 0,
             }));
         }
-        words.truncate(wanted as usize);
+        let words = read(&file, offset, header.mmap_length)?;
         let report = with_image(&words, header.mmap_address, |image| validate::image(&image))
             .ok_or(Refused::Short)?
             .map_err(Refused::Corrupt)?;
@@ -147,6 +144,28 @@ impl File {
         let (distances, attrs) = found.unwrap_or_default();
         (distances, attrs, t.nr_cpukinds)
     }
+}
+
+fn as_bytes(words: &mut [u64]) -> &mut [u8] {
+    // SAFETY: the same memory, as bytes.
+    unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), size_of_val(words)) }
+}
+
+/// The bytes of a file from `offset` on, which has as many. Holes are left out:
+/// they take memory no more than they do in the file.
+fn read(file: &fs::File, offset: u64, length: u64) -> Result<Vec<u64>, Refused> {
+    let no_memory = |_| Refused::Io(io::ErrorKind::OutOfMemory.into());
+    let count = usize::try_from(length.div_ceil(8)).unwrap_or(usize::MAX);
+    let mut words = memory::zeroed(count).map_err(no_memory)?;
+    let bytes = &mut as_bytes(&mut words)[..length as usize];
+    let end = offset + length;
+    let mut at = offset;
+    while let Some((from, to)) = map::data(file.as_raw_fd(), at, end) {
+        let part = (from - offset) as usize..(to - offset) as usize;
+        file.read_exact_at(&mut bytes[part], from)?;
+        at = to;
+    }
+    Ok(words)
 }
 
 fn with_image<T>(words: &[u64], base: Addr, f: impl FnOnce(Image<'_>) -> T) -> Option<T> {

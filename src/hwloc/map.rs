@@ -252,15 +252,24 @@ pub fn write_at(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
     Ok(())
 }
 
-/// Size of a file in bytes.
-pub fn file_size(fd: RawFd) -> Result<u64> {
+fn status(fd: RawFd) -> Result<libc::stat> {
     // SAFETY: integers, all zero is valid.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: a place for the result.
     if unsafe { libc::fstat(fd, &mut stat) } != 0 {
         return Err(last_error());
     }
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    Ok(stat)
+}
+
+/// Size of a file in bytes.
+pub fn file_size(fd: RawFd) -> Result<u64> {
+    Ok(u64::try_from(status(fd)?.st_size).unwrap_or(0))
+}
+
+/// Whether a file is one, and no device.
+pub fn is_regular(fd: RawFd) -> Result<bool> {
+    Ok(status(fd)?.st_mode & libc::S_IFMT == libc::S_IFREG)
 }
 
 /// Sets a file's size.
@@ -290,6 +299,28 @@ pub fn seekable(fd: RawFd) -> Result<()> {
         return Err(last_error());
     }
     Ok(())
+}
+
+/// The next part of a file, from `from` to no more than `end`, that is not a
+/// hole; all of it where that cannot be told.
+pub fn data(fd: RawFd, from: u64, end: u64) -> Option<(u64, u64)> {
+    let seek = |at: u64, whence| {
+        let at = i64::try_from(at).ok()?;
+        // SAFETY: numbers; the position is used by nobody.
+        u64::try_from(unsafe { libc::lseek(fd, at, whence) }).ok()
+    };
+    if from >= end {
+        return None;
+    }
+    match seek(from, libc::SEEK_DATA) {
+        Some(start) if start >= end => None,
+        Some(start) => {
+            let stop = seek(start, libc::SEEK_HOLE).unwrap_or(end);
+            Some((start, stop.min(end)))
+        }
+        None if last_error() == Error::Os(libc::ENXIO) => None,
+        None => Some((from, end)),
+    }
 }
 
 /// Gives the blocks of a range of a file back; the range reads as zeros.

@@ -3,7 +3,7 @@
 //! and the program that runs out of memory is not ours to end.
 
 use crate::error::{Error, Result};
-use std::alloc::{alloc, Layout};
+use std::alloc::{alloc, alloc_zeroed, Layout};
 use std::collections::HashMap;
 
 /// An empty list with room for `capacity` values.
@@ -19,6 +19,23 @@ pub fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>> {
     let mut filled = list(count)?;
     filled.resize(count, value);
     Ok(filled)
+}
+
+/// Words that are 0, and take no memory until they are written.
+pub fn zeroed(count: usize) -> Result<Vec<u64>> {
+    let layout = Layout::array::<u64>(count).map_err(|_| Error::NoMemory)?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the size is not 0; the list has the layout of the allocation,
+    // and 0 is a value.
+    unsafe {
+        let words = alloc_zeroed(layout).cast::<u64>();
+        if words.is_null() {
+            return Err(Error::NoMemory);
+        }
+        Ok(Vec::from_raw_parts(words, count, count))
+    }
 }
 
 /// Appends a value.

@@ -2,7 +2,7 @@
 //! `hwloc_shmem_topology_get_length` and `hwloc_shmem_topology_write`.
 
 use super::image::{work_for, Image};
-use super::layout::{Topology, ABI};
+use super::layout::{Header, Topology, ABI};
 use super::library::{Library, RawTopology};
 use super::map::{self, Place};
 use super::{encode, hole, length, memory, validate};
@@ -195,12 +195,12 @@ fn store(fd: RawFd, append: bool, bytes: &[u8], offset: i64, length: usize) -> R
     let mut saved = memory::filled(0, overlap as usize)?;
     let have = map::read_at(fd, &mut saved, offset)?;
     saved.truncate(have);
-    let written = grow(fd, before, end).and_then(|()| {
+    // The header last: until then no reader takes it for a topology.
+    let (header, rest) = bytes.split_at(core::mem::size_of::<Header>());
+    let written = grow(fd, before, end, (header, offset)).and_then(|()| {
         if append {
             return map::write_mapped(fd, bytes, offset);
         }
-        // The header last: until then no reader takes it for a topology.
-        let (header, rest) = bytes.split_at(core::mem::size_of::<super::layout::Header>());
         map::write_at(fd, rest, offset + header.len() as i64)?;
         map::write_at(fd, header, offset)
     });
@@ -222,9 +222,15 @@ fn store(fd: RawFd, append: bool, bytes: &[u8], offset: i64, length: usize) -> R
     Ok(())
 }
 
-fn grow(fd: RawFd, before: u64, end: u64) -> Result<()> {
-    if before < end {
-        map::resize(fd, end)?;
+/// Makes the file long enough. What has no length, a device, fails as it does
+/// when a header is written to it.
+fn grow(fd: RawFd, before: u64, end: u64, (header, offset): (&[u8], i64)) -> Result<()> {
+    if before >= end {
+        return Ok(());
     }
-    Ok(())
+    let resized = map::resize(fd, end);
+    if resized == Err(Error::Invalid) && !map::is_regular(fd)? {
+        map::write_at(fd, header, offset)?;
+    }
+    resized
 }

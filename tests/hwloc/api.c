@@ -143,7 +143,10 @@ static void writing(void)
 	hwloc_topology_destroy(t);
 	close(fd);
 	fd = open("/dev/full", O_RDWR);
-	FAILS("full device", hwloc_shmem_topology_write(source, fd, 0, addr, length, 0), EINVAL);
+	FAILS("full device", hwloc_shmem_topology_write(source, fd, 0, addr, length, 0), ENOSPC);
+	close(fd);
+	fd = open("/dev/zero", O_RDWR);
+	FAILS("device", hwloc_shmem_topology_write(source, fd, 0, addr, length, 0), EINVAL);
 	close(fd);
 }
 

@@ -28,6 +28,9 @@ expect write 0 "$xpmem" topology write here
 has write "address 0x"
 expect check 0 "$xpmem" topology check here
 has check "objects"
+# A terabyte of nothing behind the header's end is not read, nor is a hole.
+cp here far && truncate -s 1T far
+expect "a sparse file" 0 prlimit --as=2000000000 "$xpmem" topology check far
 expect synthetic 0 "$xpmem" topology write syn --address 0x300000000000 \
     --synthetic 'pack:2 [numa(memory=1073741824)] l3:2 core:4 pu:2'
 has synthetic "address 0x300000000000"

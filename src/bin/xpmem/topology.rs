@@ -145,13 +145,25 @@ fn write(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Room for objects nested as deeply as a file may have them.
+const STACK: usize = 512 << 20;
+
 fn show(file: &Path, offset: usize, svg: Option<&Path>) -> Result<ExitCode, String> {
     let checked = open(file, offset)?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let shown = thread.spawn_scoped(scope, || print(&checked, svg));
+        let shown = shown.map_err(|e| e.to_string())?.join();
+        shown.unwrap_or_else(|_| Err("the drawing failed".to_string()))
+    })
+}
+
+fn print(checked: &File, svg: Option<&Path>) -> Result<ExitCode, String> {
     let root = checked.root().ok_or("no objects")?;
     match svg {
         None => crate::print_text(format_args!(
             "{}\n{}",
-            text::summary(&checked),
+            text::summary(checked),
             text::tree(&root)
         ))?,
         Some(path) => std::fs::write(path, drawing::draw(&root))
