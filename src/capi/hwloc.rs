@@ -10,7 +10,8 @@
 
 use super::export;
 use crate::error::Error;
-use crate::hwloc::{adopt, hole, memory, write};
+use crate::hwloc::range::hole;
+use crate::hwloc::{adopt, memory, write};
 use core::ffi::{c_int, c_uint, c_ulong, c_void};
 
 /// A topology of libhwloc.

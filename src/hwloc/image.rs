@@ -2,8 +2,8 @@
 //! A file's bytes, reached by the virtual addresses that stand in it, with
 //! every access bounded.
 
-use super::layout::{Addr, Bitmap, Plain};
 use crate::error::Error;
+use crate::hwloc::layout::{Addr, Bitmap, Plain};
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::{align_of, size_of, MaybeUninit};

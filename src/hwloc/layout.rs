@@ -3,7 +3,7 @@
 //! memory and therefore in a shared-memory file.
 //!
 //! Every field is a plain integer: a pointer of the file is a number until
-//! [`super::image`] has shown that it leads inside the file. That also makes
+//! [`crate::hwloc::image`] has shown that it leads inside the file. That also makes
 //! every bit pattern a valid value, so a hostile file can be read field by
 //! field without undefined behaviour.
 
@@ -178,7 +178,7 @@ pub struct Topology {
     pub phases: [u32; 2],
     /// The allocator of the copy. Stock writes the address of a variable on
     /// its stack; an adopter overwrites it, so a file of ours keeps the
-    /// number of bytes in use here (see [`super::encode`]) and [`ODD`].
+    /// number of bytes in use here (see [`crate::hwloc::encode`]) and [`ODD`].
     pub tma: u64,
 }
 

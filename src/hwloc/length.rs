@@ -5,9 +5,9 @@
 //! handed to another process whose own, stock, `write` does not stop at it.
 //! Stock copies the topology to count; here each allocation is only added up.
 
-use super::image::{Checked, Corrupt, Image};
-use super::layout::*;
-use super::validate::Levels;
+use crate::hwloc::image::{Checked, Corrupt, Image};
+use crate::hwloc::layout::*;
+use crate::hwloc::validate::Levels;
 use core::mem::size_of;
 
 /// Size of `struct hwloc_topology` in the running release, which is told by

@@ -16,32 +16,21 @@
 //! | [`encode`]   | a topology as bytes                                      |
 //! | [`mod@write`]    | `get_length`, `write`                                    |
 //! | [`adopt`]    | `adopt`                                                  |
-//! | [`sidecar`]  | what of an adopted topology may be written to            |
-//! | [`second`]   | a second adoption in one process                         |
-//! | [`relocate`] | at another address than it was written for               |
-//! | [`hole`]     | addresses that are free in several processes             |
-//! | [`library`]  | the libhwloc of a topology; [`native`] its hooks         |
-//! | [`objects`]  | what the process has loaded                              |
-//! | [`map`]      | the system calls                                         |
+//! | [`range`]    | addresses that are free in several processes, and what is mapped |
+//! | [`stock`]    | the libhwloc of a topology, and its binding hooks        |
+//! | [`tool`]     | what the command-line tool alone needs                   |
 //! | [`memory`]   | allocations that may fail; [`environment`] variables     |
 
 pub mod adopt;
 pub mod encode;
 pub mod environment;
-pub mod file;
-pub mod hole;
 pub mod image;
 pub mod layout;
 pub mod length;
-pub mod library;
-pub mod machine;
-pub mod map;
 pub mod memory;
-pub mod native;
-pub mod objects;
-pub mod relocate;
+pub mod range;
 pub mod resolve;
-pub mod second;
-pub mod sidecar;
+pub mod stock;
+pub mod tool;
 pub mod validate;
 pub mod write;

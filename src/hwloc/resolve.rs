@@ -11,11 +11,11 @@
 //! added to a target that is there. Those of distances are set where they are
 //! said to be.
 
-use super::image::{Bits, Image};
-use super::layout::*;
-use super::memory;
-use super::validate::Levels;
 use crate::error::{Error, Result};
+use crate::hwloc::image::{Bits, Image};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::validate::Levels;
 
 /// Objects by type and index.
 pub struct Resolver<'a, 'w> {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `hwloc_shmem_topology_get_length` and `hwloc_shmem_topology_write`.
 
-use super::image::{work_for, Image};
-use super::layout::{Header, Topology, ABI};
-use super::library::{Library, RawTopology};
-use super::map::{self, Place};
-use super::{encode, hole, length, memory, validate};
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
+use crate::hwloc::encode;
+use crate::hwloc::image::{work_for, Image};
+use crate::hwloc::layout::{Header, Topology, ABI};
+use crate::hwloc::length;
+use crate::hwloc::memory;
+use crate::hwloc::range::hole;
+use crate::hwloc::range::map::{self, Place};
+use crate::hwloc::stock::library::{Library, RawTopology};
+use crate::hwloc::validate;
 use core::ffi::{c_int, c_ulong, c_void};
 use std::os::fd::RawFd;
 

@@ -9,9 +9,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use xpmem::error::Error;
-use xpmem::hwloc::file::File;
-use xpmem::hwloc::hole;
-use xpmem::hwloc::machine::Machine;
+use xpmem::hwloc::range::hole;
+use xpmem::hwloc::tool::file::File;
+use xpmem::hwloc::tool::machine::Machine;
 
 #[derive(clap::Args)]
 pub struct Options {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Infos, distances, memory attributes and CPU kinds.
 
-use super::super::image::{ensure, Checked, Corrupt, Image};
-use super::super::layout::*;
 use super::Levels;
+use crate::hwloc::image::{ensure, Checked, Corrupt, Image};
+use crate::hwloc::layout::*;
 use core::mem::size_of;
 
 /// An array of name and value pairs; both strings must be there.

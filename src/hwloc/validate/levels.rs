@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The arrays that hold the objects of each level.
 
-use super::super::image::{ensure, Checked, Corrupt, Image};
-use super::super::layout::*;
-use super::super::memory;
 use super::MAX_DEPTH;
+use crate::hwloc::image::{ensure, Checked, Corrupt, Image};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
 use core::mem::size_of;
 
 /// One level: an array of addresses of objects, all of one type.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tree of objects: links, types, sets, attributes.
 
-use super::super::image::{ensure, same_words, Bits, Checked, Corrupt, Image, Union, NOTHING};
-use super::super::layout::*;
-use super::super::memory;
 use super::{attributes, Levels, MAX_DEPTH};
+use crate::hwloc::image::{ensure, same_words, Bits, Checked, Corrupt, Image, Union, NOTHING};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
 use core::cell::Cell;
 use core::mem::{size_of, MaybeUninit};
 

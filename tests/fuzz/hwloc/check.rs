@@ -7,7 +7,8 @@
 use libfuzzer_sys::fuzz_target;
 use xpmem::hwloc::image::{work_for, Image};
 use xpmem::hwloc::layout::SUPPORT_BYTES;
-use xpmem::hwloc::{encode, relocate, validate};
+use xpmem::hwloc::adopt::relocate;
+use xpmem::hwloc::{encode, validate};
 
 /// The address that the corpus was written for.
 const BASE: u64 = 0x3000_0000_0000;

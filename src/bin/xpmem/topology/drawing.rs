@@ -3,8 +3,8 @@
 
 use super::text::{label, size, type_name};
 use std::fmt::Write as _;
-use xpmem::hwloc::file::Object;
 use xpmem::hwloc::layout::ty;
+use xpmem::hwloc::tool::file::Object;
 
 /// Height of a line of text, and the width of one character of it.
 const LINE: f64 = 15.0;

@@ -2,8 +2,8 @@
 //! A topology in words.
 
 use std::fmt::Write as _;
-use xpmem::hwloc::file::{File, Object};
 use xpmem::hwloc::layout::ty;
+use xpmem::hwloc::tool::file::{File, Object};
 
 /// One line about a file.
 pub fn summary(file: &File) -> String {

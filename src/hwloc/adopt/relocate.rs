@@ -2,13 +2,13 @@
 //! A topology at another address than it was written for: a private copy
 //! with every pointer moved.
 
-use super::adopt::{inspect, inspect_copy, Held, Source};
-use super::image::{work_for, Image, OrInvalid};
-use super::layout::*;
-use super::map::Mapping;
-use super::memory;
-use super::validate::Levels;
 use crate::error::{Error, Result};
+use crate::hwloc::adopt::{inspect, inspect_copy, Held, Source};
+use crate::hwloc::image::{work_for, Image, OrInvalid};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::Mapping;
+use crate::hwloc::validate::Levels;
 use core::mem::{offset_of, size_of};
 
 /// Moves a copy of the file to where it is.

@@ -2,12 +2,12 @@
 //! What of an adopted topology hwloc may write to, with every cache resolved:
 //! it stands behind the topology's structure, in the same allocation.
 
-use super::image::{self, Bits, Image, OrInvalid};
-use super::layout::*;
-use super::memory;
-use super::resolve::{Place, Resolver};
-use super::validate::{Levels, Report};
 use crate::error::{Error, Result};
+use crate::hwloc::image::{self, Bits, Image, OrInvalid};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::resolve::{Place, Resolver};
+use crate::hwloc::validate::{Levels, Report};
 use core::mem::size_of;
 
 /// Values for an address that is known, or for their size alone.

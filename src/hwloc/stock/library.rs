@@ -8,11 +8,11 @@
 // Each address takes the type of the field that it goes into.
 #![allow(clippy::missing_transmute_annotations)]
 
-use super::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
-use super::memory;
-use super::native::{self, Native};
-use super::objects::{self, Object};
 use crate::error::{Error, Result};
+use crate::hwloc::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
+use crate::hwloc::memory;
+use crate::hwloc::stock::native::{self, Native};
+use crate::hwloc::stock::objects::{self, Object};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::mem::{transmute, zeroed};
 use core::ptr::null_mut;

@@ -2,11 +2,11 @@
 //! A shared-memory topology as a file to look into, without libhwloc: for the
 //! command-line tool.
 
-use super::image::{work_for, Corrupt, Image};
-use super::layout::*;
-use super::map;
-use super::memory;
-use super::validate::{self, Report};
+use crate::hwloc::image::{work_for, Corrupt, Image};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::range::map;
+use crate::hwloc::validate::{self, Report};
 use core::mem::size_of;
 use std::fs;
 use std::io;

@@ -7,11 +7,11 @@
 //! environment makes another machine of that, it is given one to adopt: one
 //! processor and one memory node, made here, in an anonymous file.
 
-use super::layout::*;
-use super::library::{Library, RawTopology};
-use super::map::last_error;
-use super::memory;
 use crate::error::{Error, Result};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::last_error;
+use crate::hwloc::stock::library::{Library, RawTopology};
 use core::ffi::c_void;
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
@@ -302,8 +302,10 @@ fn take(library: &Library, adopted: *mut c_void) -> (Native, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hwloc::adopt::relocate;
+    use crate::hwloc::encode;
     use crate::hwloc::image::{work_for, Image};
-    use crate::hwloc::{encode, relocate, validate};
+    use crate::hwloc::validate;
 
     const BASE: Addr = 0x2000_0000_0000;
 

@@ -10,13 +10,13 @@
 //! one word share a run of zeros before that word: a machine with 10,000
 //! processors would otherwise be mostly zeros.
 
-use super::image::{same_words, Bits, Image, OrInvalid};
-use super::layout::*;
-use super::map::{self, Mapping, Place};
-use super::memory;
-use super::resolve::{goes_by_os_index, Place as Origin, Resolver};
-use super::validate::Levels;
 use crate::error::{Error, Result};
+use crate::hwloc::image::{same_words, Bits, Image, OrInvalid};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::{self, Mapping, Place};
+use crate::hwloc::resolve::{goes_by_os_index, Place as Origin, Resolver};
+use crate::hwloc::validate::Levels;
 use core::hash::{BuildHasherDefault, Hasher};
 use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;

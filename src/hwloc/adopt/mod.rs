@@ -8,17 +8,22 @@
 //! distances) is copied behind the structure, into the same allocation, and
 //! so is freed with it.
 
-use super::image::{self, Image};
-use super::layout::*;
-use super::library::{Library, RawTopology};
-use super::map::{self, Mapping, Place};
-use super::memory;
-use super::sidecar::Sidecar;
-use super::validate::{self, Levels, Report};
-use super::{environment, relocate, second, write};
+pub mod relocate;
+pub mod second;
+pub mod sidecar;
+
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
+use crate::hwloc::adopt::sidecar::Sidecar;
+use crate::hwloc::environment;
+use crate::hwloc::image::{self, Image};
+use crate::hwloc::layout::*;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::{self, Mapping, Place};
+use crate::hwloc::stock::library::{Library, RawTopology};
+use crate::hwloc::validate::{self, Levels, Report};
+use crate::hwloc::write;
 use core::ffi::{c_ulong, c_void};
 use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;

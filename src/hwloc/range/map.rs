@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Address ranges of this process: the system calls, and nothing else.
 
-use super::hole;
 use crate::error::{Error, Result};
+use crate::hwloc::range::hole;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use std::os::fd::RawFd;

@@ -4,8 +4,8 @@
 //! whatever object has one of that name, and only under its full name: copies
 //! of hwloc inside of other software have a prefix before theirs.
 
-use super::memory;
 use crate::error::{Error, Result};
+use crate::hwloc::memory;
 use core::ffi::{c_char, c_int, c_void, CStr};
 
 /// Where an object lies, where its tables are, and its path.

@@ -6,9 +6,9 @@
 //! share, away from both ends: mappings grow into a hole from its ends. It
 //! is not the middle, where other software that looks for holes puts its own.
 
-use super::map::{self, Mapping, Place};
-use super::memory;
 use crate::error::{Error, Result};
+use crate::hwloc::memory;
+use crate::hwloc::range::map::{self, Mapping, Place};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::io::{Read, Write};
 

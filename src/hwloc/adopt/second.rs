@@ -3,17 +3,17 @@
 //!
 //! The address is taken by the first, whose destroy unmaps it, and stock's
 //! destroy cannot be told to leave it. So the second gets a copy of its own at
-//! other addresses ([`super::relocate`]): each goes with its topology, and
+//! other addresses ([`crate::hwloc::adopt::relocate`]): each goes with its topology, and
 //! nothing stays.
 //!
 //! Who holds the address is not remembered but looked at, so that neither a
 //! destroy nor a fork can make it wrong. A wrong guess would do no harm: the
 //! copy is made from the file.
 
-use super::adopt::Source;
-use super::map::{self, Mapping};
-use super::memory;
 use crate::error::Result;
+use crate::hwloc::adopt::Source;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::{self, Mapping};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const SLOTS: usize = 256;

@@ -2,9 +2,9 @@
 //! This machine's topology, as libhwloc finds it: for the command-line tool,
 //! which is not linked with libhwloc either.
 
-use super::library::RawTopology;
-use super::map::last_error;
 use crate::error::{Error, Result};
+use crate::hwloc::range::map::last_error;
+use crate::hwloc::stock::library::RawTopology;
 use core::ffi::{c_char, c_int, c_uint, CStr};
 use core::ptr::null_mut;
 
@@ -81,18 +81,18 @@ impl Machine {
     /// Bytes that it takes in a file.
     ///
     /// # Errors
-    /// As for [`super::write::get_length`].
+    /// As for [`crate::hwloc::write::get_length`].
     pub fn length(&self) -> Result<usize> {
         // SAFETY: live and loaded, and ours alone.
-        unsafe { super::write::get_length(self.topology, 0) }
+        unsafe { crate::hwloc::write::get_length(self.topology, 0) }
     }
 
     /// Writes it into a file.
     ///
     /// # Errors
-    /// As for [`super::write::write`].
+    /// As for [`crate::hwloc::write::write`].
     pub fn write(&self, fd: c_int, addr: usize, length: usize) -> Result<()> {
         // SAFETY: live and loaded, and ours alone.
-        unsafe { super::write::write(self.topology, fd, 0, addr as *mut _, length, 0) }
+        unsafe { crate::hwloc::write::write(self.topology, fd, 0, addr as *mut _, length, 0) }
     }
 }

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! hwloc's own implementation, as this process has it.
+
+pub mod library;
+pub mod native;
+pub mod objects;
