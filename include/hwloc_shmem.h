@@ -64,7 +64,8 @@ int hwloc_shmem_topology_write(struct hwloc_topology *topology,
  * is in use (one with up to 64 KiB in use is copied, and may be). fd may be
  * closed.
  *
- * The same file can be adopted more than once in a process. With
+ * The same file can be adopted more than once in a process: all but the
+ * first are copies at other addresses. With
  * HWLOC_SHMEM_RELOCATE=1 in the environment a topology whose addresses
  * are taken is copied to others instead of failing with EBUSY, with
  * HWLOC_SHMEM_PRIVATE=1 each is copied, with 0 none is.

@@ -9,8 +9,8 @@ use crate::hwloc::image::{work_for, Image};
 use crate::hwloc::layout::{Header, Topology, ABI};
 use crate::hwloc::length;
 use crate::hwloc::memory;
-use crate::hwloc::range::hole;
 use crate::hwloc::range::map::{self, Place};
+use crate::hwloc::range::reserved;
 use crate::hwloc::stock::library::{Library, RawTopology};
 use crate::hwloc::validate;
 use core::ffi::{c_int, c_ulong, c_void};
@@ -157,7 +157,7 @@ pub unsafe fn write(
     }
     let offset = check_range(fileoffset, addr as usize, length)?;
     // Adopters could not map it where the writer cannot.
-    if !hole::is_reserved(addr as usize, length) {
+    if !reserved::is_reserved(addr as usize, length) {
         drop(map::map(addr as usize, length, Place::Reserved)?);
     }
     // SAFETY: only the topology's own pointers are followed.

@@ -11,21 +11,20 @@
 pub mod relocate;
 pub mod second;
 pub mod sidecar;
+pub mod source;
 
+use self::source::{copy, inspect, inspect_copy, open, Held, Source};
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
 use crate::hwloc::adopt::sidecar::Sidecar;
 use crate::hwloc::environment;
-use crate::hwloc::image::{self, Image};
 use crate::hwloc::layout::*;
-use crate::hwloc::memory;
-use crate::hwloc::range::map::{self, Mapping, Place};
+use crate::hwloc::range::map::{self, Place};
 use crate::hwloc::stock::library::{Library, RawTopology};
-use crate::hwloc::validate::{self, Levels, Report};
-use crate::hwloc::write;
+use crate::hwloc::stock::native;
+use crate::hwloc::validate::Report;
 use core::ffi::{c_ulong, c_void};
-use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;
 use std::os::fd::RawFd;
 
@@ -66,25 +65,6 @@ impl Drop for Fresh {
         // SAFETY: made by `init`, handed to nobody.
         unsafe { (self.library.destroy)(self.raw) };
     }
-}
-
-/// Where the bytes are, once they are in this process and checked.
-pub struct Held {
-    pub mapping: Mapping,
-    pub report: Report,
-}
-
-/// The file, as the caller named it.
-#[derive(Clone, Copy)]
-pub struct Source {
-    pub fd: RawFd,
-    pub offset: i64,
-    pub addr: usize,
-    pub length: usize,
-    /// Bytes in use, as far as the writer says.
-    pub used: usize,
-    /// Whether the running release wants no address where there are no infos.
-    pub strict_infos: bool,
 }
 
 /// Adopts a topology.
@@ -150,46 +130,6 @@ pub unsafe fn adopt(
     Ok(adopted)
 }
 
-/// Reads the start of the file and compares it with the arguments.
-fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source> {
-    let offset = i64::try_from(fileoffset).map_err(|_| Error::Invalid)?;
-    let mut start = [0u64; (size_of::<Header>() + TOPOLOGY_COMMON) / 8];
-    // SAFETY: the same memory, as bytes.
-    let bytes = unsafe {
-        core::slice::from_raw_parts_mut(start.as_mut_ptr().cast::<u8>(), size_of_val(&start))
-    };
-    let have = map::read_at(fd, bytes, offset)?;
-    if have < bytes.len() {
-        return Err(Error::Invalid);
-    }
-    // SAFETY: as long as both structures, aligned to 8.
-    let (header, t) = unsafe {
-        let at = start.as_ptr().cast::<u8>();
-        (
-            at.cast::<Header>().read(),
-            at.add(size_of::<Header>()).cast::<Topology>().read(),
-        )
-    };
-    let matches = validate::header(&header, addr as u64, length as u64).is_ok();
-    if !matches || t.abi != ABI {
-        return Err(Error::Invalid);
-    }
-    write::check_range(fileoffset, addr, length)?;
-    // Pages beyond the end of a file are a SIGBUS, not a read.
-    if map::file_size(fd)? < fileoffset + length as u64 {
-        return Err(Error::Invalid);
-    }
-    let used = t.in_use(length as u64).map(|(used, _)| used as usize);
-    Ok(Source {
-        fd,
-        offset,
-        addr,
-        length,
-        used: used.unwrap_or(length),
-        strict_infos: false,
-    })
-}
-
 /// Threads that adopt and destroy at once can find the address taken, and what
 /// took it gone when they look.
 const TRIES: usize = 8;
@@ -246,37 +186,6 @@ fn hold_copy(source: &Source, addr: usize) -> Result<Held> {
     Ok(Held { mapping, report })
 }
 
-/// Checks a private copy, still with the file's own addresses, and makes it
-/// what the running release wants.
-pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
-    let report = inspect(mapping, source.addr)?;
-    if !report.empty_infos || !source.strict_infos {
-        return Ok(report);
-    }
-    let work = image::work_for(source.length);
-    // SAFETY: the mapping outlives the image.
-    let image = unsafe {
-        let at = mapping.addr() as *const u8;
-        Image::new(source.addr as u64, at, source.length, &work)
-    };
-    let image = image.ok_or(Error::Invalid)?;
-    let levels = Levels::read(&image, &report.topology)?;
-    let mut slots = memory::list(0)?;
-    for addr in levels.iter().flat_map(|level| level.objs) {
-        let obj: Obj = image.get(*addr).ok_or(Error::Invalid)?;
-        if obj.infos_count == 0 && obj.infos != 0 {
-            let slot = (addr - image.base()) as usize + offset_of!(Obj, infos);
-            memory::push(&mut slots, slot)?;
-        }
-    }
-    for slot in slots {
-        let room = mapping.bytes_mut().get_mut(slot..slot + 8);
-        room.ok_or(Error::Invalid)?.fill(0);
-    }
-    // Where parts overlap, this may have changed others.
-    inspect(mapping, source.addr)
-}
-
 /// `HWLOC_SHMEM_PRIVATE=1`: copy, whatever the size; `0`: map.
 fn private_wanted() -> Option<bool> {
     match environment::get(c"HWLOC_SHMEM_PRIVATE")?.to_bytes() {
@@ -286,38 +195,10 @@ fn private_wanted() -> Option<bool> {
     }
 }
 
-/// A private copy of the file, at `addr` or anywhere for 0.
-pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
-    let mut mapping = map::map(addr, source.length, Place::Anonymous)?;
-    let used = source.used;
-    mapping.populate(used);
-    let have = map::read_at(source.fd, &mut mapping.bytes_mut()[..used], source.offset)?;
-    if have < used {
-        return Err(Error::Invalid);
-    }
-    Ok(mapping)
-}
-
-/// Checks the bytes of a mapping that were written for `base`.
-pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
-    let len = mapping.len();
-    let work = image::work_for(len);
-    // SAFETY: a readable mapping of that size.
-    let image = unsafe { Image::new(base as u64, mapping.addr() as *const u8, len, &work) };
-    let image = image.ok_or(Error::Invalid)?;
-    let checked = validate::image(&image);
-    checked
-        .and_then(|report| report.unless_damaged(len as u64).map(|()| report))
-        .map_err(|corrupt| {
-            debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
-            Error::from(corrupt)
-        })
-}
-
 /// Makes the topology that the caller gets.
 fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Result<RawTopology> {
     let library = fresh.library;
-    let native = library.native(report.topology.is_thissystem != 0)?;
+    let native = native::of(library, report.topology.is_thissystem != 0)?;
     let mut t = report.topology;
     let from_file = [
         t.support_discovery,

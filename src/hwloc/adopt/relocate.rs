@@ -3,7 +3,7 @@
 //! with every pointer moved.
 
 use crate::error::{Error, Result};
-use crate::hwloc::adopt::{inspect, inspect_copy, Held, Source};
+use crate::hwloc::adopt::source::{inspect, inspect_copy, Held, Source};
 use crate::hwloc::image::{work_for, Image, OrInvalid};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;

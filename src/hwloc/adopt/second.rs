@@ -11,7 +11,7 @@
 //! copy is made from the file.
 
 use crate::error::Result;
-use crate::hwloc::adopt::Source;
+use crate::hwloc::adopt::source::Source;
 use crate::hwloc::memory;
 use crate::hwloc::range::map::{self, Mapping};
 use core::sync::atomic::{AtomicU32, Ordering};

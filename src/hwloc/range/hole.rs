@@ -9,7 +9,7 @@
 use crate::error::{Error, Result};
 use crate::hwloc::memory;
 use crate::hwloc::range::map::{self, Mapping, Place};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use crate::hwloc::range::reserved;
 use std::io::{Read, Write};
 
 /// One line of `/proc/PID/maps`.
@@ -17,8 +17,6 @@ use std::io::{Read, Write};
 pub struct Region {
     pub start: usize,
     pub end: usize,
-    pub readable: bool,
-    pub writable: bool,
 }
 
 /// Lowest address that is offered: below are 32-bit pointers' grounds.
@@ -27,13 +25,11 @@ const LOWEST: usize = 4 << 30;
 /// room and a guard.
 const HIGHEST: usize = (1 << 47) - (1 << 30);
 
-/// Parses a line of a maps file, as far as its permissions. What is mapped is
-/// a path, which may be any bytes.
+/// Parses the addresses of a line of a maps file. What is mapped is a path,
+/// which may be any bytes.
 fn parse(line: &[u8]) -> Option<Region> {
     let line = line.get(..line.len().min(LINE))?;
-    let mut words = line.split(|b| *b == b' ');
-    let mut ends = words.next()?.split(|b| *b == b'-');
-    let perms = words.next()?;
+    let mut ends = line.split(|b| *b == b' ').next()?.split(|b| *b == b'-');
     let mut number = || {
         let digits = core::str::from_utf8(ends.next()?).ok()?;
         usize::from_str_radix(digits, 16).ok()
@@ -41,12 +37,10 @@ fn parse(line: &[u8]) -> Option<Region> {
     Some(Region {
         start: number()?,
         end: number()?,
-        readable: perms.first() == Some(&b'r'),
-        writable: perms.get(1) == Some(&b'w'),
     })
 }
 
-/// What is looked at of a line: two addresses and the permissions.
+/// What is looked at of a line: two addresses.
 const LINE: usize = 48;
 
 /// Adds the mappings that a maps file lists, read in parts; lines that it does
@@ -112,8 +106,6 @@ pub fn choose(mut taken: Vec<Region>, length: usize) -> Option<usize> {
     let end = Region {
         start: HIGHEST,
         end: HIGHEST,
-        readable: false,
-        writable: false,
     };
     for region in taken.iter().chain([&end]) {
         let free_to = region.start.min(HIGHEST);
@@ -162,16 +154,6 @@ pub fn find(pids: &[u32], length: usize) -> Result<usize> {
     choose(taken, length).ok_or(Error::NoMemory)
 }
 
-/// How many ranges can be reserved at a time.
-const RESERVATIONS: usize = 16;
-
-/// Reserved ranges: address and length. A slot belongs to whoever changes
-/// its address from or to [`TAKEN`].
-static RESERVED: [[AtomicUsize; 2]; RESERVATIONS] =
-    [const { [AtomicUsize::new(0), AtomicUsize::new(0)] }; RESERVATIONS];
-/// A slot being filled.
-const TAKEN: usize = 1;
-
 /// Takes a range so that nothing else is mapped there, until it is adopted
 /// at or released.
 ///
@@ -184,39 +166,9 @@ pub fn reserve(addr: usize, length: usize) -> Result<()> {
         return Err(Error::Invalid);
     }
     let mapping = map::map(addr, length, Place::Reserved)?;
-    note(addr, length)?;
+    reserved::note(addr, length)?;
     mapping.keep();
     Ok(())
-}
-
-/// Writes a reservation down.
-pub fn note(addr: usize, length: usize) -> Result<()> {
-    for slot in &RESERVED {
-        let free = slot[0].compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed);
-        if free.is_ok() {
-            slot[1].store(length, Ordering::Relaxed);
-            slot[0].store(addr, Ordering::Release);
-            return Ok(());
-        }
-    }
-    Err(Error::NoMemory)
-}
-
-/// Whether exactly this range is reserved.
-pub fn is_reserved(addr: usize, length: usize) -> bool {
-    RESERVED
-        .iter()
-        .any(|s| s[0].load(Ordering::Acquire) == addr && s[1].load(Ordering::Relaxed) == length)
-}
-
-/// Ends a reservation without unmapping: the caller owns the range now.
-pub fn take(addr: usize, length: usize) -> bool {
-    RESERVED.iter().any(|slot| {
-        slot[1].load(Ordering::Relaxed) == length
-            && slot[0]
-                .compare_exchange(addr, 0, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-    })
 }
 
 /// Gives a reserved range back.
@@ -224,7 +176,7 @@ pub fn take(addr: usize, length: usize) -> bool {
 /// # Errors
 /// EINVAL if it is not reserved.
 pub fn release(addr: usize, length: usize) -> Result<()> {
-    if addr <= TAKEN || !take(addr, length) {
+    if !reserved::take(addr, length) {
         return Err(Error::Invalid);
     }
     drop(Mapping::adopt_range(addr, length));
@@ -236,12 +188,7 @@ mod tests {
     use super::*;
 
     fn region(start: usize, end: usize) -> Region {
-        Region {
-            start,
-            end,
-            readable: true,
-            writable: false,
-        }
+        Region { start, end }
     }
 
     #[test]
@@ -254,7 +201,7 @@ mod tests {
         read_regions(text.as_slice(), &mut all).expect("lines");
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].start, 0x55d0_c000_0000);
-        assert!(all[0].writable && all[1].readable && !all[1].writable);
+        assert_eq!(all[1].end, 0x7ffd_8b5c_8000);
     }
 
     #[test]

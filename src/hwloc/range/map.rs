@@ -2,7 +2,7 @@
 //! Address ranges of this process: the system calls, and nothing else.
 
 use crate::error::{Error, Result};
-use crate::hwloc::range::hole;
+use crate::hwloc::range::reserved;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use std::os::fd::RawFd;
@@ -32,7 +32,7 @@ pub struct Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let at = self.addr as *mut c_void;
-        if self.reserved && hole::note(self.addr, self.len).is_ok() {
+        if self.reserved && reserved::note(self.addr, self.len).is_ok() {
             let flags =
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
             // SAFETY: replaces a mapping of this module's own.
@@ -139,23 +139,23 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
         ),
         Place::File(fd, offset) => (libc::PROT_READ, libc::MAP_SHARED, fd, offset),
     };
-    let reserved = addr != 0 && !matches!(place, Place::Reserved) && hole::take(addr, len);
+    let held = addr != 0 && !matches!(place, Place::Reserved) && reserved::take(addr, len);
     // The reservation is replaced in one step: nobody gets between.
-    let fixed = if reserved { libc::MAP_FIXED } else { 0 };
+    let fixed = if held { libc::MAP_FIXED } else { 0 };
     // SAFETY: replaces no mapping but a reservation of ours.
     let got = unsafe { libc::mmap(addr as *mut c_void, len, prot, kind | fixed, fd, offset) };
     if got == libc::MAP_FAILED {
         let error = last_error();
-        if reserved {
+        if held {
             // The reservation is still mapped: write it down again.
-            let _ = hole::note(addr, len);
+            let _ = reserved::note(addr, len);
         }
         return Err(error);
     }
     let mapping = Mapping {
         addr: got as usize,
         len,
-        reserved,
+        reserved: held,
     };
     if addr == 0 || mapping.addr == addr {
         Ok(mapping)

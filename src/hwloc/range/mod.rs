@@ -3,3 +3,4 @@
 
 pub mod hole;
 pub mod map;
+pub mod reserved;

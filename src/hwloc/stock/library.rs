@@ -11,7 +11,6 @@
 use crate::error::{Error, Result};
 use crate::hwloc::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
 use crate::hwloc::memory;
-use crate::hwloc::stock::native::{self, Native};
 use crate::hwloc::stock::objects::{self, Object};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
 use core::mem::{transmute, zeroed};
@@ -26,6 +25,12 @@ type Write = unsafe extern "C" fn(RawTopology, c_int, u64, *mut c_void, usize, c
 type Adopt =
     unsafe extern "C" fn(*mut RawTopology, c_int, u64, *mut c_void, usize, c_ulong) -> c_int;
 type Snprintf = unsafe extern "C" fn(*mut c_char, usize, *const Obj, *const c_char, c_int) -> c_int;
+
+/// Hooks, and the support arrays of a topology that uses them.
+pub struct Native {
+    pub hooks: [Addr; 24],
+    pub support: [[u8; 16]; 4],
+}
 
 /// The functions used, resolved in one library.
 pub struct Library {
@@ -52,7 +57,8 @@ pub struct Library {
     served: AtomicUsize,
     /// Bytes allocated for a topology structure, once `served` is known.
     usable: AtomicUsize,
-    native: [AtomicPtr<Native>; 2],
+    /// What `native` learned of it: of another system, and of this.
+    pub native: [AtomicPtr<Native>; 2],
 }
 
 /// Bytes of the smallest `struct hwloc_topology`, that of 2.0.
@@ -384,31 +390,5 @@ impl Library {
         let text = &text[..usize::try_from(n).unwrap_or(0).min(text.len())];
         let wanted = b"1234:56:17.5";
         text.windows(wanted.len()).any(|w| w == wanted)
-    }
-
-    /// What this library would put into an adopted topology: binding hooks
-    /// and what they support, native ones or those of another machine.
-    ///
-    /// # Errors
-    /// As for [`native::ask`]; a later call tries again.
-    pub fn native(&self, thissystem: bool) -> Result<&Native> {
-        let slot = &self.native[usize::from(thissystem)];
-        // SAFETY: null, or a box that is never freed.
-        if let Some(known) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
-            return Ok(known);
-        }
-        let asked = Box::into_raw(memory::boxed(native::ask(self, thissystem)?)?);
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        match slot.compare_exchange(null_mut(), asked, order.0, order.1) {
-            // SAFETY: published, and never freed.
-            Ok(_) => Ok(unsafe { &*asked }),
-            Err(first) => {
-                // SAFETY: not published: ours alone. The first stays.
-                unsafe {
-                    drop(Box::from_raw(asked));
-                    Ok(&*first)
-                }
-            }
-        }
     }
 }

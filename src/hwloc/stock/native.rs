@@ -11,17 +11,12 @@ use crate::error::{Error, Result};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::range::map::last_error;
-use crate::hwloc::stock::library::{Library, RawTopology};
+use crate::hwloc::stock::library::{Library, Native, RawTopology};
 use core::ffi::c_void;
 use core::mem::{size_of, zeroed};
 use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-
-/// Hooks, and the support arrays of a topology that uses them.
-pub struct Native {
-    pub hooks: [Addr; 24],
-    pub support: [[u8; 16]; 4],
-}
 
 /// Room for the whole one-processor machine.
 const LENGTH: usize = 8192;
@@ -189,11 +184,33 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
     Ok(b.bytes)
 }
 
-/// What `library` puts into a topology of this system, or of another.
+/// What `library` would put into an adopted topology: binding hooks and what
+/// they support, native ones or those of another machine.
 ///
 /// # Errors
-/// ENOMEM, and what else there is not enough of.
-pub fn ask(library: &Library, thissystem: bool) -> Result<Native> {
+/// ENOMEM, and what else there is not enough of; a later call tries again.
+pub fn of(library: &Library, thissystem: bool) -> Result<&Native> {
+    let slot = &library.native[usize::from(thissystem)];
+    // SAFETY: null, or a box that is never freed.
+    if let Some(known) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
+        return Ok(known);
+    }
+    let asked = Box::into_raw(memory::boxed(ask(library, thissystem)?)?);
+    match slot.compare_exchange(null_mut(), asked, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: published, and never freed.
+        Ok(_) => Ok(unsafe { &*asked }),
+        Err(first) => {
+            // SAFETY: not published: ours alone. The first stays.
+            unsafe {
+                drop(Box::from_raw(asked));
+                Ok(&*first)
+            }
+        }
+    }
+}
+
+/// What `library` puts into a topology of this system, or of another.
+fn ask(library: &Library, thissystem: bool) -> Result<Native> {
     match loaded(library, thissystem)? {
         Some(native) => Ok(native),
         None => adopted(library, thissystem),
@@ -377,5 +394,42 @@ mod tests {
         relocate::rebase(&image, &report.topology, &mut bytes, other).expect("moves");
         assert_eq!(check(&words(&bytes), other).expect("valid").objects, 3);
         assert!(check(&words(&bytes), BASE).is_none());
+    }
+
+    /// Each object of a file may say that its sets are one and the same long
+    /// run of zeros, which is not worth a byte on disk.
+    #[test]
+    fn work_ends_however_sets_overlap() {
+        let mut words = words(&minimal(BASE, true).expect("memory"));
+        let at = |addr: Addr| ((addr - BASE) / 8) as usize;
+        let image_words = words.clone();
+        let root = image_words[at(image_words[at(image_words[3 + 3])])];
+        // The set that all have: now as long as the file, and that is long.
+        let long = 1usize << 20;
+        let set = at(image_words[at(root + core::mem::offset_of!(Obj, cpuset) as u64)]);
+        let run = words.len();
+        words.resize(run + long, 0);
+        words[run] = 1;
+        words[set] = long as u64 | (long as u64) << 32;
+        words[set + 1] = BASE + run as u64 * 8;
+        words[2] = words.len() as u64 * 8;
+        let bytes = words.len() * 8;
+        let work = work_for(bytes);
+        let budget = work.get();
+        assert!(budget <= 16 * bytes as u64 + (256 << 10));
+        // SAFETY: a buffer that outlives the image.
+        let image = unsafe { Image::new(BASE, words.as_ptr().cast(), bytes, &work) };
+        let checked = validate::image(&image.expect("aligned"));
+        // Three objects with four such sets: looked at, and charged for each.
+        let spent = budget - work.get();
+        assert!(
+            checked.is_err() || spent >= 3 * 4 * long as u64,
+            "{spent} for {checked:?}"
+        );
+        // With less to spend it is refused before it is looked at.
+        let little = core::cell::Cell::new(long as u64 * 8 * 5);
+        // SAFETY: as above.
+        let image = unsafe { Image::new(BASE, words.as_ptr().cast(), bytes, &little) };
+        assert!(validate::image(&image.expect("aligned")).is_err());
     }
 }
