@@ -52,6 +52,8 @@ variables! {
     Tests TEST_OLD_KERNEL = c"XPMEM_TEST_OLD_KERNEL";
     /// The alarm of whoever traces rings in each stop.
     Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
+    /// How many ranges may be promoted before the service is thrifty with them.
+    Tests TEST_RANGES = c"XPMEM_TEST_RANGES";
     /// A file that tells which of the service's system calls fail.
     Tests TEST_FAULTS = c"XPMEM_TEST_FAULTS";
 }

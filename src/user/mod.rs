@@ -15,6 +15,7 @@
 //! | [`owner`]       | segments, permissions, requests for pages                    |
 //! | [`promote`]     | the program's memory becomes pages of the memfd              |
 //! | [`exchange`]    | how they take its place, or nothing changes                  |
+//! | [`thrift`]      | how many ranges stand alone                                  |
 //! | [`copies`]      | what is copied, and when                                     |
 //! | [`copier`]      | on two processors, where it is long                          |
 //! | [`closing`]     | descriptors of peers are closed                              |
@@ -90,6 +91,7 @@ pub mod sigbus;
 pub mod start;
 pub mod stop;
 pub mod sys;
+pub mod thrift;
 pub mod turns;
 pub mod wire;
 pub mod withdraw;

@@ -179,7 +179,11 @@ impl Service {
                 let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
                 self.promote(shared, &mapping, addr, (lo, hi), Origin::Private)
             }
-            (_, false) => self.promote(shared, &mapping, addr, (lo, hi), Origin::Private),
+            (_, false) => {
+                let part = self.be_thrifty(shared, &mapping, addr, (lo, hi));
+                let done = self.promote(shared, &mapping, addr, part, Origin::Private)?;
+                Ok((lo.max(done.0), hi.min(done.1)))
+            }
         }
     }
 
@@ -220,7 +224,7 @@ impl Service {
     }
 
     /// Cuts what must never be promoted out of `[lo, hi)`.
-    fn without_own_memory(
+    pub fn without_own_memory(
         &self,
         addr: usize,
         lo: usize,
@@ -288,7 +292,7 @@ impl Service {
     }
 
     /// Promotes `[lo, hi)`, a part of `mapping`, for the sake of `addr`.
-    fn promote(
+    pub fn promote(
         &mut self,
         shared: &Shared,
         mapping: &Mapping,

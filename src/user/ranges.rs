@@ -9,8 +9,10 @@
 use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 
 /// How many separate ranges can be promoted at a time. Neighbours of the same
-/// kind merge, so that this is not the number of promotions.
-pub const CAPACITY: usize = 16_384;
+/// kind merge, so that this is not the number of promotions; see [`super::thrift`]
+/// for how many come about. Each is at least one mapping, and the kernel allows
+/// no more of those where it is not told to.
+pub const CAPACITY: usize = 65_536;
 
 /// What a promoted range was before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,7 +214,11 @@ impl Ranges {
         }
         let (head, tail) = (self.load(first), self.load(last - 1));
         let left = (head.start < start).then_some(Range { end: start, ..head });
-        let right = (tail.end > end).then_some(Range { start: end, ..tail });
+        let mut right = (tail.end > end).then_some(Range { start: end, ..tail });
+        if left.is_some() && first + 1 == last && self.len() == CAPACITY {
+            // Not to be reached, see [`CAPACITY`].
+            right = None;
+        }
         let keep = usize::from(left.is_some()) + usize::from(right.is_some());
         let len = self.len();
         let gone = last - first;

@@ -143,6 +143,11 @@ pub struct Service {
     /// A command is tried again soon.
     pub retrying: bool,
 
+    /// With so many ranges promoted no more come to stand alone.
+    pub thrifty_from: usize,
+    /// Behind which range a gap was looked for last.
+    pub gap_looked_at: usize,
+
     pub scratch: Scratch,
     /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
     pub trash: (usize, usize),
@@ -264,6 +269,7 @@ impl Service {
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
         self.scratch = Scratch::reserve();
+        self.thrifty_from = super::thrift::limit();
         self.stack_begin = maps::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);

@@ -77,3 +77,62 @@ CASE(limit_of_mappings, "the owner keeps its bytes where it has as many mappings
 		EXPECT_EQ(verify((long)base + 8 * i * CHUNK, CHUNK, i), 0);
 	quit(&p);
 }
+
+static long f_poke_scattered(long base, long size, long count, long seed)
+{
+	unsigned long state = seed;
+	long served = 0;
+
+	for (long i = 0; i < count; i++) {
+		state = state * 6364136223846793005ul + 1442695040888963407ul;
+		served += poke(base + (long)((state >> 20) % (size / PAGE)) * PAGE, 'x') == 0;
+	}
+	return served;
+}
+
+static long mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	long n = 0;
+	int c;
+
+	EXPECT(maps);
+	while ((c = getc(maps)) != EOF)
+		n += c == '\n';
+	fclose(maps);
+	return n;
+}
+
+CASE(scattered_pages, "a peer reaches as many places as it likes, and the owner keeps its mappings")
+{
+	struct peer p = spawn();
+	const char *ranges = getenv("XPMEM_TEST_RANGES");
+	/* As dense as 40,000 pages in 32 GiB, where the limit is lower, too. */
+	long size = ranges ? atol(ranges) << 21 : 8l << 30;
+	long count = 1000, most = ranges ? atol(ranges) : 65530 / 4, before, addr;
+	char *heap;
+	unsigned long state = 5;
+
+	if (getenv("CASES_ROUNDS"))
+		count = atol(getenv("CASES_ROUNDS"));
+	if (getenv("CASES_HEAP"))
+		size = atol(getenv("CASES_HEAP")) << 30;
+	heap = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (heap == MAP_FAILED)
+		skip_case("no room for a heap");
+	/* Some of it is in use. */
+	for (long at = 0; at < size; at += 997 * PAGE)
+		heap[at] = 'y';
+	addr = share(&p, heap, size);
+	before = mappings();
+	EXPECT_EQ(call4(&p, f_poke_scattered, addr, size, count, 5), count);
+	EXPECT(mappings() <= before + 2 * most + 32);
+	for (long i = 0; i < count; i++) {
+		state = state * 6364136223846793005ul + 1442695040888963407ul;
+		EXPECT_EQ(heap[(state >> 20) % (size / PAGE) * PAGE], 'x');
+	}
+	for (long at = 0; at < size; at += 997 * PAGE)
+		EXPECT(heap[at] == 'y' || heap[at] == 'x');
+	quit(&p);
+}
