@@ -5,7 +5,7 @@
 cd "$TOP" || exit 1
 
 control=$TOP/build/fault-injection
-if ! { make build build/tests/sweep && cargo build --release --locked --lib --features fault-injection \
+if ! { make conformance build/tests/sweep && cargo build --release --locked --lib --features fault-injection \
     --target-dir "$control"; } >"$SCRATCH/make.log" 2>&1; then
     tail -n 40 "$SCRATCH/make.log"
     not_ok "the sweep and its library build"
@@ -16,7 +16,10 @@ cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
 sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
 
 sweep "promotions" promote_private promote_locked promote_shared promote_data promote_scattered
-sweep "what ends them" protect remove_segment unmap drop raw_unmap
+sweep "what ends them" protect protect_shared remove_segment unmap replace drop move grow raw_unmap raw_drop
+# The limit that mappings are counted by, made small.
+run_suite "an owner that is thrifty with mappings" 120 env XPMEM_BACKEND=user XPMEM_TEST_RANGES=100 \
+    LD_LIBRARY_PATH="$control/lib" build/tests/conformance scattered_pages
 
 left=$(find /dev/shm -maxdepth 1 -name 'xpmem-sweep-*' 2>/dev/null)
 if [ -z "$left" ]; then ok "no files left"; else not_ok "files left" "$left"; fi

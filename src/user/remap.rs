@@ -12,7 +12,8 @@ use super::settings;
 use super::shared::{self, Shared};
 use super::stop::Unstoppable;
 use super::sys::maps::Mapping;
-use super::sys::{mem, page_up, Sys, PAGE, TOP};
+use super::sys::{insist, mem, page_up, Sys, PAGE, TOP};
+use crate::debug_log;
 
 /// Answer of [`Service::remap`]: the kernel can do this one by itself.
 pub const NOT_NEEDED: u64 = u64::MAX >> 1;
@@ -121,7 +122,9 @@ impl Service {
             return Ok(r.target);
         }
         let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, -1, 0)?;
-        self.move_pieces(r, to, &last)?;
+        self.move_pieces(r, to, &last).inspect_err(|_| {
+            let _ = insist(|| mem::unmap(to, r.new_len));
+        })?;
         Ok(to)
     }
 
@@ -177,23 +180,48 @@ impl Service {
     }
 
     /// Moves what is at the old place to `to`, where room has been made, and
-    /// gives the rest of it new memory.
+    /// gives the rest of it new memory. Where that fails all is at the old place.
     fn move_pieces(&mut self, r: &Remap, to: usize, last: &Mapping) -> Sys<()> {
         let end = r.old + r.old_len.min(r.new_len);
-        let mut at = r.old;
-        while at < end {
-            let m = self.space.at(at)?.ok_or(libc::EFAULT)?;
-            let hi = m.end.min(end);
-            mem::move_over(at, hi - at, to + (at - r.old))?;
-            at = hi;
-        }
-        if r.new_len < r.old_len {
-            mem::unmap(end, r.old + r.old_len - end)?;
-        } else if r.new_len > r.old_len {
+        if r.new_len > r.old_len {
             let flags = FRESH | libc::MAP_FIXED;
             let more = r.new_len - r.old_len;
             mem::map(to + r.old_len, more, last.prot(), flags, -1, 0)?;
         }
+        let mut at = r.old;
+        while at < end {
+            let piece = self.space.at(at).and_then(|m| m.ok_or(libc::EFAULT));
+            let moved = piece.and_then(|m| {
+                let hi = m.end.min(end);
+                mem::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)
+            });
+            match moved {
+                Ok(hi) => at = hi,
+                Err(errno) => {
+                    self.move_pieces_back(r.old, to, at - r.old);
+                    return Err(errno);
+                }
+            }
+        }
+        if r.new_len < r.old_len {
+            let _ = insist(|| mem::unmap(end, r.old + r.old_len - end));
+        }
         Ok(())
+    }
+
+    /// Undoes a move of `len` bytes, all threads standing.
+    fn move_pieces_back(&self, old: usize, to: usize, len: usize) {
+        let mut at = to;
+        self.scratch.give_room();
+        while at < to + len {
+            let Ok(Some(m)) = self.space.at(at) else {
+                break;
+            };
+            let hi = m.end.min(to + len);
+            if let Err(errno) = insist(|| mem::move_over(at, hi - at, old + (at - to))) {
+                debug_log!("memory stays at {at:#x}: errno {errno}");
+            }
+            at = hi;
+        }
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The operations: what makes memory shared, and what ends that. */
 #include "sweep.h"
+#include "../stress/rawsys.h"
 
 #include <sys/syscall.h>
 
@@ -218,7 +219,7 @@ CASE(raw_unmap, "munmap past libc")
 
 	shared_scene(&s, anonymous(SIZE));
 	arm();
-	EXPECT_EQ(syscall(SYS_munmap, s.memory, SIZE), 0);
+	EXPECT_EQ(raw6(SYS_munmap, (long)s.memory, SIZE, 0, 0, 0, 0), 0);
 	disarm();
 	EXPECT(FAULTED(r_peek(&s.peer, s.there)));
 	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
@@ -235,7 +236,8 @@ CASE(raw_move, "mremap past libc")
 
 	shared_scene(&s, anonymous(SIZE));
 	arm();
-	to = (char *)syscall(SYS_mremap, s.memory, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+	to = (char *)raw6(SYS_mremap, (long)s.memory, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			  (long)room, 0);
 	disarm();
 	EXPECT_EQ(to, room);
 	EXPECT_EQ(verify((long)to, SIZE, 1), 0);
@@ -252,7 +254,7 @@ CASE(raw_drop, "madvise past libc")
 
 	shared_scene(&s, anonymous(SIZE));
 	arm();
-	EXPECT_EQ(syscall(SYS_madvise, s.memory, SIZE, MADV_DONTNEED), 0);
+	EXPECT_EQ(raw6(SYS_madvise, (long)s.memory, SIZE, MADV_DONTNEED, 0, 0, 0), 0);
 	disarm();
 	for (size_t at = 0; at < SIZE; at += PAGE) {
 		long got = r_peek(&s.peer, s.there + at);
