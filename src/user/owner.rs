@@ -109,7 +109,7 @@ impl Service {
         self.segments[s].used = false;
         let mut m = Message::new(Verb::Removed);
         m.id = id;
-        if !self.ask_attachers(shared, &m, self.has_lent(shared, start, end)) {
+        if !self.ask_attachers(shared, &m) {
             self.take_by_force(start, end);
         }
         Some(Ok(0))

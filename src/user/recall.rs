@@ -17,10 +17,10 @@ use core::time::Duration;
 
 impl Service {
     /// Asks every attacher that may show something, or may have a permit for what
-    /// is removed, and waits until each has answered; whether all have done as
-    /// they were asked. `or_cut`: those that have not are hung up on. Others may
-    /// recall from here meanwhile: all are heard.
-    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message, or_cut: bool) -> bool {
+    /// is removed, and waits until each has answered or is hung up on; whether all
+    /// have done as they were asked. Who stands still costs the program this wait
+    /// once. Others may recall from here meanwhile: all are heard.
+    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message) -> bool {
         if crate::testing::revocation_is_off() {
             return true;
         }
@@ -53,13 +53,10 @@ impl Service {
                 break;
             }
             if patience.is_over(patience::LIMIT) {
-                if or_cut {
-                    for_each(&mut asked, |i| {
-                        self.cut(i);
-                        false
-                    });
-                }
-                self.recall_refused |= !or_cut;
+                for_each(&mut asked, |i| {
+                    self.cut(i);
+                    false
+                });
                 break;
             }
             task::beat();

@@ -171,7 +171,7 @@ impl Service {
             shared.promoted.remove(lo, hi);
             if range.origin == Origin::Lent {
                 let before = core::mem::replace(&mut self.owes_revocation, true);
-                self.recall_range(shared, (lo, hi), true);
+                self.recall_range(shared, lo, hi);
                 self.owes_revocation = before;
             } else if self.cut_off_unless_moved(lo, hi) && reused {
                 count(&COUNTERS.late_revocations);

@@ -41,8 +41,8 @@ impl Service {
         if shared.promoted.first_in(start, end).is_none() {
             return;
         }
-        let lent = self.forget_lent(shared, start, end);
-        if !self.recall_range(shared, (start, end), lent) {
+        self.forget_lent(shared, start, end);
+        if !self.recall_range(shared, start, end) {
             self.take_by_force(start, end);
         }
     }
@@ -51,7 +51,7 @@ impl Service {
     /// given it back.
     pub fn recall(&mut self, shared: &Shared, start: usize, end: usize) {
         if self.forget_lent(shared, start, end) {
-            self.recall_range(shared, (start, end), true);
+            self.recall_range(shared, start, end);
         }
     }
 
@@ -70,29 +70,11 @@ impl Service {
         any
     }
 
-    /// Has every attacher let go of `[start, end)`; whether all have. `lent`: some
-    /// of it is lent, and nobody may keep it.
-    pub fn recall_range(
-        &mut self,
-        shared: &Shared,
-        (start, end): (usize, usize),
-        lent: bool,
-    ) -> bool {
+    /// Has every attacher let go of `[start, end)`; whether all have.
+    pub fn recall_range(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
         let mut m = Message::new(Verb::Recall);
         (m.lo, m.hi) = (start as u64, end as u64);
-        self.ask_attachers(shared, &m, lent)
-    }
-
-    /// Whether some of `[start, end)` is lent.
-    pub fn has_lent(&self, shared: &Shared, start: usize, end: usize) -> bool {
-        let mut at = start;
-        while let Some(r) = shared.promoted.first_in(at, end) {
-            if r.origin == Origin::Lent {
-                return true;
-            }
-            at = r.end;
-        }
-        false
+        self.ask_attachers(shared, &m)
     }
 
     /// Makes private what attachers do not let go of.

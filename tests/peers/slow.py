@@ -204,6 +204,30 @@ def thawed():
     expect(attacher.do("read", attacher.attach(id, new, size)), 68, "a new permit")
 
 
+@case("mprotect and xpmem_remove wait a second for an attacher that stands still, once")
+def once():
+    honest, id, addr = owner()
+    attacher, other = Host(), Host()
+    at = attacher.attach(id, addr, 1 << 20)
+    there = other.attach(id, addr, 1 << 20)
+    expect(attacher.do("read", at), 65, "page")
+    expect(other.do("read", there), 65, "page")
+
+    def change():
+        expect(honest.do("mprotect", addr, 1 << 20, 1), 0, "mprotect")
+        began = time.monotonic()
+        for protection in (3, 1, 3):
+            expect(honest.do("mprotect", addr, 1 << 20, protection), 0, "mprotect")
+            expect(other.do("read", there), 65, "page of another")
+        expect(honest.do("remove", honest.make()), 0, "remove")
+        within(0.9, began, "what came after the first")
+
+    frozen(honest, attacher, change)
+    expect(attacher.do("read", at), SIGBUS, "its attachment")
+    expect(other.do("write", there, 70), 0, "the other's store")
+    expect(honest.do("read", addr), 70, "the store at the owner")
+
+
 @case("an owner that stood still goes on, and loses nobody")
 def owner_thawed():
     honest, id, addr = owner(1 << 22)
