@@ -12,6 +12,7 @@
 #include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/uaccess.h>
 
 #ifndef CONFIG_MMU_NOTIFIER
 #error "xpmem: the kernel's configuration lacks CONFIG_MMU_NOTIFIER"
@@ -145,6 +146,16 @@ static inline vm_fault_t xpmem_insert_pmd(struct vm_fault *vmf,
 #else
 	return vmf_insert_pfn_pmd(vmf, pfn, write);
 #endif
+}
+
+/* x86 has tags where the mm asked for them, arm64 where the thread did. */
+static inline unsigned long xpmem_untagged(unsigned long addr)
+{
+#ifdef CONFIG_ARM64_TAGGED_ADDR_ABI
+	if (!test_thread_flag(TIF_TAGGED_ADDR))
+		return addr;
+#endif
+	return untagged_addr(addr);
 }
 
 /* 6.6 brought shadow stacks (x86), 6.13 those of arm64, by the same name. */

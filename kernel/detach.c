@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Taking attachments away again: detach, release, and the end of a client. */
 #include <linux/mman.h>
-#include <linux/uaccess.h>
 
 #include "xpmem.h"
 
@@ -107,7 +106,7 @@ int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 
 	if (!mm)
 		return 0;
-	vaddr = untagged_addr(vaddr);
+	vaddr = xpmem_untagged(vaddr);
 	mmap_read_lock(mm);
 	vma = find_vma(mm, vaddr);
 	if (vma && vma->vm_start > vaddr)

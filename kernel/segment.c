@@ -5,7 +5,6 @@
 #include <linux/nsproxy.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 #include <linux/user_namespace.h>
 
 #include "xpmem.h"
@@ -47,7 +46,7 @@ s64 xpmem_segment_make(struct xpmem_client *client, u64 vaddr, u64 size,
 			return -EINVAL;
 		size = TASK_SIZE;
 	}
-	vaddr = untagged_addr(vaddr);
+	vaddr = xpmem_untagged(vaddr);
 	if (vaddr > TASK_SIZE || size > TASK_SIZE - vaddr)
 		return -EINVAL;
 	if (!PAGE_ALIGNED(vaddr) || !PAGE_ALIGNED(size))

@@ -14,6 +14,7 @@ if ! (vm_need) 2>"$SCRATCH/need"; then
 fi
 
 vm_build_tests "$SCRATCH/tests"
+vm_disks "$SCRATCH/tests"
 
 cat >"$SCRATCH/list" <<'E2'
 root /tests/abi
@@ -56,7 +57,13 @@ for suite in $suites; do
 	echo "--- $suite"
 	status=0
 	files=("${vm_files[@]}") memory=1024
+	export VM_NUMA=
 	cp "$SCRATCH/list" "$SCRATCH/list-$suite"
+	# One suite has disks, a cgroup that runs out of memory, and two memory nodes.
+	if [ "$suite" = trixie ]; then
+		printf '%s\n' "root /tests/disk ext4" "root /tests/disk xfs" "oom /tests/oom" >>"$SCRATCH/list-trixie"
+		VM_NUMA=1
+	fi
 	if [ "$suite" = trixie ] && [ -s "$SCRATCH/mpi/library.list" ]; then
 		cat "$SCRATCH/mpi/library.list" >>"$SCRATCH/list-$suite"
 		mapfile -t more <"$SCRATCH/mpi/library.files"

@@ -216,8 +216,9 @@ static void soft_dirty(void)
 	CALL(&owner, r_fill, BASE, 16, 1);
 	p = att(16 * PAGE);
 	CHECK(wr(p, 5) == 0 && wr(p + PAGE, 5) == 0);
-	if (CALL(&owner, r_clear_soft_dirty, 0, 0, 0) ||
-	    CALL(&owner, r_soft_dirty, BASE, 0, 0) != 0) {
+	/* Where there are none, the bit is never set. */
+	if (CALL(&owner, r_clear_soft_dirty, 0, 0, 0) || CALL(&owner, r_put, BASE + 2 * PAGE, 1, 0) ||
+	    CALL(&owner, r_soft_dirty, BASE + 2 * PAGE, 0, 0) != 1 || CALL(&owner, r_soft_dirty, BASE, 0, 0) != 0) {
 		finish(p, 16 * PAGE);
 		SKIP("no soft-dirty bits");
 	}

@@ -23,12 +23,15 @@ vm_build_tests() {
 # vm_disks FOLDER: small disks with the file systems that can be made here.
 vm_disks() {
 	local fs
+	# The disk of the guest has sectors of a page.
+	local -A options=([ext4]="-b 4096" [xfs]="-s size=4096")
 	for fs in ext4 xfs; do
 		command -v "mkfs.$fs" >/dev/null || continue
 		rm -f "$1/$fs"
 		truncate -s 64M "$1/$fs"
+		# shellcheck disable=SC2086
 		# mkfs.xfs makes one of less than 300 MB for its own tests alone.
-		TEST_DIR=x TEST_DEV=x QA_CHECK_FS=x "mkfs.$fs" -q "$1/$fs" && gzip -f "$1/$fs" || continue
+		TEST_DIR=x TEST_DEV=x QA_CHECK_FS=x "mkfs.$fs" -q ${options[$fs]} "$1/$fs" && gzip -f "$1/$fs" || continue
 		vm_files+=("$1/$fs.gz:/tests/$fs.gz")
 	done
 	vm_files+=("$vm_top/tests/vm/disk:/tests/disk")
