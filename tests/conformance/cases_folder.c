@@ -282,3 +282,50 @@ CASE(locked_memory_limit, "where all memory is locked up to a limit, it works or
 	made = api->make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 	EXPECT(made > 0 || errno == ENOSYS || errno == ENOMEM);
 }
+
+#ifdef CONFORMANCE_STATIC
+/* Only a program without shared libraries can be run as another user from anywhere. */
+CASE(secure_execution, "a program with more rights than its caller reads no variable that names a file")
+{
+	const char *path;
+	char program[128], log[128], buffer[65536];
+	int from, to, status;
+	ssize_t n;
+	pid_t pid;
+
+	if (!is_root())
+		skip_case("needs root");
+	path = fresh();
+	snprintf(program, sizeof program, "%s/program", path);
+	snprintf(log, sizeof log, "%s/log", path);
+	from = open("/proc/self/exe", O_RDONLY);
+	to = open(program, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+	EXPECT(from >= 0 && to >= 0);
+	while ((n = read(from, buffer, sizeof buffer)) > 0)
+		EXPECT_EQ(write(to, buffer, (size_t)n), n);
+	close(from);
+	close(to);
+	for (int secure = 0; secure < 2; secure++) {
+		EXPECT_EQ(chown(program, secure ? 12345 : 0, 0), 0);
+		EXPECT_EQ(chmod(program, secure ? 04755 : 0755), 0);
+		pid = fork();
+		if (pid == 0) {
+			setenv("XPMEM_DEBUG", "1,stats", 1);
+			setenv("XPMEM_DEBUG_FILE", log, 1);
+			setenv("XPMEM_DIR", path, 1);
+			EXPECT(freopen("/dev/null", "w", stdout) != NULL);
+			EXPECT(freopen("/dev/null", "w", stderr) != NULL);
+			execl(program, program, "errno_untouched", NULL);
+			_exit(125);
+		}
+		EXPECT(waitpid(pid, &status, 0) == pid);
+		EXPECT(WIFEXITED(status) && WEXITSTATUS(status) != 125);
+		/* Read by the one, and not by the other. */
+		EXPECT_EQ(access(log, F_OK), secure ? -1 : 0);
+		if (!secure)
+			EXPECT_EQ(unlink(log), 0);
+		EXPECT_EQ(entries(path, "xpmem-12345"), 0);
+	}
+	remove_all(path);
+}
+#endif
