@@ -141,6 +141,7 @@ impl Service {
         for i in 0..self.change_count {
             let c = self.changes[i];
             if c.kind == uffd::EVENT_UNMAP {
+                self.recall_unmapped(c.from, c.from + c.len);
                 self.cut_off_unmapped(c.from, c.from + c.len);
                 self.cut_off_leftovers(c.from, c.from + c.len);
             }
@@ -153,6 +154,29 @@ impl Service {
             }
         }
         self.change_count = kept;
+    }
+
+    /// Recalls what was lent in `[start, end)`, which has been unmapped. The same
+    /// file may be mapped there again: that mapping is under no watch.
+    fn recall_unmapped(&mut self, start: usize, end: usize) {
+        let Some(shared) = shared::existing() else {
+            return;
+        };
+        let mut at = start;
+        while let Some(range) = shared.promoted.first_in(at, end) {
+            at = range.end;
+            if range.origin == Origin::Lent {
+                shared.promoted.remove(range.start, range.end);
+                self.recall_unmapped_file(shared, range.start, range.end);
+            }
+        }
+    }
+
+    /// Who has unmapped it must not go on before it is given back.
+    fn recall_unmapped_file(&mut self, shared: &Shared, lo: usize, hi: usize) {
+        let before = core::mem::replace(&mut self.owes_revocation, true);
+        self.recall_range(shared, lo, hi);
+        self.owes_revocation = before;
     }
 
     /// Cuts off what is promoted in `[start, end)` and not mapped any more, unless
@@ -170,9 +194,7 @@ impl Service {
             at = hi;
             shared.promoted.remove(lo, hi);
             if range.origin == Origin::Lent {
-                let before = core::mem::replace(&mut self.owes_revocation, true);
-                self.recall_range(shared, lo, hi);
-                self.owes_revocation = before;
+                self.recall_unmapped_file(shared, lo, hi);
             } else if self.cut_off_unless_moved(lo, hi) && reused {
                 count(&COUNTERS.late_revocations);
             }

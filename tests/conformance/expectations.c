@@ -77,6 +77,7 @@ static const struct {
 	{ "kept_from_children_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 #endif
 #ifndef __x86_64__
+	{ "fork_past_libc", BACKEND_USER, "libc's _Fork and clone are met on x86-64 alone", { 0, 0 } },
 	/* docs/waits.md */
 	{ "waits_with_limits", BACKEND_USER, "waits with a limit are begun again on x86-64 alone", { 0, 0 } },
 	{ "waits_with_limits_end", BACKEND_USER, "waits with a limit are begun again on x86-64 alone", { 0, 0 } },

@@ -76,12 +76,11 @@ fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
     rawsys::check(unsafe { rawsys::syscall6(nr as usize, a, b, c, d, e, f) })
 }
 
-/// Up to six arguments, the rest zero.
-#[inline]
+/// Up to six arguments, the rest zero. Without a call of memcpy: in a static program
+/// its address is in a page of data that may just be changing places.
+#[inline(always)]
 fn padded<const N: usize>(args: [usize; N]) -> [usize; 6] {
-    let mut all = [0; 6];
-    all[..N].copy_from_slice(&args);
-    all
+    core::array::from_fn(|i| if i < N { args[i] } else { 0 })
 }
 
 /// `sys!(number, arguments...)`: a system call, each argument cast to `usize`.
