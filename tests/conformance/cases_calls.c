@@ -456,7 +456,7 @@ CELLS(mlock, "mlock and munlock")
 
 CELLS(dontneed_many, "MADV_DONTNEED of many mappings at once")
 {
-	enum { MANY = 700 };
+	enum { MANY = 300 };
 	struct peer p = spawn();
 	char *source = anonymous(2 * MANY * PAGE);
 	long addr;

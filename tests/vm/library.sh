@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # library.sh FOLDER: what the guests run of the library: the conformance suite
 # over the module, linked statically and dynamically, from C and from Rust.
-# Writes FOLDER/library.list and FOLDER/library.files; exit 77 when not built.
+# Writes FOLDER/library.list and FOLDER/library.files, and FOLDER/user.list for
+# the user back end; exit 77 when not built.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 out=$1 tests=$vm_top/build/tests
 : >"$out/library.list"
 : >"$out/library.files"
+: >"$out/user.list"
 [ -x "$tests/conformance-static" ] || make -C "$vm_top" conformance >/dev/null 2>&1 || {
 	echo "no conformance suite here"
 	exit 77
@@ -28,4 +30,12 @@ if [ -x "$tests/conformance-rust" ]; then
 	for user in root user; do
 		echo "$user XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=kernel /tests/conformance-rust" >>"$out/library.list"
 	done
+	# Over the user back end, what depends on the kernel most: all of it is
+	# tests/vm/user.sh, and takes long without a processor that knows guests.
+	over_user="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=user /tests/conformance-rust --timeout 120"
+	{
+		echo "user $over_user call_munmap call_mmap_fixed call_mremap_away call_dontneed_libc call_dontneed_raw call_shm" \
+			"call_mprotect call_remap_file source_shared source_sysv source_mixed protect_ owner_forks mutex futex waits_are unmap_and_map written"
+		echo "root $over_user call_munmap call_shm source_sysv source_shared owner_forks protect_"
+	} >"$out/user.list"
 fi
