@@ -305,13 +305,15 @@ impl Service {
         let thunks = Thunks {
             page: self.hooks.page,
         };
+        let stopped = self.traced[..self.traced_count].iter().find(|t| t.stopped);
+        let standing = stopped.map_or(0, |t| t.tid);
         let mut met = [Met::Nowhere; NAMES.len()];
         for i in 0..self.hooks.count {
             let number = self.hooks.sites[i].number;
             let Some(name) = NAMES.iter().position(|n| n.1 == number) else {
                 continue;
             };
-            match thunks.lead(i, &self.hooks.sites[i]) {
+            match thunks.lead(i, &self.hooks.sites[i], standing) {
                 Ok(()) => {
                     crate::debug::count(&COUNTERS.hooks_installed);
                     if met[name] == Met::Nowhere {

@@ -192,8 +192,8 @@ impl Thunks {
     }
 
     /// Writes the jump of site `i`, if the instruction is still what it was.
-    /// The program's threads stand.
-    pub fn lead(&self, i: usize, site: &Site) -> Sys<()> {
+    /// The program's threads stand; `standing` is one of them.
+    pub fn lead(&self, i: usize, site: &Site, standing: i32) -> Sys<()> {
         // SAFETY: libc's own instructions, mapped readable for ever.
         let now =
             unsafe { *core::ptr::with_exposed_provenance::<[u8; machine::LOOK]>(site.address) };
@@ -201,19 +201,23 @@ impl Thunks {
             return Err(libc::EBUSY);
         }
         let jump = machine::jump(site.address, machine::thunk(self.page, i)).ok_or(libc::ERANGE)?;
-        let fd = crate::rawsys::open(c"/proc/self/mem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
-        let done = super::sys!(
-            libc::SYS_pwrite64,
-            fd,
-            jump.as_ptr(),
-            jump.len(),
-            site.address
-        );
-        crate::rawsys::close(fd);
-        match done? {
-            n if n == jump.len() => Ok(()),
-            _ => Err(libc::EIO),
-        }
+        let force = || -> Sys<()> {
+            let fd = crate::rawsys::open(c"/proc/self/mem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
+            let done = super::sys!(
+                libc::SYS_pwrite64,
+                fd,
+                jump.as_ptr(),
+                jump.len(),
+                site.address
+            );
+            crate::rawsys::close(fd);
+            match done? {
+                n if n == jump.len() => Ok(()),
+                _ => Err(libc::EIO),
+            }
+        };
+        // Since Linux 6.12 a kernel may let only a tracer write what is read-only.
+        force().or_else(|_| super::trace::write_text(standing, site.address, &jump))
     }
 }
 

@@ -61,6 +61,32 @@ pub fn to_syscall(tid: i32, signal: c_int) -> Sys<()> {
     sys!(libc::SYS_ptrace, SYSCALL, tid, 0, signal).map(drop)
 }
 
+/// Writes to memory of a standing thread, also where it is not writable.
+pub fn write_text(tid: i32, address: usize, bytes: &[u8]) -> Sys<()> {
+    const PEEKDATA: usize = 2;
+    const POKEDATA: usize = 5;
+    let mut at = address & !7;
+    while at < address + bytes.len() {
+        let mut word = 0u64;
+        sys!(libc::SYS_ptrace, PEEKDATA, tid, at, &raw mut word)?;
+        let mut whole = word.to_ne_bytes();
+        for (k, byte) in whole.iter_mut().enumerate() {
+            if let Some(new) = (at + k).checked_sub(address).and_then(|n| bytes.get(n)) {
+                *byte = *new;
+            }
+        }
+        sys!(
+            libc::SYS_ptrace,
+            POKEDATA,
+            tid,
+            at,
+            u64::from_ne_bytes(whole)
+        )?;
+        at += 8;
+    }
+    Ok(())
+}
+
 /// The message of the event that the thread stopped for.
 pub fn event_message(tid: i32) -> Sys<u64> {
     let mut message = 0u64;
