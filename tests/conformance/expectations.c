@@ -71,10 +71,12 @@ static const struct {
 	{ "kept_sequential", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "kept_random", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "kept_policy", BACKEND_USER, "mremap of what is in pieces is done by the one that is met in libc", { 0, 0 } },
-	{ "watched_after", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
-	{ "fork_past_libc", BACKEND_USER, "this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "wiped_on_fork_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 	{ "kept_from_children_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
+#endif
+#if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
+	{ "watched_after", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
+	{ "fork_past_libc", BACKEND_USER, "this program's libc cannot be met before it calls", { 0, 0 } },
 #endif
 #ifndef __x86_64__
 	{ "fork_past_libc", BACKEND_USER, "libc's _Fork and clone are met on x86-64 alone", { 0, 0 } },
