@@ -28,7 +28,7 @@ use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
 /// Nanoseconds between two looks at the program's rights.
-const BETWEEN_LOOKS: u64 = 200_000_000;
+const BETWEEN_LOOKS: u64 = 100_000_000;
 
 /// How many threads are looked at at a time, beside the first one.
 const AT_A_TIME: usize = 8;

@@ -35,7 +35,7 @@ use core::sync::atomic::Ordering;
 
 /// Longest sleep in milliseconds: who watches over the service
 /// ([`super::anchor`]) wants a sign of life, and it watches over the program.
-const TICK: c_int = 500;
+const TICK: c_int = 200;
 
 /// What this kernel lets the service do, probed once at its start.
 #[derive(Clone, Copy)]
