@@ -207,7 +207,7 @@ impl Service {
             Err(why) => {
                 count(&COUNTERS.refusals);
                 self.tell_refusal(m, why);
-                m.answer(if m.flags & WHOLE != 0 {
+                m.answer(if m.flags & WHOLE != 0 && why.fails_an_attach() {
                     Status::Refused
                 } else {
                     Status::Hole

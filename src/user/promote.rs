@@ -62,6 +62,15 @@ impl Refusal {
         )
     }
 
+    /// Whether a small attach fails for it. What another process has, too, may
+    /// become the owner's alone before it is touched.
+    pub fn fails_an_attach(self) -> bool {
+        !matches!(
+            self,
+            Refusal::Relatives | Refusal::SharedFile | Refusal::Special
+        )
+    }
+
     /// What is in the way, for the log.
     pub fn reason(self) -> &'static str {
         match self {
