@@ -113,25 +113,36 @@ fn info_says_which_back_end_and_exits_by_it() {
     assert_eq!(info["backend"]["asked"], "off");
 }
 
-#[test]
-fn info_says_why_a_folder_is_not_used() {
-    let folder = Folder::new("squatted");
-    // SAFETY: no preconditions.
-    let uid = unsafe { libc::geteuid() };
-    fs::write(folder.path().join(format!("xpmem-{uid}")), "").expect("a file");
+/// What `xpmem info` says with `folder` as XPMEM_DIR: its exit status, and
+/// whether a line of its log names the folder.
+fn info_in(folder: &Folder) -> (Option<i32>, bool) {
     let (info, out) = info_json(
         tool()
             .args(["info", "--json"])
             .env("XPMEM_BACKEND", "user")
             .env("XPMEM_DIR", folder.path()),
     );
-    assert_eq!(out.status.code(), Some(1), "{info}");
+    let name = folder.path().to_str().expect("a path");
+    let named = |line: &Value| line.as_str().is_some_and(|line| line.contains(name));
     let log = info["backend"]["log"].as_array().expect("a list");
-    let named = |line: &Value| {
-        let name = folder.path().to_str().expect("a path");
-        line.as_str().is_some_and(|line| line.contains(name))
-    };
-    assert!(log.iter().any(named), "{info}");
+    (out.status.code(), log.iter().any(named))
+}
+
+#[test]
+fn info_says_why_a_folder_is_not_used() {
+    let folder = Folder::new("open-to-all");
+    let anybody = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(folder.path(), anybody).expect("a mode");
+    assert_eq!(info_in(&folder), (Some(1), true));
+}
+
+#[test]
+fn a_folder_that_is_taken_has_a_second_place() {
+    let folder = Folder::new("squatted");
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    fs::write(folder.path().join(format!("xpmem-{uid}")), "").expect("a file");
+    assert_eq!(info_in(&folder).0, Some(0));
 }
 
 #[test]
