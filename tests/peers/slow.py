@@ -254,6 +254,7 @@ def no_descriptor():
     honest, id, addr = owner()
     old = Host()
     at = old.attach(id, addr, 1 << 20)
+    expect(old.do("read", at + 0x80000), 65, "a page")
     service = honest.service()
     limits = resource.prlimit(service, resource.RLIMIT_NOFILE)
     resource.prlimit(service, resource.RLIMIT_NOFILE, (highest(service) + 1, limits[1]))
