@@ -55,6 +55,9 @@ pub extern "C" fn main(_argument: usize) -> ! {
         await_permission(shared);
         let _ = dir::enter(service.folder);
         service.forget_stops();
+        if let Err(errno) = service.space.reopen() {
+            debug_log!("what is mapped cannot be seen: errno {errno}");
+        }
         service.last_rites(shared);
     }
     task::exit(0)

@@ -124,6 +124,17 @@ impl Space {
         Ok(space)
     }
 
+    /// Opens the list of mappings anew. The kernel reads it as text for as long
+    /// as the task lives that has opened it; whoever goes on after that task
+    /// needs one of its own.
+    pub fn reopen(&mut self) -> Sys<()> {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        let maps = crate::rawsys::open(c"/proc/self/maps", flags, 0)?;
+        crate::rawsys::close(self.maps);
+        self.maps = maps;
+        Ok(())
+    }
+
     /// Gives the descriptors back.
     #[cfg(feature = "tool")]
     pub fn close(self) {
