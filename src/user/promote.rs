@@ -357,7 +357,8 @@ impl Service {
         };
         let own = [self.tgid, super::sys::task::own_pid()];
         let mut found = false;
-        for pid in maps::Numbers::from_start(proc_dir) {
+        let mut processes = maps::Numbers::from_start(proc_dir);
+        for pid in processes.by_ref() {
             if own.contains(&pid) {
                 continue;
             }
@@ -373,6 +374,6 @@ impl Service {
             }
         }
         crate::rawsys::close(proc_dir);
-        found
+        found || processes.is_cut()
     }
 }

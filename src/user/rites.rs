@@ -94,11 +94,15 @@ impl Service {
     /// Whether all threads may do what this task may.
     pub fn compare_all(&mut self) -> Sys<()> {
         self.rights = Some(Rights::of(task::own_pid()).ok_or(libc::ENOSYS)?);
-        for tid in Numbers::from_start(self.task_dir) {
+        let mut tasks = Numbers::from_start(self.task_dir);
+        for tid in tasks.by_ref() {
             if self.difference(tid) != Difference::None {
                 debug_log!("thread {tid} has rights of its own: nothing can be shared");
                 return Err(libc::EPERM);
             }
+        }
+        if tasks.is_cut() {
+            return Err(libc::EAGAIN);
         }
         let own = self.anchor;
         if anchor::first_named(self.task_dir, own, own as u32).is_some() {

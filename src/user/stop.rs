@@ -170,7 +170,8 @@ impl Service {
     fn seize_new_threads(&mut self) -> Result<usize, Unstoppable> {
         let mut fresh = 0;
         let mut alarm = Alarm::default();
-        for tid in Numbers::from_start(self.task_dir) {
+        let mut tasks = Numbers::from_start(self.task_dir);
+        for tid in tasks.by_ref() {
             // A thread in fork() is watched, and stands at its system call when
             // it matters.
             let left_alone = tid == self.anchor || tid == self.fork_tid;
@@ -209,6 +210,10 @@ impl Service {
                     return Err(Unstoppable::Forbidden);
                 }
             }
+        }
+        if tasks.is_cut() {
+            debug_log!("the list of threads cannot be read");
+            return Err(Unstoppable::Busy);
         }
         Ok(fresh)
     }

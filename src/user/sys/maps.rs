@@ -523,18 +523,32 @@ pub struct Numbers {
     buf: [u64; 128],
     have: usize,
     pos: usize,
+    cut: bool,
 }
 
 impl Numbers {
     /// Reads from the beginning of an open directory.
     pub fn from_start(fd: c_int) -> Self {
-        let _ = sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET);
         Self {
             fd,
             buf: [0; 128],
             have: 0,
             pos: 0,
+            cut: sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET).is_err(),
         }
+    }
+
+    /// Whether names may be missing, because the directory could not be read.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn refill(&mut self) {
+        let size = core::mem::size_of_val(&self.buf);
+        let read = sys!(libc::SYS_getdents64, self.fd, self.buf.as_mut_ptr(), size);
+        self.cut |= read.is_err();
+        self.have = read.unwrap_or(0);
+        self.pos = 0;
     }
 }
 
@@ -544,10 +558,7 @@ impl Iterator for Numbers {
     fn next(&mut self) -> Option<i32> {
         loop {
             if self.pos >= self.have {
-                let size = core::mem::size_of_val(&self.buf);
-                self.have =
-                    sys!(libc::SYS_getdents64, self.fd, self.buf.as_mut_ptr(), size).ok()?;
-                self.pos = 0;
+                self.refill();
                 if self.have == 0 {
                     return None;
                 }
