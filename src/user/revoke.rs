@@ -25,6 +25,10 @@ use super::sys::{mem, net, page_down, page_up, task, uffd, Sys, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 
+/// How long, in nanoseconds, events wait for a tracer of the program to go. It
+/// is waited for once: a debugger that stays must not slow each call.
+const TRACER_PATIENCE: u64 = 50_000_000;
+
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -64,7 +68,13 @@ impl Service {
                 self.resume();
                 self.events_wait_since = 0;
             }
-            Err(Unstoppable::Busy) if self.events_may_wait() => self.cut_off_unmapped(0, TOP),
+            Err(Unstoppable::Busy) if self.events_may_wait(LAST_PATIENCE) => {
+                self.cut_off_unmapped(0, TOP);
+            }
+            Err(Unstoppable::Forbidden) if self.events_may_wait(TRACER_PATIENCE) => {
+                self.cut_off_unmapped(0, TOP);
+                crate::rawsys::sleep(core::time::Duration::from_millis(1));
+            }
             Err(why) => {
                 // Nobody may sleep for ever. What can go wrong without the
                 // stop is a change that races with the program's own threads.
@@ -81,12 +91,12 @@ impl Service {
     /// Whether the unread events stay unread for now, after a stop that did not
     /// come about: their callers sleep, other work is done, and the loop comes
     /// here again.
-    fn events_may_wait(&mut self) -> bool {
+    fn events_may_wait(&mut self, patience: u64) -> bool {
         let now = task::now();
         if self.events_wait_since == 0 {
             self.events_wait_since = now;
         }
-        now - self.events_wait_since < LAST_PATIENCE
+        now - self.events_wait_since < patience
     }
 
     /// Reads one event. Its caller goes on, and must stand before it comes back
