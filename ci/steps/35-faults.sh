@@ -16,7 +16,7 @@ cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
 sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
 
 sweep "promotions" promote_private promote_locked promote_shared promote_data promote_scattered
-sweep "what ends them" protect protect_shared remove_segment unmap replace drop move grow raw_unmap raw_drop
+sweep "what ends them" protect protect_shared remove_segment unmap replace drop move grow raw_unmap raw_drop raw_move
 # The limit that mappings are counted by, made small.
 run_suite "an owner that is thrifty with mappings" 120 env XPMEM_BACKEND=user XPMEM_TEST_RANGES=100 \
     LD_LIBRARY_PATH="$control/lib" build/tests/conformance scattered_pages

@@ -60,7 +60,8 @@ impl Service {
 
     /// Something has happened to promoted memory, and who did it sleeps.
     pub fn on_events(&mut self) {
-        if !net::has_input(self.events) {
+        // What a stop has read that was given up then is still to be acted on.
+        if !net::has_input(self.events) && self.change_count == 0 {
             return;
         }
         match self.stop() {
@@ -79,6 +80,7 @@ impl Service {
                 // Nobody may sleep for ever. What can go wrong without the
                 // stop is a change that races with the program's own threads.
                 debug_log!("events are handled without a stop: {why:?}");
+                self.act_on_events();
                 while net::has_input(self.events) {
                     self.cut_off_unmapped(0, TOP);
                     self.take_event();
@@ -356,7 +358,9 @@ impl Service {
                 until if until < from + len => m.end.min(to + (until - from)),
                 _ => m.end,
             };
-            self.make_private(at, hi, offset, from + len, (m.prot(), bits))?;
+            // The peers of the old place would go on to see it.
+            let kind = (m.prot(), bits);
+            super::sys::insist(|| self.make_private(at, hi, offset, from + len, kind))?;
             at = hi;
         }
         shared.promoted.remove(from, from + len);

@@ -449,6 +449,9 @@ impl Service {
                     return self.farewell(shared);
                 }
             }
+            if self.change_count > 0 {
+                self.on_events();
+            }
             if self.retrying {
                 self.take_commands(shared);
             }
@@ -471,7 +474,7 @@ impl Service {
         } else {
             let soon = [
                 self.next_request(),
-                self.retrying.then_some(1),
+                (self.retrying || self.change_count > 0).then_some(1),
                 (self.deaf_until != 0).then_some(100),
                 (self.commands_waiting > 0).then_some(40),
             ];
