@@ -121,6 +121,8 @@ CASE(scattered_pages, "a peer reaches as many places as it likes, and the owner 
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (heap == MAP_FAILED)
 		skip_case("no room for a heap");
+	/* Each place is a page and no huge one: a small machine has not so much. */
+	madvise(heap, size, MADV_NOHUGEPAGE);
 	/* Some of it is in use. */
 	for (long at = 0; at < size; at += 997 * PAGE)
 		heap[at] = 'y';
