@@ -63,6 +63,8 @@ done
 (cd "$initrd" && find . | cpio --quiet -o -H newc) >"$work/initrd.cpio"
 
 smp=${VM_SMP:-2}
+# A node has sockets of its own, or the kernel warns.
+[ -z "${VM_NUMA:-}" ] || smp=$smp,sockets=$smp
 accel=(-accel tcg,thread=multi -smp "$smp")
 [ -z "${VM_ICOUNT:-}" ] || accel=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1)
 if [ -n "${VM_NUMA:-}" ]; then
