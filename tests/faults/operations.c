@@ -80,34 +80,31 @@ static void shared_scene(struct scene *s, char *memory)
 	EXPECT_EQ(r_verify(&s->peer, s->there, SIZE, 1), 0);
 }
 
+static void protect_half(struct scene *s, char *memory)
+{
+	shared_scene(s, memory);
+	arm();
+	EXPECT_EQ(mprotect(s->memory, SIZE / 2, PROT_READ), 0);
+	disarm();
+	EXPECT_EQ(verify((long)s->memory, SIZE, 1), 0);
+	touch_there(s, 1);
+	EXPECT_EQ(mprotect(s->memory, SIZE / 2, PROT_READ | PROT_WRITE), 0);
+	expect_bytes(s, 1);
+	close_scene(s);
+}
+
 CASE(protect, "libc's mprotect")
 {
 	struct scene s = begin();
 
-	shared_scene(&s, anonymous(SIZE));
-	arm();
-	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ), 0);
-	disarm();
-	EXPECT_EQ(verify((long)s.memory, SIZE, 1), 0);
-	touch_there(&s, 1);
-	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ | PROT_WRITE), 0);
-	expect_bytes(&s, 1);
-	close_scene(&s);
+	protect_half(&s, anonymous(SIZE));
 }
 
 CASE(protect_shared, "libc's mprotect of shared anonymous memory")
 {
 	struct scene s = begin();
 
-	shared_scene(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-	arm();
-	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ), 0);
-	disarm();
-	EXPECT_EQ(verify((long)s.memory, SIZE, 1), 0);
-	touch_there(&s, 1);
-	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ | PROT_WRITE), 0);
-	expect_bytes(&s, 1);
-	close_scene(&s);
+	protect_half(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 }
 
 CASE(remove_segment, "xpmem_remove")
