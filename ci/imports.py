@@ -29,6 +29,7 @@ def module_of(file):
 def without_prose(text):
     """Code without comments and strings."""
     text = re.sub(r"//[^\n]*", "", text)
+    text = re.sub(r"\bpub\([^)]*\)", "pub", text)
     return re.sub(r'"(\\.|[^"\\])*"', '""', text)
 
 

@@ -2,12 +2,12 @@
 //! What tests/fuzz/wire hands bytes to: messages as they come from a socket, and
 //! the tables that they reach, each beside a model of it.
 
-use super::limits::{CONNECTIONS, WINDOW};
-use super::requests::Requests;
-use super::sigbus::{Faulting, FaultingThreads};
+use super::attacher::sigbus::{Faulting, FaultingThreads};
+use super::owner::requests::Requests;
+use super::protocol::limits::{CONNECTIONS, WINDOW};
+use super::protocol::wire::{Message, Status, Words};
 use super::sys::net::{self, Descriptors};
 use super::sys::PAGE;
-use super::wire::{Message, Status, Words};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;

@@ -6,105 +6,43 @@
 //! shared: attaching is mapping the memfd, promotion moves a page of the
 //! program into it, and revocation punches it out again.
 //!
-//! | where           | what                                                         |
-//! |-----------------|--------------------------------------------------------------|
-//! | [`start`]       | the back end is brought up                                   |
-//! | [`anchor`]      | a thread of the program that holds the service, and watches it |
-//! | [`shared`]      | commands from the program's threads to the service           |
-//! | [`service`]     | the loop: owner and attacher for its process                 |
-//! | [`owner`]       | segments, permissions, requests for pages                    |
-//! | [`promote`]     | the program's memory becomes pages of the memfd              |
-//! | [`exchange`]    | how they take its place, or nothing changes                  |
-//! | [`thrift`]      | how many ranges stand alone                                  |
-//! | [`copies`]      | what is copied, and when                                     |
-//! | [`copier`]      | on two processors, where it is long                          |
-//! | [`closing`]     | descriptors of peers are closed                              |
-//! | [`pins`]        | but not where a device writes to it                           |
-//! | [`revoke`]      | what the program does to them reaches attachers              |
-//! | [`lend`]        | shared files of the owner are handed out, and recalled         |
-//! | [`segments`]    | but for those whose end nobody would tell                     |
-//! | [`withdraw`]    | attachers let go of pages that stay where they are            |
-//! | [`overlay`]     | and mapped into attachments                                   |
-//! | [`remap`]       | mremap of what promotion has cut in pieces                    |
-//! | [`hooks`]       | memory calls of libc are met before they happen               |
-//! | [`settings`]    | what madvise said of promoted memory is kept                  |
-//! | [`fork`]        | a child gets private copies                                  |
-//! | [`rites`]       | the end of a service before its program's                    |
-//! | [`stop`]        | all threads of the program stand still                       |
-//! | [`attacher`]    | permits, attachments, faults                                 |
-//! | [`pieces`]      | the table of attachments                                     |
-//! | [`sigbus`]      | the answer to a touch of what is not there                   |
-//! | [`peers`]       | connections between services                                 |
-//! | [`admission`]   | who is taken as an attacher                                  |
-//! | [`messages`]    | what is done with what comes on them                         |
-//! | [`questions`]   | what owners are asked                                        |
-//! | [`requests`]    | what attachers ask for                                       |
-//! | [`turns`]       | and get, in turn                                             |
-//! | [`limits`]      | how many of them there may be                                |
-//! | [`recall`]      | what attachers must let go of                                |
-//! | [`patience`]    | and how long that may take                                   |
-//! | [`wire`]        | the messages on them                                         |
-//! | [`rendezvous`]  | how processes find each other                                |
-//! | [`folder`]      | and where                                                    |
-//! | [`ids`]         | segids and apids                                             |
-//! | [`ranges`]      | the set of promoted ranges                                   |
-//! | [`scratch`]     | where mappings are made ready                                |
-//! | [`sys`]         | system calls; all `unsafe` is there                          |
+//! | room          | what is in it                                                     |
+//! |---------------|-------------------------------------------------------------------|
+//! | [`service`]   | the task's loop, and every flow that needs more than one room     |
+//! | [`owner`]     | what this process exports: segments, promotion, revocation        |
+//! | [`attacher`]  | what this process has attached: permits, attachments, faults      |
+//! | [`hooks`]     | libc's memory calls, in the program's own threads                 |
+//! | [`peers`]     | connections between services, and how they find each other        |
+//! | [`program`]   | the program that is served: its threads, its address space        |
+//! | [`arena`]     | the memory that its threads and the service share                 |
+//! | [`protocol`]  | ids and messages                                                  |
+//! | [`patience`]  | how long others are waited for                                    |
+//! | [`sys`]       | system calls, without policy                                      |
 
-pub mod admission;
-pub mod anchor;
+pub mod arena;
 pub mod attacher;
-pub mod closing;
-pub mod copier;
-pub mod copies;
-pub mod exchange;
-pub mod folder;
-pub mod fork;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod hooks;
-pub mod ids;
-pub mod lend;
-pub mod limits;
-pub mod messages;
-pub mod overlay;
 pub mod owner;
 pub mod patience;
 pub mod peers;
-pub mod pieces;
-pub mod pins;
-pub mod promote;
-pub mod questions;
-pub mod ranges;
-pub mod recall;
-pub mod remap;
-pub mod rendezvous;
-pub mod requests;
-pub mod revoke;
-pub mod rites;
-pub mod scratch;
-pub mod segments;
+pub mod program;
+pub mod protocol;
 pub mod service;
-pub mod settings;
-pub mod shared;
-pub mod sigbus;
-pub mod start;
-pub mod stop;
 pub mod sys;
-pub mod thrift;
-pub mod turns;
-pub mod wire;
-pub mod withdraw;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::uapi;
+use arena::Op;
 use core::ffi::c_int;
-use ids::Id;
-use shared::Op;
+use peers::rendezvous;
+use protocol::ids::Id;
+use service::start;
 use sys::{PAGE, TOP};
 
-/// The user back end: stateless here, its state is in [`shared`].
+/// The user back end: stateless here, its state is in [`arena`].
 struct User;
 
 static USER: User = User;
@@ -126,7 +64,7 @@ fn call(op: Op, args: [u64; 4]) -> Result<u64> {
     for _ in 0..ATTEMPTS {
         answer =
             start::running_with_same_rights().and_then(|shared| shared.call(op, [a, b, c, d, 0]));
-        if answer != Err(shared::OVER) {
+        if answer != Err(arena::OVER) {
             break;
         }
         answer = Err(libc::ENOSYS);

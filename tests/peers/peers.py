@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Honest programs (host.c), and the protocol of src/user/wire.rs, to lie in."""
+"""Honest programs (host.c), and the protocol of src/user/protocol/wire.rs, to lie in."""
 import array
 import fcntl
 import glob
@@ -22,7 +22,7 @@ RDONLY, RDWR = 1, 2
 SIGBUS, SIGSEGV = -signal.SIGBUS, -signal.SIGSEGV
 ENOENT, ENOMEM, EACCES, ENOSYS = 2, 12, 13, 38
 
-# ---- src/user/wire.rs
+# ---- src/user/protocol/wire.rs
 VERSION = 2
 HELLO, GET, SHARE, QUERY, REMOVED, ANSWER, NOTED, RECALL = range(1, 9)
 DONE, HOLE, GONE, DENIED, BAD, ELSEWHERE, FULL = range(7)

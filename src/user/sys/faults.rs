@@ -7,9 +7,10 @@
 //! stands beside it. So a test fails each call of an operation in turn, and
 //! the count tells it where to end.
 
-use super::{arena, Sys};
+use super::Sys;
 use crate::environment;
-use crate::user::shared::Shared;
+use crate::user::arena::mapping;
+use crate::user::arena::Shared;
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -108,6 +109,6 @@ fn never_fails(number: c_long, args: &[usize; 6]) -> bool {
 fn in_service() -> bool {
     let here = 0u8;
     let at = (&raw const here).addr();
-    let (start, end) = arena::range::<Shared>();
+    let (start, end) = mapping::range::<Shared>();
     at >= start && at < end
 }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls of the user back end: the only place under `user/` with
-//! `unsafe` in it.
+//! The system calls of the user back end. `unsafe` is here, and beside it only in
+//! `hooks/text`, `program/alarm` and `arena/mapping`.
 //!
 //! Everything answers a negated errno turned positive, never touches the
 //! thread's own `errno`, never allocates and never takes a lock: the service
 //! task shares the program's memory but none of its thread-local storage, and
 //! whatever it took could be held by a thread that it has just stopped.
 
-pub mod alarm;
-pub mod arena;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
 pub mod faults;
@@ -19,7 +17,6 @@ pub mod policy;
 pub mod rights;
 pub mod smaps;
 pub mod task;
-pub mod text;
 pub mod trace;
 pub mod uffd;
 pub mod valgrind;
@@ -64,9 +61,10 @@ pub fn supported_page_size() -> bool {
     size == PAGE as c_long
 }
 
-/// One system call. The wrappers in this folder are its only callers.
+/// One system call. The wrappers in this folder are its callers, and those
+/// files beside it with `unsafe`.
 #[inline]
-fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
+pub(in crate::user) fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
     #[cfg(feature = "fault-injection")]
     faults::meet(nr, &args)?;
     let [a, b, c, d, e, f] = args;
@@ -79,7 +77,7 @@ fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
 /// Up to six arguments, the rest zero. Without a call of memcpy: in a static program
 /// its address is in a page of data that may just be changing places.
 #[inline(always)]
-fn padded<const N: usize>(args: [usize; N]) -> [usize; 6] {
+pub(in crate::user) fn padded<const N: usize>(args: [usize; N]) -> [usize; 6] {
     core::array::from_fn(|i| if i < N { args[i] } else { 0 })
 }
 

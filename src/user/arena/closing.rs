@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors of peers are closed in a thread that nobody waits for.
+//!
+//! The last close of a file can sleep for as long as its sender likes: in a file
+//! system that he serves, or until a socket's peer has read what lingers. The
+//! service's second thread ([`crate::user::owner::copier`]) may do that; where it is held up,
+//! copies are made without it.
+
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// Most descriptors that wait to be closed. Where there are more they stay open:
+/// the thread is held up, and whoever does that fills his own purse.
+const ROOM: usize = 1024;
+
+/// Descriptors on their way from the service to the thread. All zero is none.
+pub struct Closing {
+    put: AtomicU32,
+    taken: AtomicU32,
+    fds: [AtomicI32; ROOM],
+}
+
+impl Closing {
+    /// For the service alone. `false`: there is no room.
+    pub fn put(&self, fd: c_int) -> bool {
+        let put = self.put.load(Ordering::Relaxed);
+        if put.wrapping_sub(self.taken.load(Ordering::Acquire)) as usize == ROOM {
+            return false;
+        }
+        self.fds[put as usize % ROOM].store(fd, Ordering::Relaxed);
+        self.put.store(put.wrapping_add(1), Ordering::Release);
+        true
+    }
+
+    /// For the thread alone.
+    fn take(&self) -> Option<c_int> {
+        let taken = self.taken.load(Ordering::Relaxed);
+        if taken == self.put.load(Ordering::Acquire) {
+            return None;
+        }
+        let fd = self.fds[taken as usize % ROOM].load(Ordering::Relaxed);
+        self.taken.store(taken.wrapping_add(1), Ordering::Release);
+        Some(fd)
+    }
+
+    /// Closes what is there to close. For the thread.
+    pub fn close_all(&self) {
+        while let Some(fd) = self.take() {
+            crate::rawsys::close(fd);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_come_out_in_order_and_no_more_than_fit() {
+        let closing = Closing {
+            put: AtomicU32::new(u32::MAX - 1),
+            taken: AtomicU32::new(u32::MAX - 1),
+            fds: [const { AtomicI32::new(0) }; ROOM],
+        };
+        for fd in 0..ROOM as c_int {
+            assert!(closing.put(fd));
+        }
+        assert!(!closing.put(-1));
+        assert_eq!((closing.take(), closing.take()), (Some(0), Some(1)));
+        assert!(closing.put(7) && closing.put(8) && !closing.put(9));
+        let rest: Vec<_> = core::iter::from_fn(|| closing.take()).collect();
+        assert_eq!(rest.len(), ROOM);
+        assert_eq!(rest[ROOM - 3..], [ROOM as c_int - 1, 7, 8]);
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory that the back end keeps for itself.
+//!
+//! All state that more than one task touches lives in one mapping: it is never
+//! exported, a fork child finds it zeroed, and the program's allocator is not
+//! involved.
+
+use crate::user::sys::{mem, Sys};
+use core::cell::UnsafeCell;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// State that only the service task touches while it runs.
+pub struct ServiceOnly<T>(UnsafeCell<T>);
+
+// SAFETY: only the one service task takes the content, see `get`.
+unsafe impl<T> Sync for ServiceOnly<T> {}
+
+impl<T> ServiceOnly<T> {
+    /// The content. Called once, by the service task, at its start.
+    #[allow(clippy::mut_from_ref)]
+    pub fn take(&self) -> &mut T {
+        // SAFETY: there is one service task at a time, and it calls this once.
+        unsafe { &mut *self.0.get() }
+    }
+}
+
+/// Where the arena is; 0 before the first start. A fork child inherits the
+/// address and finds the content wiped.
+static ARENA: AtomicUsize = AtomicUsize::new(0);
+
+/// Types for which all bytes zero is a valid value.
+///
+/// # Safety
+/// That is the promise.
+pub unsafe trait Zeroable {}
+
+const STACK: usize = 256 * 1024;
+const SECOND_STACK: usize = 64 * 1024;
+const ANCHOR_STACK: usize = 64 * 1024;
+
+fn size<T>() -> usize {
+    crate::user::sys::page_up(core::mem::size_of::<T>()) + ANCHOR_STACK + SECOND_STACK + STACK
+}
+
+/// The one `T` of this process, if the arena has been made.
+#[inline]
+pub fn existing<T: Zeroable + Sync>() -> Option<&'static T> {
+    match ARENA.load(Ordering::Acquire) {
+        0 => None,
+        // SAFETY: the mapping is for ever, large enough, zeroed at first and
+        // after each fork, and T is valid when zeroed.
+        addr => Some(unsafe { &*core::ptr::with_exposed_provenance::<T>(addr) }),
+    }
+}
+
+/// The one `T` of this process; made at the first call.
+pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
+    if let Some(state) = existing() {
+        return Ok(state);
+    }
+    replace::<T>(0)
+}
+
+/// Arenas that have been replaced. Somebody may look into them still, so they
+/// stay; their number is bounded by that of starts.
+static OLD: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+
+/// A new `T` in place of `old`, or what another thread has put there.
+pub fn renew<T: Zeroable + Sync>(old: &T) -> Sys<&'static T> {
+    let old = core::ptr::from_ref(old).expose_provenance();
+    if ARENA.load(Ordering::Acquire) == old {
+        let free = OLD.iter().find(|place| {
+            let (empty, taken) = (Ordering::AcqRel, Ordering::Relaxed);
+            place.compare_exchange(0, old, empty, taken).is_ok()
+        });
+        free.ok_or(libc::ENOMEM)?;
+        return replace::<T>(old);
+    }
+    existing().ok_or(libc::ENOMEM)
+}
+
+fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let addr = mem::map(0, size::<T>(), prot, flags, -1 as c_int, 0)?;
+    if let Err(errno) = mem::advise(addr, size::<T>(), libc::MADV_WIPEONFORK) {
+        let _ = mem::unmap(addr, size::<T>());
+        return Err(errno);
+    }
+    let _ = mem::advise(addr, size::<T>(), libc::MADV_DONTDUMP);
+    if ARENA
+        .compare_exchange(old, addr, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        let _ = mem::unmap(addr, size::<T>());
+    }
+    existing().ok_or(libc::ENOMEM)
+}
+
+/// The ranges of all arenas there ever were: never to be promoted.
+pub fn ranges<T>() -> impl Iterator<Item = (usize, usize)> {
+    OLD.iter()
+        .chain(core::iter::once(&ARENA))
+        .map(|place| place.load(Ordering::Acquire))
+        .filter(|&start| start != 0)
+        .map(|start| (start, start + size::<T>()))
+}
+
+/// The range of the arena.
+pub fn range<T>() -> (usize, usize) {
+    let start = ARENA.load(Ordering::Acquire);
+    (start, start + size::<T>())
+}
+
+/// Top of the service task's stack, at the end of the arena.
+pub fn stack_top<T>() -> usize {
+    range::<T>().1 - 64
+}
+
+/// Top of the stack of the service's second thread, below the first one's.
+pub fn second_stack_top<T>() -> usize {
+    stack_top::<T>() - STACK
+}
+
+/// Top of the anchor's stack, below that one's.
+pub fn anchor_stack_top<T>() -> usize {
+    second_stack_top::<T>() - SECOND_STACK
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the program's threads and the service task both touch.
+//!
+//! The program's threads hand commands over in slots and ring a bell: a futex,
+//! which asks no permission of anybody. No lock is shared with the service: a
+//! thread may be stopped at any instruction, by the service itself, which must
+//! never wait for it.
+
+pub mod closing;
+pub mod mapping;
+pub mod ranges;
+
+use super::hooks::Hooks;
+use super::owner::copier::Copying;
+use super::service::Service;
+use super::sys::{rights, task, Sys};
+use closing::Closing;
+use core::ffi::c_int;
+use core::sync::atomic::{
+    fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+use mapping::{ServiceOnly, Zeroable};
+use ranges::Ranges;
+
+/// How far the service is. A fork child starts at `NONE`: its arena is wiped.
+pub mod status {
+    pub const NONE: u32 = 0;
+    pub const STARTING: u32 = 1;
+    pub const RUNNING: u32 = 2;
+    /// It did not come up, or must not again.
+    pub const FAILED: u32 = 3;
+    /// It has ended. The next call may start another one.
+    pub const DEAD: u32 = 4;
+    /// It gives back what it has.
+    pub const ENDING: u32 = 5;
+}
+
+/// Why a service ends before its program does.
+pub mod ending {
+    pub const NONE: u32 = 0;
+    /// The program's rights have changed: another one begins with the new ones.
+    pub const AGAIN: u32 = 1;
+    /// System calls have been forbidden to the program: nothing is begun that
+    /// might be forbidden, too.
+    pub const NEVER: u32 = 2;
+    /// The program is about to end.
+    pub const EXIT: u32 = 3;
+}
+
+/// Answer to a command that came too late for this service.
+pub const OVER: c_int = libc::ERESTART;
+
+/// What a thread can ask the service for, with its arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Op {
+    /// address, size, mode -> segid
+    Make = 1,
+    /// segid
+    Remove,
+    /// segid, flags -> apid
+    Get,
+    /// apid
+    Release,
+    /// apid, offset, size, address -> address
+    Attach,
+    /// address
+    Detach,
+    /// start, end: about to be unmapped
+    Retire,
+    /// start, end: about to be protected, or replaced, by the program
+    Withdraw,
+    /// start, end: must be private memory for what the program is about to do
+    Demote,
+    /// start, end, advice: a setting changes -> 1 if that is all done
+    Advise,
+    /// start, end, advice: the content is to be dropped -> 1 if that is all done
+    Discard,
+    /// the arguments of mremap -> address, or [`super::owner::remap::NOT_NEEDED`]
+    Remap,
+    /// address: of a SysV segment that is about to be detached
+    RecallSegment,
+    /// start, end: pages of a file are about to change their places; EINVAL where
+    /// they are not the program's file any more
+    Rearrange,
+    /// tid, whether nobody tells of its end: about to fork
+    ForkBegin,
+    /// the fork is over, in the parent
+    ForkEnd,
+    /// tid: its rights have changed
+    Rights,
+}
+
+impl Op {
+    fn from_number(n: u32) -> Option<Self> {
+        const ALL: &[Op] = &[
+            Op::Make,
+            Op::Remove,
+            Op::Get,
+            Op::Release,
+            Op::Attach,
+            Op::Detach,
+            Op::Retire,
+            Op::Withdraw,
+            Op::Demote,
+            Op::Advise,
+            Op::Discard,
+            Op::Remap,
+            Op::RecallSegment,
+            Op::Rearrange,
+            Op::ForkBegin,
+            Op::ForkEnd,
+            Op::Rights,
+        ];
+        ALL.iter().copied().find(|op| *op as u32 == n)
+    }
+}
+
+const FREE: u32 = 0;
+const FILLING: u32 = 1;
+const READY: u32 = 2;
+const BUSY: u32 = 3;
+const DONE: u32 = 4;
+
+/// One command on its way.
+pub struct Slot {
+    state: AtomicU32,
+    op: AtomicU32,
+    args: [AtomicU64; 5],
+    /// A value, or a negated errno.
+    answer: AtomicI64,
+}
+
+/// How many commands can be on their way at a time.
+pub const SLOTS: usize = 128;
+
+/// A thread that is inside a memory call of libc on this range: the range is
+/// not promoted meanwhile.
+pub struct Guard {
+    pub taken: AtomicU32,
+    pub start: AtomicUsize,
+    pub end: AtomicUsize,
+}
+
+/// How many threads can be inside such calls at a time; more are served by the
+/// events of the kernel alone.
+pub const GUARDS: usize = 256;
+
+/// The state of the user back end of this process, all zero at first.
+pub struct Shared {
+    pub status: AtomicU32,
+    /// Why the service failed to start.
+    pub failure: AtomicU32,
+    pub service_pid: AtomicU32,
+    pub anchor_tid: AtomicU32,
+    /// The anchor has allowed the service to trace this process.
+    pub traceable: AtomicU32,
+    /// The bell: odd while the service lives. The program's threads add 2, and
+    /// the anchor sleeps on it. At the end of the service the kernel makes it 0.
+    pub bell: AtomicU32,
+    /// Where the anchor passes the bell on to the service: a descriptor of theirs.
+    pub bell_counter: AtomicI32,
+    /// The program, as it counts itself.
+    pub program: AtomicU32,
+    /// One of [`ending`].
+    pub ending: AtomicU32,
+    /// The service has given back what it had.
+    pub settled: AtomicU32,
+    /// What the thread that started the service may do.
+    pub rights: AtomicU64,
+    /// Whether [`rights::may_inspect`] tells anything here.
+    pub inspects: AtomicU32,
+    /// What the user has asked for as the folder of folders, a C string.
+    pub base: [AtomicU64; super::peers::rendezvous::BASE / 8],
+    /// How long what is in the way of sharing is waited for, in nanoseconds.
+    pub wait: AtomicU64,
+    pub slots: [Slot; SLOTS],
+    pub guards: [Guard; GUARDS],
+    pub promoted: Ranges,
+    /// The thread that is watched on its way into a fork.
+    pub forking: AtomicU32,
+    pub copying: Copying,
+    pub closing: Closing,
+    /// Handed over by the thread that starts the service.
+    pub hooks: ServiceOnly<Hooks>,
+    pub service: ServiceOnly<Service>,
+}
+
+// SAFETY: atomics, and a Service that is made of integers and booleans only.
+unsafe impl Zeroable for Shared {}
+
+/// The state, if this process ever started the back end.
+#[inline]
+pub fn existing() -> Option<&'static Shared> {
+    mapping::existing()
+}
+
+impl Shared {
+    /// Whether the service serves this process.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.status.load(Ordering::Acquire) == status::RUNNING
+    }
+
+    /// Hands a command to the service and waits for its answer: as long as the
+    /// service lives, which the anchor sees to ([`super::service::anchor`]).
+    pub fn call(&self, op: Op, args: [u64; 5]) -> Sys<u64> {
+        let slot = self.claim()?;
+        slot.op.store(op as u32, Ordering::Relaxed);
+        for (to, from) in slot.args.iter().zip(args) {
+            to.store(from, Ordering::Relaxed);
+        }
+        slot.state.store(READY, Ordering::Release);
+        let answer = self.await_answer(slot);
+        slot.state.store(FREE, Ordering::Release);
+        u64::try_from(answer).map_err(|_| -answer as c_int)
+    }
+
+    fn claim(&self) -> Sys<&Slot> {
+        loop {
+            for slot in &self.slots {
+                let (free, mine) = (FREE, FILLING);
+                if slot.state.load(Ordering::Relaxed) == FREE
+                    && slot
+                        .state
+                        .compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+                {
+                    return Ok(slot);
+                }
+            }
+            if self.is_over() {
+                return Err(OVER);
+            }
+            crate::rawsys::sleep(core::time::Duration::from_micros(50));
+        }
+    }
+
+    fn await_answer(&self, slot: &Slot) -> i64 {
+        self.ring();
+        loop {
+            match slot.state.load(Ordering::Acquire) {
+                DONE => return slot.answer.load(Ordering::Relaxed),
+                _ if self.is_over() => return -i64::from(OVER),
+                state => task::futex_wait(&slot.state, state, 1000),
+            };
+        }
+    }
+
+    /// Wakes the service. It needs no right to signal anybody, which a program
+    /// can lose or give away.
+    pub fn ring(&self) {
+        self.bell.fetch_add(2, Ordering::Release);
+        task::futex_wake(&self.bell);
+    }
+
+    /// Whether nobody will answer a command any more.
+    fn is_over(&self) -> bool {
+        matches!(
+            self.status.load(Ordering::Acquire),
+            status::DEAD | status::FAILED
+        )
+    }
+
+    /// The next command that nobody has taken yet. For the service task.
+    pub fn take(&self, from: usize) -> Option<(usize, Option<Op>, [u64; 5])> {
+        for (i, slot) in self.slots.iter().enumerate().skip(from) {
+            if slot.state.load(Ordering::Acquire) == READY {
+                slot.state.store(BUSY, Ordering::Relaxed);
+                let args = core::array::from_fn(|k| slot.args[k].load(Ordering::Relaxed));
+                return Some((i, Op::from_number(slot.op.load(Ordering::Relaxed)), args));
+            }
+        }
+        None
+    }
+
+    /// Leaves command `slot` to be taken once more. For the service task.
+    pub fn put_back(&self, slot: usize) {
+        if let Some(slot) = self.slots.get(slot) {
+            slot.state.store(READY, Ordering::Release);
+        }
+    }
+
+    /// Answers command `slot`. For the service task.
+    pub fn finish(&self, slot: usize, answer: Sys<u64>) {
+        let Some(slot) = self.slots.get(slot) else {
+            return;
+        };
+        let answer = match answer {
+            Ok(value) => value as i64,
+            Err(errno) => -i64::from(errno),
+        };
+        slot.answer.store(answer, Ordering::Relaxed);
+        slot.state.store(DONE, Ordering::Release);
+        task::futex_wake(&slot.state);
+    }
+
+    /// The service is gone: nobody waits for it any more.
+    pub fn end(&self) {
+        // What did not come up once does not the next time.
+        let seen = self.status.load(Ordering::Acquire);
+        let never = self.ending.load(Ordering::Acquire) >= ending::NEVER
+            || matches!(seen, status::FAILED | status::STARTING);
+        let last = if never { status::FAILED } else { status::DEAD };
+        self.status.store(last, Ordering::Release);
+        task::futex_wake(&self.status);
+        for slot in &self.slots {
+            task::futex_wake(&slot.state);
+        }
+    }
+
+    /// Takes note of what the calling thread may do, who starts the service.
+    pub fn note_rights(&self) {
+        self.rights.store(rights::own(), Ordering::Release);
+    }
+
+    /// Whether the calling thread may do what the service may.
+    pub fn has_same_rights(&self) -> bool {
+        rights::own() == self.rights.load(Ordering::Acquire)
+            && (self.inspects.load(Ordering::Acquire) == 0
+                || self.may_inspect()
+                || !rights::is_dumpable())
+    }
+
+    /// Rights that are shown nowhere (Landlock's) keep a thread from a look at a
+    /// service that has more.
+    pub fn may_inspect(&self) -> bool {
+        let pid = self.service_pid.load(Ordering::Acquire) as i32;
+        rights::may_inspect(pid, self.status.as_ptr().expose_provenance())
+    }
+
+    /// Takes note that the calling thread is about to change `[start, end)`.
+    /// `None` where there is no room for the note. A guard that is never
+    /// released (a signal handler may jump out of a memory call) keeps its range
+    /// from being promoted, and nothing worse.
+    pub fn guard(&self, start: usize, end: usize) -> Option<&Guard> {
+        for guard in &self.guards {
+            let (free, taken) = (0, 1);
+            if guard.taken.load(Ordering::Relaxed) == free
+                && guard
+                    .taken
+                    .compare_exchange(free, taken, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+            {
+                guard.start.store(start, Ordering::SeqCst);
+                guard.end.store(end, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                return Some(guard);
+            }
+        }
+        None
+    }
+
+    /// The guard at an address that [`Self::guard`] gave out.
+    pub fn guard_at(&self, address: usize) -> Option<&Guard> {
+        let first = self.guards.as_ptr().expose_provenance();
+        self.guards
+            .get(address.checked_sub(first)? / core::mem::size_of::<Guard>())
+    }
+
+    /// Whether a thread is inside a memory call on part of `[start, end)`. For
+    /// the service task, while it has all threads stopped.
+    pub fn guarded(&self, start: usize, end: usize) -> bool {
+        self.guards.iter().any(|guard| {
+            guard.taken.load(Ordering::SeqCst) != 0
+                && guard.start.load(Ordering::SeqCst) < end
+                && guard.end.load(Ordering::SeqCst) > start
+        })
+    }
+}
+
+impl Guard {
+    /// The change is done.
+    pub fn release(&self) {
+        self.end.store(0, Ordering::SeqCst);
+        self.taken.store(0, Ordering::SeqCst);
+    }
+}

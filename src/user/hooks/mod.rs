@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory calls that go through libc are met before they happen.
+//!
+//! The kernel's events tell of an unmapping when it is done: another thread can
+//! be given the addresses, fill them and tell a peer of them in the moment
+//! before the pages are revoked. So what libc does (the program's own calls, and
+//! those of its allocator and its threads) is announced to the service first,
+//! which revokes while the addresses are still taken. What goes past libc, by
+//! raw system calls, is left to the events.
+//!
+//! A thread puts down a guard for its range before it looks whether the range
+//! is promoted, and takes it away after its system call. Promotion looks at the
+//! guards with all threads standing, so between the two nothing is promoted.
+
+pub mod text;
+
+use super::arena::{self, Guard, Op, Shared};
+use super::owner::promote::Refusal;
+use super::owner::settings::of_advice;
+use super::service::Service;
+use super::sys::{mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
+use crate::debug::COUNTERS;
+use crate::debug_log;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
+
+/// What the hooks need to be written.
+pub struct Hooks {
+    /// 0: not prepared.
+    pub count: usize,
+    pub sites: [Site; SITES],
+    pub page: usize,
+    pub tried: bool,
+}
+
+/// Found by the thread that starts the service, written by the service.
+pub static PAGE: AtomicUsize = AtomicUsize::new(0);
+/// The hooks are part of the memory image: a fork child has them.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Functions of libc, and what they call.
+const NAMES: [(&core::ffi::CStr, usize); 16] = [
+    (c"munmap", libc::SYS_munmap as usize),
+    (c"mmap", libc::SYS_mmap as usize),
+    (c"mremap", libc::SYS_mremap as usize),
+    (c"madvise", libc::SYS_madvise as usize),
+    (c"mprotect", libc::SYS_mprotect as usize),
+    (c"pkey_mprotect", libc::SYS_pkey_mprotect as usize),
+    (c"brk", libc::SYS_brk as usize),
+    (c"shmat", libc::SYS_shmat as usize),
+    (c"shmdt", libc::SYS_shmdt as usize),
+    (c"remap_file_pages", libc::SYS_remap_file_pages as usize),
+    (c"ioctl", libc::SYS_ioctl as usize),
+    (c"_Fork", libc::SYS_clone as usize),
+    (c"clone", libc::SYS_clone as usize),
+    // Of these libc's `syscall` alone makes some that make a child.
+    (c"clone3", libc::SYS_clone3 as usize),
+    (c"fork", SYS_FORK),
+    (c"syscall", ANY),
+];
+
+#[cfg(target_arch = "x86_64")]
+const SYS_FORK: usize = libc::SYS_fork as usize;
+/// There is none.
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_FORK: usize = ANY - 1;
+
+/// Which of [`NAMES`] are met, wherever libc makes them; part of the memory image
+/// as the jumps are.
+static MET: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
+
+/// Whether libc's function for a system call is met.
+pub fn meets(number: libc::c_long) -> bool {
+    let name = NAMES.iter().position(|n| n.1 == number as usize);
+    name.is_some_and(|name| MET[name].load(Ordering::Acquire))
+}
+
+/// Since Linux 6.13: what was there is dropped, and a touch is SIGSEGV.
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
+
+static HOOK: Hook = Hook { before, after };
+
+/// What has to be asked of the service before a memory call.
+struct Change {
+    op: Op,
+    start: usize,
+    len: usize,
+}
+
+fn change(number: usize, args: [usize; 6]) -> Option<Change> {
+    let [a, b, c, d, ..] = args;
+    let demote = |start, len| {
+        Some(Change {
+            op: Op::Demote,
+            start,
+            len,
+        })
+    };
+    let withdraw = |start, len| {
+        Some(Change {
+            op: Op::Withdraw,
+            start,
+            len,
+        })
+    };
+    match number as libc::c_long {
+        libc::SYS_munmap if a % PAGE_SIZE == 0 && b > 0 => Some(Change {
+            op: Op::Retire,
+            start: a,
+            len: b,
+        }),
+        // It may fail, and then nothing must have changed.
+        libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => withdraw(a, b),
+        libc::SYS_mremap => Some(Change {
+            op: Op::Remap,
+            start: a,
+            len: b,
+        }),
+        libc::SYS_mprotect | libc::SYS_pkey_mprotect => withdraw(a, b),
+        // Its length is not told: the service looks.
+        libc::SYS_shmdt if a % PAGE_SIZE == 0 => Some(Change {
+            op: Op::RecallSegment,
+            start: a,
+            len: TOP.saturating_sub(a),
+        }),
+        libc::SYS_shmat if c as i32 & libc::SHM_REMAP != 0 => {
+            let start = if c as i32 & libc::SHM_RND != 0 {
+                super::sys::page_down(b)
+            } else {
+                b
+            };
+            // Who may not ask for its size may not attach it either.
+            demote(start, page_up(mem::sysv_size(a as i32).ok()?))
+        }
+        // A userfaultfd of the program's own takes private memory, and none that
+        // is watched already.
+        libc::SYS_ioctl if b as u64 == uffd::REGISTER => {
+            let mut range = [0u8; 16];
+            mem::peek_process(crate::rawsys::getpid(), c, &mut range).ok()?;
+            let word = |at: usize| usize::from_le_bytes(core::array::from_fn(|i| range[at + i]));
+            demote(word(0), word(8))
+        }
+        libc::SYS_remap_file_pages => Some(Change {
+            op: Op::Rearrange,
+            start: a,
+            len: b,
+        }),
+        libc::SYS_madvise => match c as i32 {
+            libc::MADV_DONTNEED | libc::MADV_FREE if a % PAGE_SIZE == 0 => Some(Change {
+                op: Op::Discard,
+                start: a,
+                len: b,
+            }),
+            advice if a % PAGE_SIZE == 0 && of_advice(advice).is_some() => Some(Change {
+                op: Op::Advise,
+                start: a,
+                len: b,
+            }),
+            libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => demote(a, b),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `MREMAP_FIXED` has a second range.
+fn target(number: usize, args: [usize; 6]) -> Option<(usize, usize)> {
+    let fixed = args[3] as i32 & libc::MREMAP_FIXED != 0;
+    (number as libc::c_long == libc::SYS_mremap && fixed).then_some((args[4], args[2]))
+}
+
+fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
+    if cfg!(target_arch = "x86_64") && super::program::fork::may_fork(number as u64) {
+        super::program::fork::before_call(number as u64, args.map(|a| a as u64));
+        return (IN_PLACE, None);
+    }
+    let Some(shared) = arena::existing().filter(|s| s.is_running()) else {
+        return (0, None);
+    };
+    let change = if number as libc::c_long == libc::SYS_brk {
+        shrink(shared, args[0])
+    } else {
+        change(number, args)
+    };
+    let Some(Change { op, start, len }) = change else {
+        return (0, None);
+    };
+    let end = start.saturating_add(len);
+    let mut span = (start, end);
+    if let Some((to, len)) = target(number, args) {
+        // One guard over both: too much is only too careful.
+        span = (start.min(to), end.max(to.saturating_add(len)));
+    }
+    let guard = shared.guard(span.0, span.1);
+    let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
+    // What was promoted once may be in pieces still.
+    let concerned = if op == Op::Remap {
+        COUNTERS.promotions.load(Ordering::Relaxed) > 0
+    } else {
+        shared.promoted.overlaps(start, end)
+    };
+    if !concerned {
+        return (word, None);
+    }
+    let answer = match op {
+        Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
+            Ok(super::owner::remap::NOT_NEEDED) | Err(libc::EAGAIN | arena::OVER) => None,
+            Ok(addr) => Some(addr as isize),
+            Err(errno) => Some(-errno as isize),
+        },
+        // Of what is shared the kernel would take other pages than are meant.
+        Op::Rearrange => match ask(shared, op, [start as u64, end as u64, 0, 0, 0]) {
+            Err(libc::EINVAL) => Some(-libc::EINVAL as isize),
+            _ => None,
+        },
+        Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+            Ok(1) => Some(0),
+            _ => None,
+        },
+        Op::Advise => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+            Ok(1) => Some(0),
+            Ok(_) | Err(libc::ENOSYS) => None,
+            Err(errno) => Some(-errno as isize),
+        },
+        _ => {
+            let _ = ask(shared, op, [start as u64, end as u64, 0, 0, 0]);
+            None
+        }
+    };
+    (word, answer)
+}
+
+/// Asks the service, again while it cannot do it yet.
+fn ask(shared: &Shared, op: Op, args: [u64; 5]) -> super::sys::Sys<u64> {
+    for _ in 0..200 {
+        match shared.call(op, args) {
+            Err(libc::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),
+            answer => return answer,
+        }
+    }
+    Err(libc::EAGAIN)
+}
+
+/// What a brk would take away.
+fn shrink(shared: &Shared, to: usize) -> Option<Change> {
+    if to == 0 || shared.promoted.is_empty() {
+        return None;
+    }
+    let top = super::sys::mem::program_break();
+    (to < top).then_some(Change {
+        op: Op::Withdraw,
+        start: to,
+        len: top - to,
+    })
+}
+
+fn after(guard: usize) {
+    if let Some(shared) = arena::existing() {
+        if let Some(guard) = shared.guard_at(guard) {
+            Guard::release(guard);
+        }
+    }
+}
+
+impl Hooks {
+    /// Finds libc's system calls and prepares what leads here. Runs in the
+    /// thread that starts the service.
+    pub fn prepare() -> Self {
+        let mut hooks = Self {
+            count: 0,
+            sites: [Site::default(); SITES],
+            page: 0,
+            tried: false,
+        };
+        if WRITTEN.load(Ordering::Acquire) {
+            return hooks;
+        }
+        hooks.count = find(&NAMES, &mut hooks.sites);
+        match Thunks::make(&hooks.sites[..hooks.count], &NAMES, &HOOK) {
+            Ok(thunks) => hooks.page = thunks.page,
+            Err(errno) => {
+                debug_log!("libc's memory calls are not met: errno {errno}");
+                hooks.count = 0;
+            }
+        }
+        PAGE.store(hooks.page, Ordering::Release);
+        hooks
+    }
+}
+
+/// Where the sites of one function of libc are met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    Nowhere,
+    Partly,
+    Everywhere,
+}
+
+impl Service {
+    /// Writes the hooks, with all threads standing, before the first promotion.
+    pub fn write_hooks(&mut self) {
+        if core::mem::replace(&mut self.hooks.tried, true) || self.hooks.count == 0 {
+            return;
+        }
+        WRITTEN.store(true, Ordering::Release);
+        let thunks = Thunks {
+            page: self.hooks.page,
+        };
+        let stopped = self.traced[..self.traced_count].iter().find(|t| t.stopped);
+        let standing = stopped.map_or(0, |t| t.tid);
+        let mut met = [Met::Nowhere; NAMES.len()];
+        for i in 0..self.hooks.count {
+            let number = self.hooks.sites[i].number;
+            let Some(name) = NAMES.iter().position(|n| n.1 == number) else {
+                continue;
+            };
+            match thunks.lead(i, &self.hooks.sites[i], standing) {
+                Ok(()) => {
+                    crate::debug::count(&COUNTERS.hooks_installed);
+                    if met[name] == Met::Nowhere {
+                        met[name] = Met::Everywhere;
+                    }
+                }
+                Err(errno) => {
+                    debug_log!("libc's system call {number} is not met: errno {errno}");
+                    met[name] = Met::Partly;
+                }
+            }
+        }
+        for (known, met) in MET.iter().zip(met) {
+            known.store(met == Met::Everywhere, Ordering::Release);
+        }
+    }
+
+    /// Sees to it that libc is met before anything is shared that the kernel's
+    /// events say too little of.
+    pub fn meet_libc(&mut self) -> Result<(), Refusal> {
+        if !self.hooks.tried && self.hooks.count > 0 {
+            self.stop()?;
+            self.write_hooks();
+            self.resume();
+        }
+        Ok(())
+    }
+}

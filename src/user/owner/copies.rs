@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The two copies of an exchange: one while the program runs, which takes the
+//! time, and one of what has been moved aside, which counts.
+
+use super::exchange::Exchange;
+use crate::user::service::Service;
+use crate::user::sys::maps::{Run, WRITTEN};
+use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
+
+/// Up to this size the second copy of a file's mapping is a copy of all of it;
+/// beyond, of what the kernel has seen to be written.
+const SECOND_COPY: usize = 4 << 20;
+
+impl Service {
+    /// Copies what the memory holds into the file, and maps it at the stage, while
+    /// the program goes on. Whether that was done.
+    pub fn copy_while_running(&mut self, x: &mut Exchange) -> bool {
+        if !self.may_precopy() {
+            return false;
+        }
+        if x.backed() && x.len > SECOND_COPY {
+            x.tracked = uffd::register(self.precopy, x.lo, x.len, uffd::MODE_WP).is_ok();
+            if !x.tracked || uffd::write_protect(self.precopy, x.lo, x.len).is_err() {
+                self.untrack(x, x.lo, x.len);
+                x.tracked = false;
+                return false;
+            }
+        }
+        let mapped = uffd::register(self.precopy, x.stage, x.len, uffd::MODE_MISSING);
+        let copied = mapped.and_then(|()| self.copy_to_stage(x));
+        if mapped.is_ok() {
+            // Else the service's own touch of it would wait for itself.
+            if insist(|| uffd::unregister(self.precopy, x.stage, x.len)).is_err() {
+                return false;
+            }
+        }
+        // It may have become another while it was copied; then all of it is done
+        // in another way, which says so.
+        let copied = copied.or_else(|_| {
+            self.copy_populated(x)?;
+            // The owner's first touch after the stop need not fault.
+            let _ = self.map_copied_pages(x);
+            Ok::<(), i32>(())
+        });
+        if copied.is_err() && x.tracked {
+            self.untrack(x, x.lo, x.len);
+            x.tracked = false;
+        }
+        copied.is_ok()
+    }
+
+    /// Copies every page that holds something, and maps the copies at the stage.
+    fn copy_to_stage(&mut self, x: &Exchange) -> Sys<()> {
+        if x.backed() {
+            return self.copy_pages(x.stage, x.lo, x.len);
+        }
+        self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
+            service.copy_pages(x.stage_of(start), start, end - start)
+        })
+    }
+
+    /// Copies every page that holds something.
+    fn copy_populated(&mut self, x: &Exchange) -> Sys<()> {
+        if x.backed() {
+            return mem::write_from(self.memfd, x.lo, x.len, x.lo);
+        }
+        self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
+            mem::write_from(service.memfd, start, end - start, start)
+        })
+    }
+
+    fn map_copied_pages(&self, x: &Exchange) -> Sys<()> {
+        const MADV_POPULATE_WRITE: i32 = 23;
+        let mut at = x.lo;
+        while let Some((start, end)) = mem::next_data(self.memfd, at, x.lo + x.len) {
+            mem::advise(x.stage_of(start), end - start, MADV_POPULATE_WRITE)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Calls `body` for every populated run, and with `written` told.
+    fn for_each_run(
+        &mut self,
+        lo: usize,
+        hi: usize,
+        checked: bool,
+        mut body: impl FnMut(&mut Self, (usize, usize), bool) -> Sys<()>,
+    ) -> Sys<()> {
+        let mut at = lo;
+        let mut runs = [Run::default(); 64];
+        while at < hi {
+            let (n, walked) = self.space.populated(at, hi, &mut runs, checked)?;
+            for run in &runs[..n] {
+                let range = (run.start as usize, run.end as usize);
+                body(self, range, run.categories & WRITTEN != 0)?;
+            }
+            if walked <= at {
+                return Err(libc::EIO);
+            }
+            at = walked;
+        }
+        Ok(())
+    }
+
+    /// Makes the file hold what has been moved aside from `[at, at + n)`.
+    pub fn bring_up_to_date(&mut self, x: &Exchange, at: usize, n: usize) -> Sys<()> {
+        let from = x.aside_of(at);
+        if x.backed() {
+            return if x.tracked {
+                // Done before the move.
+                Ok(())
+            } else {
+                mem::write_from(self.memfd, from, n, at)
+            };
+        }
+        let back = |addr: usize| at + (addr - from);
+        let mut clean_from = from;
+        self.for_each_run(from, from + n, false, |service, (start, end), _| {
+            service.bring_absent(x, back(clean_from), back(start))?;
+            clean_from = end;
+            service.bring_run(x, back(start), back(end))
+        })?;
+        self.bring_absent(x, back(clean_from), at + n)
+    }
+
+    /// `[lo, hi)` had no pages: neither has the file.
+    fn bring_absent(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
+        if lo < hi && x.copied && mem::next_data(self.memfd, lo, hi).is_some() {
+            return mem::punch(self.memfd, lo, hi - lo);
+        }
+        Ok(())
+    }
+
+    /// Makes the file hold `[lo, hi)`, which has pages.
+    fn bring_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
+        let mut at = lo;
+        while at < hi {
+            let (start, end) = mem::next_data(self.memfd, at, hi).unwrap_or((hi, hi));
+            if at < start {
+                mem::write_from(self.memfd, x.aside_of(at), start - at, at)?;
+            }
+            for page in (start..end).step_by(PAGE) {
+                let (from, to) = (x.aside_of(page), x.stage_of(page));
+                if mem::same_page(from, to) {
+                } else if x.mapping.write {
+                    mem::copy_page(from, to);
+                } else {
+                    mem::write_from(self.memfd, from, PAGE, page)?;
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Copies what was written since the first copy of a file's mapping. EPERM:
+    /// the range is not what it was.
+    pub fn copy_changed(&mut self, x: &Exchange) -> Sys<()> {
+        let (lo, hi) = (x.lo, x.lo + x.len);
+        let mut clean_from = lo;
+        let copy = |service: &Self, from: usize, to: usize| {
+            mem::write_from(service.memfd, from, to - from, from)
+        };
+        self.for_each_run(lo, hi, true, |service, (start, end), written| {
+            // Absent pages read as what the other file holds.
+            copy(service, clean_from, start)?;
+            clean_from = end;
+            if written {
+                copy(service, start, end)?;
+            }
+            Ok(())
+        })?;
+        copy(self, clean_from, hi)
+    }
+}

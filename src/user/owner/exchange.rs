@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How pages of the file take the place of memory, and how nothing is lost
+//! where they do not.
+//!
+//! While the program runs its memory is copied into the file. Then all threads
+//! stand still, and piece by piece:
+//!
+//! 1. The old pages are moved aside. From here on nobody changes them, and
+//!    where one of them is pinned they do not move (see [`super::pins`]).
+//! 2. The copy is compared with them and brought up to date. So it does not
+//!    matter who wrote since the copy, and whether the kernel noticed: a thread,
+//!    a device whose pin has ended since, another process.
+//! 3. The mapping of the file is moved to the old place.
+//!
+//! Until a piece is in place, its old pages are the only ones that count. What
+//! undoes a step must not fail for the reason that the step failed for: pages
+//! move back without the kernel making a mapping, and where it must make one,
+//! mappings are given up for it first ([`Scratch::give_room`]). Pieces that are in
+//! place stay there when a later one fails.
+//!
+//! [`Scratch::give_room`]: crate::user::program::scratch::Scratch::give_room
+
+use super::promote::Refusal;
+use super::settings::Bits;
+use crate::debug_log;
+use crate::user::arena::ranges::{Origin, Range};
+use crate::user::arena::Shared;
+use crate::user::program::scratch::Place;
+use crate::user::program::stop::Unstoppable;
+use crate::user::service::Service;
+use crate::user::sys::maps::Mapping;
+use crate::user::sys::{insist, mem, task, uffd, Sys};
+
+/// Most bytes that are copied while all threads stand, if there is no copy yet.
+pub const STANDING_CHUNK: usize = 256 * 1024;
+
+/// What changes place at a time. Between its first and its third step a system
+/// call of another process that reaches for it is EFAULT.
+const PIECE: usize = 256 * 1024;
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// One exchange under way.
+pub struct Exchange {
+    pub mapping: Mapping,
+    pub lo: usize,
+    pub len: usize,
+    /// Where the file's pages are mapped meanwhile, and where the old ones go.
+    pub stage: usize,
+    aside: usize,
+    /// The old pages move one by one, and not their mapping.
+    by_page: bool,
+    /// The file has a copy.
+    pub copied: bool,
+    /// The kernel notes what is written since.
+    pub tracked: bool,
+    /// The old place is watched for missing pages.
+    watched: bool,
+    /// The old mapping has been moved.
+    moved: bool,
+    /// The memory is locked, and has been unlocked for the time being.
+    locked: bool,
+    unlocked: bool,
+    /// What the program has said about it, once that is known.
+    settings: Option<Bits>,
+    /// How much is in place.
+    done: usize,
+}
+
+impl Exchange {
+    /// Whether absent pages of the memory read as something else than zeros.
+    pub fn backed(&self) -> bool {
+        self.mapping.inode != 0
+    }
+
+    pub fn aside_of(&self, addr: usize) -> usize {
+        self.aside + (addr - self.lo)
+    }
+
+    pub fn stage_of(&self, addr: usize) -> usize {
+        self.stage + (addr - self.lo)
+    }
+}
+
+impl Service {
+    /// Puts pages of the file in place of `[lo, hi)`, a part of `mapping`. Answers
+    /// for how many bytes from `lo` on that is done, and why not for the rest.
+    pub fn exchange(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        (lo, hi): (usize, usize),
+        origin: Origin,
+    ) -> (usize, Option<Refusal>) {
+        let len = hi - lo;
+        let staged = self
+            .scratch
+            .map(Place::Stage, len, RW, FILE_MAP, self.memfd, lo);
+        let stage = match staged {
+            Ok(stage) => stage,
+            Err(errno) => return (0, Some(Refusal::Os(errno))),
+        };
+        self.copy_policy(lo, stage, len);
+        let mut x = Exchange {
+            mapping: *mapping,
+            lo,
+            len,
+            stage,
+            aside: 0,
+            by_page: self.can_tell_pins(mapping),
+            copied: false,
+            tracked: false,
+            watched: false,
+            moved: false,
+            locked: false,
+            unlocked: false,
+            settings: None,
+            done: 0,
+        };
+        let why = self.copy_and_replace(shared, &mut x, origin).err();
+        if x.stage != 0 {
+            self.scratch.unmap(x.stage, len);
+        }
+        if x.done < len {
+            let _ = mem::punch(self.memfd, lo + x.done, len - x.done);
+        }
+        (x.done, why)
+    }
+
+    fn copy_and_replace(
+        &mut self,
+        shared: &Shared,
+        x: &mut Exchange,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        if origin == Origin::Private {
+            mem::advise(x.stage, x.len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
+        }
+        x.copied = self.copy_while_running(x);
+        let prepared = if x.mapping.prot() == RW {
+            Ok(())
+        } else {
+            mem::protect(x.stage, x.len, x.mapping.prot())
+        };
+        let stopped = prepared.map_err(Refusal::Os).and_then(|()| {
+            self.stop().map_err(|why| {
+                if why == Unstoppable::Busy {
+                    self.pause.begin();
+                }
+                why.into()
+            })
+        });
+        if let Err(why) = stopped {
+            self.untrack(x, x.lo, x.len);
+            return Err(why);
+        }
+        self.pause.end();
+        let mut result = self.replace(shared, x);
+        if x.done > 0 {
+            if let Err(why) = self.settle(shared, x, origin) {
+                result = Err(why);
+            }
+        }
+        if x.done < x.len {
+            self.untrack(x, x.lo + x.done, x.len - x.done);
+        }
+        self.clear_away(x);
+        self.resume();
+        result
+    }
+
+    /// The service watches the old memory no longer.
+    pub fn untrack(&self, x: &Exchange, lo: usize, len: usize) {
+        if x.tracked || x.watched {
+            let _ = insist(|| uffd::unwatch(self.precopy, lo, len));
+        }
+    }
+
+    /// With all threads standing: no hole may remain in the service's own range.
+    fn clear_away(&mut self, x: &mut Exchange) {
+        if self.scratch.close(x.stage, x.len) {
+            x.stage = 0;
+        } else if x.done > 0 {
+            // What has been moved away has left a hole of the program's.
+            let _ = mem::unmap(x.stage + x.done, x.len - x.done);
+            x.stage = 0;
+        }
+        if x.aside == 0 {
+            return;
+        }
+        if x.done > 0 {
+            // Freeing pages takes time: neither while the program stands nor
+            // before the peer has its answer.
+            self.trash = (x.aside, x.len);
+        } else if x.moved {
+            // It has been moved back, and has left a hole.
+            self.scratch.close(x.aside, x.len);
+        } else {
+            self.scratch.unmap(x.aside, x.len);
+        }
+    }
+
+    /// Frees the pages that the last promotion has replaced.
+    pub fn empty_trash(&mut self) {
+        let (start, len) = core::mem::take(&mut self.trash);
+        if len > 0 {
+            self.scratch.unmap(start, len);
+        }
+    }
+
+    /// With all threads standing: the exchange itself, as far as it goes.
+    fn replace(&mut self, shared: &Shared, x: &mut Exchange) -> Result<(), Refusal> {
+        let hi = x.lo + x.len;
+        if shared.guarded(x.lo, hi) || self.forks_under_way > 0 {
+            return Err(Refusal::Later);
+        }
+        // The program may have changed its mind about this memory.
+        match self.space.at(x.lo) {
+            Ok(Some(now)) if now.end >= hi && same_kind(&now, &x.mapping) => {}
+            _ => return Err(Refusal::Later),
+        }
+        if !x.copied {
+            mem::punch(self.memfd, x.lo, x.len).map_err(Refusal::Os)?;
+        }
+        if x.tracked {
+            self.copy_changed(x).map_err(|errno| match errno {
+                libc::EPERM => Refusal::Later,
+                errno => Refusal::Os(errno),
+            })?;
+        } else {
+            // Before Linux 6.17 it would be taken from any other that watches it.
+            if uffd::is_watched_by_others(self.events, x.lo, x.len) {
+                return Err(Refusal::Os(libc::EBUSY));
+            }
+            self.unwatch(x.lo, hi).map_err(Refusal::Os)?;
+        }
+        self.write_hooks();
+        if !self.scratch.has_room_to_give() || !self.can_note_settings(shared) {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        x.locked = mem::is_locked(x.lo);
+        x.aside = self
+            .scratch
+            .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, 0)
+            .map_err(Refusal::Os)?;
+        if x.by_page {
+            self.prepare_move(x).map_err(Refusal::Os)?;
+        }
+        let mut result = Ok(());
+        while x.done < x.len && result.is_ok() {
+            let left = x.len - x.done;
+            let n = if x.by_page { left.min(PIECE) } else { left };
+            result = self.replace_piece(x, x.lo + x.done, n);
+        }
+        if x.unlocked && x.done < x.len {
+            self.lock_again(x.lo + x.done, x.len - x.done);
+        }
+        result
+    }
+
+    /// Ready to move `x` page by page.
+    fn prepare_move(&mut self, x: &mut Exchange) -> Sys<()> {
+        if mem::is_locked(x.aside) {
+            // All new memory is (mlockall), and has pages already.
+            mem::unlock(x.aside, x.len)?;
+            mem::advise(x.aside, x.len, libc::MADV_DONTNEED)?;
+        }
+        // Not for missing pages: the service reads there, and would wait for itself.
+        uffd::register(self.precopy, x.aside, x.len, uffd::MODE_WP)?;
+        // A page that another process reaches for meanwhile must not seem empty.
+        uffd::register(self.precopy, x.lo, x.len, uffd::MODE_MISSING)?;
+        x.watched = true;
+        // Pages move between two places that are locked, or between two that are not.
+        // What may be locked is limited: not both at a time.
+        if x.locked {
+            mem::unlock(x.lo, x.len)?;
+            x.unlocked = true;
+        }
+        Ok(())
+    }
+
+    fn lock_again(&self, lo: usize, len: usize) {
+        if let Err(errno) = insist(|| mem::lock(lo, len)) {
+            debug_log!("{lo:#x}+{len:#x} is not locked any more: errno {errno}");
+        }
+    }
+
+    /// Replaces `[at, at + n)`, or as much of it as can be moved.
+    fn replace_piece(&mut self, x: &mut Exchange, at: usize, n: usize) -> Result<(), Refusal> {
+        let (n, why) = if x.by_page {
+            self.move_aside(at, n, x.aside_of(at))
+        } else {
+            mem::move_over(at, n, x.aside_of(at)).map_err(Refusal::of_refused_change)?;
+            x.moved = true;
+            (n, None)
+        };
+        if n > 0 {
+            let seen = match x.settings {
+                None if x.by_page => self.look(at).map(|bits| x.settings = Some(bits)),
+                _ => Ok(()),
+            };
+            let placed = seen
+                .and_then(|()| self.bring_up_to_date(x, at, n))
+                .and_then(|()| mem::move_over(x.stage_of(at), n, at));
+            if let Err(errno) = placed {
+                debug_log!("{at:#x}+{n:#x} is not exchanged: errno {errno}");
+                self.put_back(x, at, n);
+                return Err(Refusal::of_refused_change(errno));
+            }
+            x.done += n;
+        }
+        why.map_or(Ok(()), Err)
+    }
+
+    /// Undoes the first step for a piece, whatever stands in its place now.
+    fn put_back(&mut self, x: &Exchange, at: usize, n: usize) {
+        let aside = x.aside_of(at);
+        let back = if x.by_page {
+            let there = insist(|| self.space.at(at)).ok().flatten();
+            let is_old = |m: &Mapping| m.end >= at + n && same_kind(m, &x.mapping);
+            let room = if there.is_some_and(|m| is_old(&m)) {
+                Ok(())
+            } else {
+                self.scratch.give_room();
+                let flags = PRIVATE | libc::MAP_FIXED;
+                insist(|| mem::map(at, n, x.mapping.prot(), flags, -1, 0)).and_then(|_| {
+                    insist(|| uffd::register(self.precopy, at, n, uffd::MODE_MISSING))
+                })
+            };
+            room.map(|()| self.move_back(at, n, aside))
+        } else {
+            self.scratch.give_room();
+            insist(|| mem::move_over(aside, n, at))
+        };
+        if let Err(errno) = back {
+            debug_log!("{at:#x}+{n:#x} cannot be put back: errno {errno}");
+            // It would go on with memory that is not its own.
+            let _ = task::signal_task(self.tgid, self.tgid, libc::SIGKILL);
+        }
+    }
+
+    /// What is in place is watched from now on, and known to be promoted. If it
+    /// cannot be watched, nothing is in place any more.
+    fn settle(&mut self, shared: &Shared, x: &mut Exchange, origin: Origin) -> Result<(), Refusal> {
+        let (lo, len) = (x.lo, x.done);
+        if let Err(errno) = uffd::register(self.events, lo, len, uffd::MODE_WP) {
+            debug_log!("promotion of {lo:#x} is undone: errno {errno}");
+            self.put_back(x, lo, len);
+            x.done = 0;
+            if x.unlocked {
+                self.lock_again(lo, len);
+            }
+            return Err(Refusal::Os(errno));
+        }
+        shared.promoted.insert(Range {
+            start: lo,
+            end: lo + len,
+            origin,
+        });
+        if x.locked {
+            // What may be locked is limited: not both at a time.
+            let _ = mem::unlock(x.aside, x.len);
+        }
+        let settings = match x.settings {
+            Some(bits) => Ok(bits),
+            None => self.look(x.aside),
+        };
+        match settings {
+            Ok(bits) => self.keep_settings((lo, lo + len), bits),
+            Err(errno) => debug_log!("the settings of {lo:#x} cannot be seen: errno {errno}"),
+        }
+        if x.locked {
+            self.lock_promoted(lo, lo + len);
+        }
+        Ok(())
+    }
+
+    /// Locks the memory that has taken the place of locked memory. Every page
+    /// that was there is in the file by now, and is mapped so that the lock holds
+    /// it; one that was not (`MLOCK_ONFAULT`) is locked when it comes.
+    fn lock_promoted(&self, lo: usize, hi: usize) {
+        self.lock_again(lo, hi - lo);
+        let mut at = lo;
+        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
+            let _ = mem::populate(start, end - start);
+            at = end;
+        }
+    }
+}
+
+/// Whether what is mapped now may be taken for what was there before.
+fn same_kind(now: &Mapping, before: &Mapping) -> bool {
+    now.prot() == before.prot()
+        && now.shared == before.shared
+        && (now.device, now.inode) == (before.device, before.inode)
+        && (now.inode == 0
+            || now.offset.wrapping_sub(now.start) == before.offset.wrapping_sub(before.start))
+}

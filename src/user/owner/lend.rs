@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lending: a file that the program maps shared is handed to attachers.
+//!
+//! Such memory cannot be moved into the memfd: others see it through the file.
+//! So the attacher gets the file and maps it over that part of its window. It
+//! cannot be punched either. When the program unmaps or changes the mapping, the
+//! attachers are asked to take theirs away, and the program waits until they
+//! have: a recall.
+
+use super::promote::Refusal;
+use crate::debug_log;
+use crate::user::arena::ranges::{Origin, Range};
+use crate::user::arena::Shared;
+use crate::user::peers::Side;
+use crate::user::service::Service;
+use crate::user::sys::maps::{self, Mapping, Name};
+use crate::user::sys::{mem, task, uffd};
+use core::ffi::c_int;
+
+/// Most mappings that are lent at a time.
+pub const LENT: usize = 4096;
+
+/// A mapping of the program that attachers may have mapped too. All zero is
+/// none.
+#[derive(Clone, Copy)]
+pub struct Lent {
+    pub start: usize,
+    pub end: usize,
+    pub identity: (u64, u64),
+    pub offset: usize,
+}
+
+/// What goes to an attacher.
+pub struct Loan {
+    /// The file; the caller's to close. -1 for a System V segment.
+    pub fd: c_int,
+    pub lo: usize,
+    pub hi: usize,
+    /// Offset of `lo` in the file.
+    pub offset: usize,
+    pub writable: bool,
+    /// The id of the System V segment that it is, where there is no file.
+    pub sysv: Option<i32>,
+}
+
+/// `id` of an answer with a file: stores are allowed.
+pub const WRITABLE: i64 = 1;
+/// `id` of an answer without a file: a System V segment, with its own id above.
+pub const SYSV: i64 = 2;
+pub const SYSV_SHIFT: u32 = 8;
+/// Above that: in which IPC namespace.
+pub const IPC_SHIFT: u32 = 40;
+
+/// Tells this process's IPC namespace from others.
+pub fn ipc_namespace() -> u64 {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    let Ok(fd) = crate::rawsys::open(c"/proc/self/ns/ipc", flags, 0) else {
+        return 0;
+    };
+    let inode = mem::identity(fd).map_or(0, |(_, inode, _)| inode);
+    crate::rawsys::close(fd);
+    inode & (u64::MAX >> IPC_SHIFT)
+}
+
+impl Loan {
+    /// What the answer says of it.
+    pub fn kind(&self) -> i64 {
+        let segment = self.sysv.map_or(0, |id| {
+            SYSV | i64::from(id) << SYSV_SHIFT | (ipc_namespace() << IPC_SHIFT) as i64
+        });
+        segment | if self.writable { WRITABLE } else { 0 }
+    }
+}
+
+impl Service {
+    /// The file behind `addr`, if it is one that the program maps shared.
+    pub fn lend(
+        &mut self,
+        shared: &Shared,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+    ) -> Result<Option<Loan>, Refusal> {
+        let Ok(Some(m)) = self.space.at(addr) else {
+            return Ok(None);
+        };
+        let plain = matches!(m.name, Name::File | Name::SysV | Name::Device);
+        let anonymous = m.name == Name::SharedAnonymous;
+        if !m.shared || !m.read || m.huge || self.is_own(&m) || !(plain || anonymous) {
+            return Ok(None);
+        }
+        let lent = shared.promoted.first_in(addr, addr + 1);
+        let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
+        if anonymous && !lent && !self.may_have_relatives(&m) {
+            // It can be promoted.
+            return Ok(None);
+        }
+        if m.name == Name::Device || self.is_attachment(&m) {
+            return Err(Refusal::Special);
+        }
+        self.can_see_end_of(&m)?;
+        let file = self.file_of(&m);
+        // The inode of such a segment is its id.
+        let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);
+        let Some(fd) = file.or(sysv.map(|_| -1)) else {
+            return Err(if anonymous {
+                Refusal::Relatives
+            } else {
+                Refusal::SharedFile
+            });
+        };
+        if let Err(why) = self.note_lent(shared, &m) {
+            if fd >= 0 {
+                crate::rawsys::close(fd);
+            }
+            return Err(why);
+        }
+        let lo = lo.max(m.start);
+        Ok(Some(Loan {
+            fd,
+            lo,
+            hi: hi.min(m.end),
+            offset: m.offset + (lo - m.start),
+            writable: m.write,
+            sysv,
+        }))
+    }
+
+    /// Whether a mapping is of another process's exported address space.
+    fn is_attachment(&self, m: &Mapping) -> bool {
+        self.connections
+            .iter()
+            .any(|c| c.side != Side::Free && c.identity == (m.device, m.inode))
+    }
+
+    /// Puts the mapping under watch, before anybody gets it.
+    fn note_lent(&mut self, shared: &Shared, m: &Mapping) -> Result<(), Refusal> {
+        let len = m.end - m.start;
+        if !shared.promoted.has_room() {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        for old in &mut self.lent[..self.lent_used] {
+            if old.start < m.end && old.end > m.start {
+                old.end = old.start;
+            }
+        }
+        let is_free = |l: &Lent| {
+            let range = shared.promoted.first_in(l.start, l.end);
+            range.is_none_or(|r| r.origin != Origin::Lent)
+        };
+        let used = &self.lent[..self.lent_used];
+        let place = used.iter().position(is_free).unwrap_or(used.len());
+        if place == LENT {
+            debug_log!("{LENT} mappings are lent: {:#x} is not", m.start);
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        // Watched from here on, and so in the set: nobody changes it unaware.
+        if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
+            debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
+            return Err(Refusal::SharedFile);
+        }
+        self.lent_used = self.lent_used.max(place + 1);
+        self.lent[place] = Lent {
+            start: m.start,
+            end: m.end,
+            identity: (m.device, m.inode),
+            offset: m.offset,
+        };
+        shared.promoted.insert(Range {
+            start: m.start,
+            end: m.end,
+            origin: Origin::Lent,
+        });
+        // First the range, then the look at the guards; a thread puts its guard
+        // down first and then looks at the ranges. One of the two sees the other.
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        if shared.guarded(m.start, m.end) {
+            return Err(Refusal::Later);
+        }
+        Ok(())
+    }
+
+    /// Whether the mapping is (still) the one that is lent there.
+    pub fn is_lent(&self, m: &Mapping, at: usize) -> bool {
+        self.lent[..self.lent_used].iter().any(|l| {
+            l.start <= at
+                && at < l.end
+                && l.identity == (m.device, m.inode)
+                && m.shared
+                && m.offset + (at - m.start) == l.offset + (at - l.start)
+        })
+    }
+
+    /// Opens the file behind a mapping, for stores where the mapping allows
+    /// them: by the mapping itself, which needs a privilege, or by a descriptor
+    /// of the program, or by its path.
+    fn file_of(&self, m: &Mapping) -> Option<c_int> {
+        let mode = if m.write {
+            libc::O_RDWR
+        } else {
+            libc::O_RDONLY
+        };
+        let flags = mode | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let fits = |fd: c_int| {
+            if self.identity_as_mapped_for(fd, m.write) == Some((m.device, m.inode)) {
+                Some(fd)
+            } else {
+                crate::rawsys::close(fd);
+                None
+            }
+        };
+        let mut path = [0u8; 64];
+        if let Ok(fd) = crate::rawsys::open(maps::map_file_path(&mut path, m), flags, 0) {
+            if let Some(fd) = fits(fd) {
+                return Some(fd);
+            }
+        }
+        let mut dir = [0u8; 32];
+        let dir = maps::proc_path(&mut dir, self.tgid, b"/fd");
+        let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        if let Ok(open) = crate::rawsys::open(dir, list, 0) {
+            let mut found = None;
+            for number in maps::Numbers::from_start(open) {
+                let Ok(fd) = task::descriptor_of(self.pidfd, number) else {
+                    continue;
+                };
+                if !mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
+                    crate::rawsys::close(fd);
+                } else if let Some(fd) = fits(fd) {
+                    found = Some(fd);
+                    break;
+                }
+            }
+            crate::rawsys::close(open);
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut name = [0u8; 4096];
+        let path = self.space.path_at(m.start, &mut name)?;
+        crate::rawsys::open(path, flags, 0).ok().and_then(fits)
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pinned pages are not promoted.
+//!
+//! A device that has pinned a page (RDMA, io_uring buffers, asynchronous direct
+//! I/O, a GPU) goes on writing to that very page: after a copy, what it writes
+//! would be lost without an error. The kernel tells of pins to nobody, but
+//! UFFDIO_MOVE refuses to move a pinned page. So the old pages are moved aside
+//! with it, all threads standing, and one that is refused stays where it is. A pin that
+//! has ended by then has left its bytes in the page, which is copied after that.
+//!
+//! It also refuses pages that a fork child still shares. Those cannot be pinned
+//! for writing; a write that changes nothing gives the program its own copy.
+
+use super::promote::Refusal;
+use crate::debug_log;
+use crate::user::service::Service;
+use crate::user::sys::maps::Mapping;
+use crate::user::sys::{mem, uffd, PAGE};
+
+/// Tries for a page that the kernel is working on, or has just unshared.
+const TRIES: u32 = 64;
+
+impl Service {
+    /// Whether the pages of a mapping can be asked for pins: the kernel moves
+    /// writable anonymous memory only, and a device writes to no other.
+    pub fn can_tell_pins(&self, mapping: &Mapping) -> bool {
+        self.abilities.move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
+    }
+
+    /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, up to the
+    /// first that does not move: a device may have pinned it. Answers how many bytes
+    /// were moved, and why not more. Both ranges have the same protection and are
+    /// watched by the userfaultfd that moves them, the first for missing pages.
+    pub fn move_aside(&self, lo: usize, len: usize, aside: usize) -> (usize, Option<Refusal>) {
+        let mut done = 0;
+        let mut tries = 0;
+        while done < len {
+            match uffd::move_pages(self.precopy, aside + done, lo + done, len - done) {
+                Ok(moved) => {
+                    done += moved;
+                    tries = 0;
+                }
+                Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
+                    tries += 1;
+                    if errno == libc::EBUSY && tries % 8 == 1 {
+                        let _ = mem::unshare(lo + done);
+                    }
+                }
+                Err(errno) => {
+                    debug_log!("page {:#x} does not move: errno {errno}", lo + done);
+                    let why = match errno {
+                        libc::EBUSY => Refusal::Pinned,
+                        // The kernel works on the page, or the program has just
+                        // changed what is mapped there.
+                        libc::EAGAIN | libc::ENOENT => Refusal::Later,
+                        errno => Refusal::Os(errno),
+                    };
+                    return (done, Some(why));
+                }
+            }
+        }
+        (done, None)
+    }
+
+    /// Undoes the first `done` bytes of [`Self::move_aside`].
+    pub fn move_back(&mut self, lo: usize, done: usize, aside: usize) {
+        let mut back = 0;
+        let mut tries = 0;
+        while back < done {
+            let moved = if crate::testing::moving_back_is_refused() {
+                Err(libc::EINVAL)
+            } else {
+                uffd::move_pages(self.precopy, lo + back, aside + back, done - back)
+            };
+            match moved {
+                Ok(moved) => back += moved,
+                Err(libc::EBUSY | libc::EAGAIN) if tries < TRIES * 1000 => tries += 1,
+                Err(errno) => {
+                    debug_log!("{:#x} goes back as a copy: errno {errno}", lo + back);
+                    return self.copy_back(lo + back, done - back, aside + back);
+                }
+            }
+        }
+    }
+
+    /// Undoes a move that the kernel will not undo. The pages have just come from
+    /// there, and nobody runs; should they be refused all the same, the content
+    /// is what counts.
+    fn copy_back(&mut self, lo: usize, len: usize, aside: usize) {
+        // While they are watched for missing pages, a touch of one that has been
+        // moved, or was never there, would wait for an answer of ours, for ever.
+        let _ = uffd::unregister(self.precopy, lo, len);
+        for at in (0..len).step_by(PAGE) {
+            mem::copy_page(aside + at, lo + at);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Promotion: the program's own memory becomes pages of its memfd, in place.
+//!
+//! What may be promoted, and how much of it at a time, is decided here; how one
+//! takes the place of the other is in [`super::exchange`]. The program's pointers
+//! stay valid; from then on owner and attachers touch the same pages.
+
+use super::exchange::STANDING_CHUNK;
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use crate::user::arena::mapping;
+use crate::user::arena::ranges::Origin;
+use crate::user::arena::Shared;
+use crate::user::program::stop::Unstoppable;
+use crate::user::service::Service;
+use crate::user::sys::maps::{self, Mapping, Name};
+use crate::user::sys::{mem, uffd, BOTTOM, PAGE, TOP};
+use core::sync::atomic::Ordering;
+
+/// Why memory is not shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Nothing is mapped there, or nobody may touch it.
+    Hole,
+    /// The segment is no more.
+    Gone,
+    /// Not now; try again.
+    Later,
+    /// A device, the kernel's own pages, or this library's.
+    Special,
+    /// Pages of another size.
+    HugePages,
+    /// A shared mapping that cannot be moved.
+    SharedFile,
+    /// A shared anonymous mapping that another process may have mapped too.
+    Relatives,
+    /// The lowest pages of the main stack.
+    StackBottom,
+    /// Somebody else traces the program.
+    Traced,
+    /// A device writes to a page of it.
+    Pinned,
+    /// The program has forbidden every change of it, for good (mseal).
+    Sealed,
+    /// The kernel said no.
+    Os(i32),
+}
+
+impl Refusal {
+    /// Of an error that means that the program has just changed what is mapped.
+    pub fn of_changed(errno: i32) -> Self {
+        match errno {
+            libc::ENOMEM | libc::EFAULT | libc::EINVAL | libc::EAGAIN => Refusal::Later,
+            errno => Refusal::Os(errno),
+        }
+    }
+
+    /// Whether it is likely to pass, and is waited for.
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Refusal::Pinned | Refusal::Traced | Refusal::Os(libc::ENOMEM | libc::EAGAIN)
+        )
+    }
+
+    /// Whether a small attach fails for it. What another process has, too, may
+    /// become the owner's alone before it is touched.
+    pub fn fails_an_attach(self) -> bool {
+        !matches!(
+            self,
+            Refusal::Relatives | Refusal::SharedFile | Refusal::Special
+        )
+    }
+
+    /// What is in the way, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refusal::Hole => "nothing is there",
+            Refusal::Gone => "the segment is no more",
+            Refusal::Later => "a thread of the owner does not stop",
+            Refusal::Special => "it is of a device, of the kernel or of this library",
+            Refusal::HugePages => "its pages are of another size",
+            Refusal::SharedFile => "its file can be neither watched nor opened",
+            Refusal::Relatives => "another process has it, too, by fork",
+            Refusal::StackBottom => "the main stack grows there",
+            Refusal::Traced => "a thread of the owner cannot be traced",
+            Refusal::Pinned => "a device has pinned it",
+            Refusal::Sealed => "it is sealed",
+            Refusal::Os(libc::ENOMEM) => "there is no memory, or no mapping more",
+            Refusal::Os(libc::EBUSY) => "another userfaultfd watches it",
+            Refusal::Os(_) => "the kernel refuses",
+        }
+    }
+
+    /// What can be done about it, for the log.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Refusal::Later => "see what it sleeps in",
+            Refusal::Relatives => "share it before the fork",
+            Refusal::Traced => "let debuggers go, and leave PR_SET_DUMPABLE as it is",
+            Refusal::Pinned => "share it before it is registered with a device",
+            Refusal::Sealed => "share it before mseal",
+            Refusal::Os(libc::ENOMEM) => "raise vm.max_map_count or the limit of memory",
+            Refusal::Os(libc::EBUSY) => "unregister it there",
+            _ => "share other memory",
+        }
+    }
+
+    /// Of an error of a call that puts something else in place of memory.
+    pub fn of_refused_change(errno: i32) -> Self {
+        match errno {
+            libc::EPERM => Refusal::Sealed,
+            errno => Refusal::Os(errno),
+        }
+    }
+}
+
+impl From<Unstoppable> for Refusal {
+    fn from(why: Unstoppable) -> Self {
+        match why {
+            Unstoppable::Busy => Refusal::Later,
+            Unstoppable::Forbidden => Refusal::Traced,
+            Unstoppable::Ended => Refusal::Gone,
+        }
+    }
+}
+
+/// Pages that stay below what is promoted of the main stack, so that it can
+/// go on growing.
+const STACK_RESERVE: usize = 64 * PAGE;
+
+/// How much of a shared anonymous mapping is promoted at its first touch.
+const SHARED_AT_ONCE: usize = 64 << 20;
+
+impl Service {
+    /// Makes the page at `addr` sharable, and what lies around it in a block
+    /// of `block` bytes, within `[lo, hi)`. Answers what is sharable now.
+    pub fn share_chunk(
+        &mut self,
+        shared: &Shared,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+        block: usize,
+    ) -> Result<(usize, usize), Refusal> {
+        let mapping = self.mapping_at(addr)?;
+        let block = if self.may_precopy() {
+            block
+        } else {
+            block.min(STANDING_CHUNK)
+        };
+        let lo = lo.max(mapping.start).max(addr & !(block - 1)).max(BOTTOM);
+        let hi = hi
+            .min(mapping.end)
+            .min((addr & !(block - 1)).saturating_add(block))
+            .min(TOP);
+        if !mapping.read || addr < lo {
+            return Err(Refusal::Hole);
+        }
+        if self.is_own(&mapping) {
+            return self.populate(shared, &mapping, lo, hi);
+        }
+        if mapping.huge {
+            return Err(Refusal::HugePages);
+        }
+        let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
+        match (mapping.name, mapping.shared) {
+            (Name::Special | Name::Device, _) => Err(Refusal::Special),
+            (Name::SharedAnonymous, true) => {
+                if self.may_have_relatives(&mapping) {
+                    return Err(Refusal::Relatives);
+                }
+                if self.abilities.precopy && !self.may_precopy() && self.await_acknowledgements() {
+                    // So much is not copied while all threads stand, if it can be
+                    // helped.
+                    return Err(Refusal::Later);
+                }
+                // All of it, as long as no fork has made it common: what is
+                // left out could be refused later on. Holes cost nothing.
+                let block = addr & !(SHARED_AT_ONCE - 1);
+                let all = mapping.start.max(block).max(BOTTOM);
+                let end = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
+                let (all, end) = self.without_own_memory(addr, all, end)?;
+                let done = self.promote(shared, &mapping, addr, (all, end), Origin::Shared)?;
+                Ok((lo.max(done.0), hi.min(done.1)))
+            }
+            (_, true) => Err(Refusal::SharedFile),
+            (_, false) if self.grows(&mapping) => {
+                let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
+                self.promote(shared, &mapping, addr, (lo, hi), Origin::Private)
+            }
+            (_, false) => {
+                let part = self.be_thrifty(shared, &mapping, addr, (lo, hi));
+                let done = self.promote(shared, &mapping, addr, part, Origin::Private)?;
+                Ok((lo.max(done.0), hi.min(done.1)))
+            }
+        }
+    }
+
+    fn mapping_at(&self, addr: usize) -> Result<Mapping, Refusal> {
+        match self.space.at(addr) {
+            Ok(Some(mapping)) => Ok(mapping),
+            Ok(None) => Err(Refusal::Hole),
+            Err(errno) => Err(Refusal::Os(errno)),
+        }
+    }
+
+    /// Whether a mapping is of this process's own memfd.
+    pub fn is_own(&self, m: &Mapping) -> bool {
+        m.shared && (m.device, m.inode) == self.memfd_identity
+    }
+
+    /// Gives promoted memory pages where it has none.
+    fn populate(
+        &mut self,
+        shared: &Shared,
+        m: &Mapping,
+        lo: usize,
+        hi: usize,
+    ) -> Result<(usize, usize), Refusal> {
+        if m.offset != m.start {
+            // The program has moved it; the event is on its way.
+            return Err(Refusal::Later);
+        }
+        if shared.guarded(lo, hi) {
+            // Attachers may just have been asked to let go of it.
+            return Err(Refusal::Later);
+        }
+        if shared.promoted.first_in(hi - PAGE, hi).is_none() {
+            self.note_growth();
+        }
+        mem::populate(lo, hi - lo).map_err(Refusal::of_changed)?;
+        Ok((lo, hi))
+    }
+
+    /// Cuts what must never be promoted out of `[lo, hi)`.
+    pub fn without_own_memory(
+        &self,
+        addr: usize,
+        lo: usize,
+        hi: usize,
+    ) -> Result<(usize, usize), Refusal> {
+        let page = crate::process::wiped_page();
+        let thunks = crate::user::hooks::PAGE.load(Ordering::Acquire);
+        let (mut lo, mut hi) = (lo, hi);
+        let others = [
+            self.scratch.range(),
+            (page, page + crate::process::WIPED_PAGE_SIZE),
+            (thunks, thunks + PAGE),
+        ];
+        for (start, end) in mapping::ranges::<Shared>().chain(others) {
+            if addr >= start && addr < end {
+                return Err(Refusal::Special);
+            }
+            if end > lo && end <= addr {
+                lo = end;
+            }
+            if start > addr && start < hi {
+                hi = start;
+            }
+        }
+        Ok((lo, hi))
+    }
+
+    /// Whether a private mapping is the lowest part of the main stack, the
+    /// one that grows. What is promoted of the stack cuts it in pieces.
+    fn grows(&self, mapping: &Mapping) -> bool {
+        // No stack is larger, and no walk through other memory is worth it.
+        const LARGEST: usize = 16 << 30;
+        if mapping.start > self.stack_begin || self.stack_begin - mapping.start > LARGEST {
+            return false;
+        }
+        let mut piece = *mapping;
+        while !(piece.start..piece.end).contains(&self.stack_begin) {
+            match self.space.at(piece.end) {
+                Ok(Some(above)) if self.is_own(&above) || above.inode == 0 => piece = above,
+                _ => return false,
+            }
+        }
+        !matches!(self.space.at(mapping.start - PAGE), Ok(Some(below)) if self.is_own(&below))
+    }
+
+    /// Sees to it that the stack can go on growing below what is promoted.
+    /// `mapping` is its lowest part.
+    fn room_below_stack(
+        &self,
+        mapping: Mapping,
+        addr: usize,
+        lo: usize,
+    ) -> Result<(Mapping, usize), Refusal> {
+        let mut mapping = mapping;
+        if addr < mapping.start + STACK_RESERVE {
+            // A touch below the stack makes it grow, as a push would.
+            let _ = mem::touch(mapping.start - STACK_RESERVE);
+            mapping = self.mapping_at(addr)?;
+        }
+        let floor = mapping.start + STACK_RESERVE;
+        if addr < floor {
+            return Err(Refusal::StackBottom);
+        }
+        Ok((mapping, lo.max(floor)))
+    }
+
+    /// Promotes `[lo, hi)`, a part of `mapping`, for the sake of `addr`.
+    pub fn promote(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        addr: usize,
+        (lo, hi): (usize, usize),
+        origin: Origin,
+    ) -> Result<(usize, usize), Refusal> {
+        if !shared.promoted.has_room() {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
+        if shared.promoted.first_in(lo, hi).is_some() {
+            // Something else stood here and was promoted; what became of it, the
+            // events are about to tell. If it was moved its content is needed.
+            self.on_events();
+            return Err(Refusal::Later);
+        }
+        if self.pause.left() > 0 {
+            return Err(Refusal::Later);
+        }
+        let len = hi - lo;
+        if mem::is_sealed(lo, len) {
+            return Err(Refusal::Sealed);
+        }
+        if uffd::is_watched_by_others(self.events, lo, len) {
+            return Err(Refusal::Os(libc::EBUSY));
+        }
+        // Nothing older may show through where the memory has no pages.
+        mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
+        self.empty_trash();
+        let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
+        if done > 0 {
+            count(&COUNTERS.promotions);
+            COUNTERS
+                .bytes_promoted
+                .fetch_add(done as u64, Ordering::Relaxed);
+        }
+        match why {
+            Some(why) if !(lo..lo + done).contains(&addr) => Err(why),
+            _ => Ok((lo, lo + done)),
+        }
+    }
+
+    /// Whether another process may have this shared anonymous mapping too. Only
+    /// fork can bring that about, so only relatives can have it, and each of
+    /// them that lives shows it in its maps.
+    pub fn may_have_relatives(&self, mapping: &Mapping) -> bool {
+        let Ok(proc_dir) = crate::rawsys::open(
+            c"/proc",
+            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            0,
+        ) else {
+            return true;
+        };
+        let own = [self.tgid, crate::user::sys::task::own_pid()];
+        let mut found = false;
+        let mut processes = maps::Numbers::from_start(proc_dir);
+        for pid in processes.by_ref() {
+            if own.contains(&pid) {
+                continue;
+            }
+            // A process whose maps cannot be read has another user: it would
+            // have to be a relative that changed its user.
+            if maps::process_maps_file(pid, mapping.device, mapping.inode) == Ok(true) {
+                debug_log!(
+                    "process {pid} maps the shared memory at {:#x} too",
+                    mapping.start
+                );
+                found = true;
+                break;
+            }
+        }
+        crate::rawsys::close(proc_dir);
+        found || processes.is_cut()
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mremap(2) of memory that promotion has cut in pieces.
+//!
+//! The kernel moves one mapping at a time, and promotion makes several of what
+//! the program knows as one. So where the program's mremap covers more than one
+//! mapping, or anything promoted, the service does it piece by piece, while the
+//! caller waits and all threads stand.
+
+use super::settings;
+use crate::debug_log;
+use crate::user::arena::ranges::Origin;
+use crate::user::arena::{self, Shared};
+use crate::user::program::stop::Unstoppable;
+use crate::user::service::Service;
+use crate::user::sys::maps::Mapping;
+use crate::user::sys::{insist, mem, page_up, Sys, PAGE, TOP};
+
+/// Answer of [`Service::remap`]: the kernel can do this one by itself.
+pub const NOT_NEEDED: u64 = u64::MAX >> 1;
+
+const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// The arguments of one mremap.
+#[derive(Clone, Copy)]
+pub struct Remap {
+    pub old: usize,
+    pub old_len: usize,
+    pub new_len: usize,
+    pub flags: i32,
+    pub target: usize,
+}
+
+impl Service {
+    /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
+    /// EAGAIN where the threads cannot be stopped.
+    pub fn remap(&mut self, r: Remap) -> Sys<u64> {
+        let Some(shared) = arena::existing() else {
+            return Ok(NOT_NEEDED);
+        };
+        let r = Remap {
+            old_len: page_up(r.old_len),
+            new_len: page_up(r.new_len),
+            ..r
+        };
+        let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let fixed = r.flags & libc::MREMAP_FIXED != 0;
+        let sane = (r.old | if fixed { r.target } else { 0 }) % PAGE == 0
+            && r.old_len > 0
+            && r.new_len > 0
+            && r.flags & !known == 0
+            && (!fixed || r.flags & libc::MREMAP_MAYMOVE != 0)
+            && r.old.checked_add(r.old_len).is_some_and(|end| end <= TOP);
+        if !sane || !self.needs_help(shared, &r) {
+            return Ok(NOT_NEEDED);
+        }
+        let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
+        self.recall(shared, r.old, end);
+        if fixed {
+            self.recall(shared, r.target, over);
+        }
+        match self.stop() {
+            Ok(()) => {}
+            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
+            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Ok(NOT_NEEDED),
+        }
+        self.note_growth_into(r.old, end);
+        if fixed {
+            self.note_growth_into(r.target, over);
+            self.on_faults();
+        }
+        let done = self.remap_standing(shared, &r);
+        self.resume();
+        done.map(|addr| addr as u64)
+    }
+
+    fn needs_help(&self, shared: &Shared, r: &Remap) -> bool {
+        let end = r.old + r.old_len;
+        let fixed = r.flags & libc::MREMAP_FIXED != 0;
+        let over = r.target.saturating_add(r.new_len);
+        if self.attachments.overlaps(r.old, end) {
+            // Of those the kernel says what can be done.
+            return false;
+        }
+        let single = self
+            .space
+            .at(r.old)
+            .ok()
+            .flatten()
+            .is_some_and(|m| m.end >= end);
+        !single
+            || shared.promoted.first_in(r.old, end).is_some()
+            || (fixed && shared.promoted.first_in(r.target, over).is_some())
+    }
+
+    fn remap_standing(&mut self, shared: &Shared, r: &Remap) -> Sys<usize> {
+        let end = r.old + r.old_len;
+        let last = self.whole(r.old, end)?;
+        if r.flags & libc::MREMAP_FIXED == 0 {
+            if let Some(answer) = self.resize(shared, r, &last) {
+                return answer;
+            }
+        }
+        // What moves has other offsets in the file: it cannot stay there.
+        self.demote(shared, r.old, end)?;
+        self.unwatch(r.old, end)?;
+        let last = self.whole(r.old, end)?;
+        if r.flags & libc::MREMAP_FIXED != 0 {
+            let over = r
+                .target
+                .checked_add(r.new_len)
+                .filter(|&e| e <= TOP)
+                .ok_or(libc::EINVAL)?;
+            if r.target < end && over > r.old {
+                return Err(libc::EINVAL);
+            }
+            self.retire(r.target, over);
+            self.unwatch(r.target, over)?;
+            let none = libc::PROT_NONE;
+            mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
+            self.on_unmapped(r.target, over);
+            self.move_pieces(r, r.target, &last)?;
+            return Ok(r.target);
+        }
+        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, -1, 0)?;
+        self.move_pieces(r, to, &last).inspect_err(|_| {
+            let _ = insist(|| mem::unmap(to, r.new_len));
+        })?;
+        Ok(to)
+    }
+
+    /// Does what can be done without a move: pages that a device holds stay where
+    /// they are. `last` is the last mapping there. `None`: it has to move.
+    fn resize(&mut self, shared: &Shared, r: &Remap, last: &Mapping) -> Option<Sys<usize>> {
+        let end = r.old + r.old_len;
+        if r.new_len <= r.old_len {
+            let rest = r.old + r.new_len;
+            if rest < end {
+                self.retire(rest, end);
+                let gone = self.unwatch(rest, end);
+                if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
+                    return Some(Err(errno));
+                }
+            }
+            return Some(Ok(r.old));
+        }
+        let promoted = shared.promoted.first_in(end - PAGE, end);
+        let private = self.is_own(last) && promoted.is_some_and(|p| p.origin == Origin::Private);
+        if !private && (last.shared || last.inode != 0) {
+            // What lies behind a file's mapping is the file's to say.
+            return Some(Err(libc::EFAULT));
+        }
+        let more = r.new_len - r.old_len;
+        let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
+        match mem::map(end, more, last.prot(), flags, -1, 0) {
+            Ok(at) if at == end => {
+                let (bits, _) = self.settings.at(end - PAGE, end);
+                return Some(settings::apply(bits, at, more).map(|()| r.old));
+            }
+            Ok(elsewhere) => {
+                let _ = mem::unmap(elsewhere, more);
+            }
+            Err(_) => {}
+        }
+        if r.flags & libc::MREMAP_MAYMOVE == 0 {
+            return Some(Err(libc::ENOMEM));
+        }
+        None
+    }
+
+    /// The last mapping of `[start, end)`, if all of it is mapped: EFAULT else.
+    fn whole(&self, start: usize, end: usize) -> Sys<Mapping> {
+        let mut at = start;
+        loop {
+            let m = self.space.at(at)?.ok_or(libc::EFAULT)?;
+            if m.end >= end {
+                return Ok(m);
+            }
+            at = m.end;
+        }
+    }
+
+    /// Moves what is at the old place to `to`, where room has been made, and
+    /// gives the rest of it new memory. Where that fails all is at the old place.
+    fn move_pieces(&mut self, r: &Remap, to: usize, last: &Mapping) -> Sys<()> {
+        let end = r.old + r.old_len.min(r.new_len);
+        if r.new_len > r.old_len {
+            let flags = FRESH | libc::MAP_FIXED;
+            let more = r.new_len - r.old_len;
+            mem::map(to + r.old_len, more, last.prot(), flags, -1, 0)?;
+        }
+        let mut at = r.old;
+        while at < end {
+            let piece = self.space.at(at).and_then(|m| m.ok_or(libc::EFAULT));
+            let moved = piece.and_then(|m| {
+                let hi = m.end.min(end);
+                mem::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)
+            });
+            match moved {
+                Ok(hi) => at = hi,
+                Err(errno) => {
+                    self.move_pieces_back(r.old, to, at - r.old);
+                    return Err(errno);
+                }
+            }
+        }
+        if r.new_len < r.old_len {
+            let _ = insist(|| mem::unmap(end, r.old + r.old_len - end));
+        }
+        Ok(())
+    }
+
+    /// Undoes a move of `len` bytes, all threads standing.
+    fn move_pieces_back(&self, old: usize, to: usize, len: usize) {
+        let mut at = to;
+        self.scratch.give_room();
+        while at < to + len {
+            let Ok(Some(m)) = self.space.at(at) else {
+                break;
+            };
+            let hi = m.end.min(to + len);
+            if let Err(errno) = insist(|| mem::move_over(at, hi - at, old + (at - to))) {
+                debug_log!("memory stays at {at:#x}: errno {errno}");
+            }
+            at = hi;
+        }
+    }
+}

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program has said about memory that is promoted.
+//!
+//! A mapping of the memfd cannot carry everything that private memory can: it
+//! must be kept from every child but the ones that get copies, and it cannot be
+//! wiped in them. So what the program has asked for is noted here, for fork, for
+//! memory that is made private again, and for what a mapping grows by.
+
+use crate::debug_log;
+use crate::user::arena::ranges::{Origin, Range};
+use crate::user::arena::Shared;
+use crate::user::service::Service;
+use crate::user::sys::policy::Policy;
+use crate::user::sys::smaps::{self, Flags};
+use crate::user::sys::{insist, mem, page_up, Sys, BOTTOM, PAGE, TOP};
+
+/// Settings of a page, a bit each. None: as any fresh memory.
+pub type Bits = u32;
+
+/// `MADV_DONTFORK`: a child has nothing there.
+pub const ABSENT: Bits = 1 << 0;
+/// `MADV_WIPEONFORK`: a child finds zeros.
+pub const WIPED: Bits = 1 << 1;
+const HUGE: Bits = 1 << 2;
+const NOT_HUGE: Bits = 1 << 3;
+const NOT_DUMPED: Bits = 1 << 4;
+const SEQUENTIAL: Bits = 1 << 5;
+const RANDOM: Bits = 1 << 6;
+/// `MADV_MERGEABLE`: only private pages are ever merged.
+const MERGEABLE: Bits = 1 << 7;
+
+/// What is a matter of private memory alone. The rest is set for the mapping that
+/// takes its place, too.
+const PRIVATE_ONLY: Bits = ABSENT | WIPED | MERGEABLE;
+
+/// What an advice changes: the bits that it sets, and those that it takes away.
+/// `None` for advice that is not noted.
+pub fn of_advice(advice: i32) -> Option<(Bits, Bits)> {
+    Some(match advice {
+        libc::MADV_DONTFORK => (ABSENT, 0),
+        libc::MADV_DOFORK => (0, ABSENT),
+        libc::MADV_WIPEONFORK => (WIPED, 0),
+        libc::MADV_KEEPONFORK => (0, WIPED),
+        libc::MADV_HUGEPAGE => (HUGE, NOT_HUGE),
+        libc::MADV_NOHUGEPAGE => (NOT_HUGE, HUGE),
+        libc::MADV_DONTDUMP => (NOT_DUMPED, 0),
+        libc::MADV_DODUMP => (0, NOT_DUMPED),
+        libc::MADV_SEQUENTIAL => (SEQUENTIAL, RANDOM),
+        libc::MADV_RANDOM => (RANDOM, SEQUENTIAL),
+        libc::MADV_NORMAL => (0, SEQUENTIAL | RANDOM),
+        libc::MADV_MERGEABLE => (MERGEABLE, 0),
+        libc::MADV_UNMERGEABLE => (0, MERGEABLE),
+        _ => return None,
+    })
+}
+
+/// Each setting, how the kernel abbreviates it, and the advice that gives it.
+const ADVICE: [(Bits, &[u8; 2], i32); 8] = [
+    (ABSENT, b"dc", libc::MADV_DONTFORK),
+    (WIPED, b"wf", libc::MADV_WIPEONFORK),
+    (HUGE, b"hg", libc::MADV_HUGEPAGE),
+    (NOT_HUGE, b"nh", libc::MADV_NOHUGEPAGE),
+    (NOT_DUMPED, b"dd", libc::MADV_DONTDUMP),
+    (SEQUENTIAL, b"sr", libc::MADV_SEQUENTIAL),
+    (RANDOM, b"rr", libc::MADV_RANDOM),
+    (MERGEABLE, b"mg", libc::MADV_MERGEABLE),
+];
+
+/// The advice that gives settings.
+pub fn advice_for(bits: Bits) -> impl Iterator<Item = i32> {
+    let given = ADVICE.into_iter().filter(move |a| bits & a.0 != 0);
+    given.map(|a| a.2)
+}
+
+/// Gives private memory settings.
+pub fn apply(bits: Bits, addr: usize, len: usize) -> Sys<()> {
+    advice_for(bits).try_for_each(|advice| mem::advise(addr, len, advice))
+}
+
+fn bits_of(flags: &Flags) -> Bits {
+    let set = ADVICE.iter().filter(|a| flags.has(a.1));
+    set.fold(0, |bits, a| bits | a.0)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    start: usize,
+    end: usize,
+    bits: Bits,
+}
+
+/// Most stretches of memory with settings.
+const CAPACITY: usize = 4096;
+
+/// Sorted and disjoint; what stands in none has no setting. An entry may outlive
+/// its memory: it is looked at for what is promoted, and a promotion sets its own.
+pub struct Settings {
+    len: usize,
+    entries: [Entry; CAPACITY],
+}
+
+impl Settings {
+    /// Index of the first entry that ends above `addr`.
+    fn lower(&self, addr: usize) -> usize {
+        self.entries[..self.len].partition_point(|e| e.end <= addr)
+    }
+
+    /// The settings at `addr`, and how far they hold, at most up to `end`.
+    pub fn at(&self, addr: usize, end: usize) -> (Bits, usize) {
+        match self.entries[..self.len].get(self.lower(addr)) {
+            Some(e) if e.start <= addr => (e.bits, e.end.min(end)),
+            Some(e) => (0, e.start.min(end)),
+            None => (0, end),
+        }
+    }
+
+    /// Gives all of `[start, end)` the settings `bits`. False where there is no
+    /// room: then nothing has changed.
+    #[must_use]
+    pub fn set(&mut self, start: usize, end: usize, bits: Bits) -> bool {
+        // One entry may be cut in two, and one comes.
+        if start >= end || (bits != 0 && self.len + 2 > CAPACITY) {
+            return start >= end;
+        }
+        let first = self.lower(start);
+        let mut last = first;
+        while last < self.len && self.entries[last].start < end {
+            last += 1;
+        }
+        let cut = &self.entries[first..last];
+        let left = cut.first().filter(|e| e.start < start);
+        let left = left.map(|e| Entry { end: start, ..*e });
+        let right = cut.last().filter(|e| e.end > end);
+        let right = right.map(|e| Entry { start: end, ..*e });
+        let new = (bits != 0).then_some(Entry { start, end, bits });
+        let kept = [left, new, right].into_iter().flatten();
+        let count = kept.clone().count();
+        if self.len - (last - first) + count > CAPACITY {
+            return false;
+        }
+        self.entries.copy_within(last..self.len, first + count);
+        self.len = self.len - (last - first) + count;
+        for (i, e) in kept.enumerate() {
+            self.entries[first + i] = e;
+        }
+        self.join(first.saturating_sub(1), first + count + 1);
+        true
+    }
+
+    /// Joins neighbours with the same settings among entries `[from, to)`.
+    fn join(&mut self, from: usize, to: usize) {
+        let mut i = from;
+        let mut to = to.min(self.len);
+        while i + 1 < to {
+            let (a, b) = (self.entries[i], self.entries[i + 1]);
+            if a.end == b.start && a.bits == b.bits {
+                self.entries[i].end = b.end;
+                self.entries.copy_within(i + 2..self.len, i + 1);
+                self.len -= 1;
+                to -= 1;
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// Sets and takes away bits in all of `[start, end)`.
+    #[must_use]
+    fn change(&mut self, start: usize, end: usize, set: Bits, clear: Bits) -> bool {
+        let mut at = start;
+        while at < end {
+            let (bits, until) = self.at(at, end);
+            if !self.set(at, until, bits & !clear | set) {
+                return false;
+            }
+            at = until;
+        }
+        true
+    }
+
+    /// Forgets the entries of memory that is not promoted any more.
+    fn tidy(&mut self, shared: &Shared) {
+        let mut kept = 0;
+        for i in 0..self.len {
+            let e = self.entries[i];
+            if shared.promoted.first_in(e.start, e.end).is_some() {
+                self.entries[kept] = e;
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+}
+
+impl Service {
+    /// The settings of the private memory at `empty`, a page that holds nothing,
+    /// or nothing that is needed any more. All threads stand, and it is not locked.
+    ///
+    /// A mapping that has its flags is made where no other is lower, for as long
+    /// as it takes to read them.
+    pub fn look(&self, empty: usize) -> Sys<Bits> {
+        let lowest = self.space.find(0)?.map_or(TOP, |m| m.start);
+        let flags = if lowest >= BOTTOM + 2 * PAGE && mem::imitate(empty, PAGE, BOTTOM).is_ok() {
+            let flags = smaps::flags_at(BOTTOM);
+            insist(|| mem::unmap(BOTTOM, PAGE))?;
+            flags?
+        } else {
+            smaps::flags_at(empty)?
+        };
+        flags.map(|flags| bits_of(&flags)).ok_or(libc::EFAULT)
+    }
+
+    /// Pages of the file that are mapped at `to` come from where those at `from`
+    /// would. The file remembers that, also for other memory at the same place.
+    pub fn copy_policy(&mut self, from: usize, to: usize, len: usize) {
+        let policy = Policy::of(from);
+        if policy == Policy::DEFAULT && !self.has_policies {
+            return;
+        }
+        self.has_policies = true;
+        if let Err(errno) = policy.give_file(to, len) {
+            debug_log!("{from:#x}+{len:#x} loses its NUMA policy: errno {errno}");
+        }
+    }
+
+    /// Whether the settings of one more range can be noted for sure.
+    pub fn can_note_settings(&mut self, shared: &Shared) -> bool {
+        if self.settings.len + 2 > CAPACITY {
+            self.settings.tidy(shared);
+        }
+        self.settings.len + 2 <= CAPACITY
+    }
+
+    /// What has just been promoted gets the settings that it had before.
+    pub fn keep_settings(&mut self, (lo, hi): (usize, usize), bits: Bits) {
+        if !self.settings.set(lo, hi, bits) {
+            debug_log!("no room for the settings of {lo:#x}..{hi:#x}");
+        }
+        for advice in advice_for(bits & !PRIVATE_ONLY) {
+            if let Err(errno) = mem::advise(lo, hi - lo, advice) {
+                debug_log!("{lo:#x}..{hi:#x} loses what advice {advice} gave: errno {errno}");
+            }
+        }
+    }
+
+    /// What a promoted range has grown by has the settings that its end had.
+    pub fn inherit_settings(&mut self, shared: &Shared, old_end: usize, end: usize) {
+        let (bits, _) = self.settings.at(old_end - 1, old_end);
+        if self.can_note_settings(shared) {
+            let _ = self.settings.set(old_end, end, bits);
+        }
+    }
+
+    /// madvise(2) with an advice that is noted, for the program, where some of the
+    /// memory is promoted: answers 1 when all is done.
+    pub fn advise_all(&mut self, start: usize, end: usize, advice: i32) -> Sys<u64> {
+        let Some(shared) = crate::user::arena::existing() else {
+            return Ok(0);
+        };
+        let Some((set, clear)) = of_advice(advice) else {
+            return Ok(0);
+        };
+        let end = page_up(end.min(TOP));
+        self.note_growth_into(start, end);
+        let mut done = Ok(1);
+        let mut at = start;
+        while at < end {
+            let next = shared.promoted.first_in(at, end);
+            let gap = next.map_or(end, |r| r.start);
+            let others = next.filter(|r| r.origin != Origin::Private);
+            for (lo, hi) in [Some((at, gap)), others.map(|r| (r.start, r.end))]
+                .into_iter()
+                .flatten()
+            {
+                match if lo < hi {
+                    mem::advise(lo, hi - lo, advice)
+                } else {
+                    Ok(())
+                } {
+                    // As the kernel does: on behind the hole, and told at the end.
+                    Err(libc::ENOMEM) => done = Err(libc::ENOMEM),
+                    answer => answer?,
+                }
+            }
+            let Some(r) = next else { break };
+            if r.origin == Origin::Private {
+                if !self.settings.change(r.start, r.end, set, clear) {
+                    return Err(libc::ENOMEM);
+                }
+                if (set | clear) & PRIVATE_ONLY == 0 {
+                    mem::advise(r.start, r.end - r.start, advice)?;
+                }
+            }
+            at = r.end;
+        }
+        done
+    }
+
+    /// Calls `body` with each stretch of a promoted range that has the same
+    /// settings.
+    pub fn for_each_setting(
+        &mut self,
+        range: Range,
+        mut body: impl FnMut(&mut Self, usize, usize, Bits) -> Sys<()>,
+    ) -> Sys<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let (bits, until) = self.settings.at(at, range.end);
+            body(self, at, until, bits)?;
+            at = until;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> Box<Settings> {
+        Box::new(Settings {
+            len: 0,
+            entries: [Entry {
+                start: 0,
+                end: 0,
+                bits: 0,
+            }; CAPACITY],
+        })
+    }
+
+    #[test]
+    fn behaves_like_an_array() {
+        let mut kept = empty();
+        let mut model = [0; 256];
+        let mut seed = 7u64;
+        for _ in 0..20_000 {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let start = (seed >> 33) as usize % 250;
+            let end = (start + 1 + (seed >> 50) as usize % 20).min(256);
+            let bits = (seed >> 20) as Bits & 3;
+            if seed >> 25 & 1 == 0 {
+                assert!(kept.set(start, end, bits));
+                model[start..end].fill(bits);
+            } else {
+                let clear = (seed >> 22) as Bits & 3;
+                assert!(kept.change(start, end, bits, clear));
+                model[start..end]
+                    .iter_mut()
+                    .for_each(|m| *m = *m & !clear | bits);
+            }
+            let mut at = 0;
+            while at < 256 {
+                let (bits, until) = kept.at(at, 256);
+                assert!(until > at && model[at..until].iter().all(|&m| m == bits));
+                at = until;
+            }
+            let entries = &kept.entries[..kept.len];
+            assert!(entries.iter().all(|e| e.bits != 0 && e.start < e.end));
+            assert!(entries.windows(2).all(|w| {
+                w[0].end < w[1].start || (w[0].end == w[1].start && w[0].bits != w[1].bits)
+            }));
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_keeps_what_it_has() {
+        let mut kept = empty();
+        let pages = |i: usize| (2 * i * PAGE, (2 * i + 1) * PAGE);
+        let mut n = 0;
+        while kept.set(pages(n).0, pages(n).1, WIPED) {
+            n += 1;
+        }
+        assert!(n >= CAPACITY - 2);
+        assert_eq!(kept.at(pages(n - 1).0, TOP), (WIPED, pages(n - 1).1));
+        assert_eq!(kept.at(pages(n).0, TOP).0, 0);
+        assert!(kept.set(0, TOP, 0));
+        assert_eq!(kept.at(0, TOP), (0, TOP));
+    }
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The number of mappings that a process may have is the program's.
+//!
+//! Each promoted range that stands alone takes two of them: its own, and the one
+//! that it cuts in two. So beyond a quarter of what the kernel allows no range
+//! comes to stand alone: what is promoted reaches to the next promoted range, and
+//! where that is far away a gap elsewhere is filled first. Where nobody has
+//! touched the memory in a gap yet that costs next to nothing.
+
+use super::CHUNK_MAX;
+use crate::user::arena::ranges::{Origin, CAPACITY};
+use crate::user::arena::Shared;
+use crate::user::service::Service;
+use crate::user::sys::maps::{Mapping, Name};
+use crate::user::sys::{task, PAGE};
+
+/// What the kernel allows where it does not say.
+const USUAL: usize = 65_530;
+
+/// Ranges that are left for what splits others.
+const SPARE: usize = 64;
+
+/// How many ranges are looked at for a gap behind them, and how many of those
+/// gaps more closely.
+const LOOKS: usize = 4096;
+const CLOSE_LOOKS: usize = 16;
+
+/// How many chunks at most are promoted to come near to another range.
+const STEPS: usize = 64;
+
+/// How many ranges may be promoted before the service is thrifty.
+pub fn limit() -> usize {
+    #[cfg(feature = "fault-injection")]
+    if let Some(limit) = crate::environment::get(&crate::environment::TEST_RANGES) {
+        return number(limit.to_bytes()).unwrap_or(CAPACITY / 2);
+    }
+    let mut text = [0u8; 32];
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    let read = crate::rawsys::open(c"/proc/sys/vm/max_map_count", flags, 0).map(|fd| {
+        let n = task::read_text(fd, &mut text);
+        crate::rawsys::close(fd);
+        n
+    });
+    let all = read.ok().and_then(|n| number(&text[..n])).unwrap_or(USUAL);
+    (all / 4).saturating_sub(SPARE).min(CAPACITY / 2)
+}
+
+fn number(text: &[u8]) -> Option<usize> {
+    core::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
+/// How far below `addr` and above it the next promoted range is, if the mapping
+/// reaches to it.
+fn neighbours(shared: &Shared, mapping: &Mapping, addr: usize) -> (usize, usize) {
+    let is_private = |lo: usize, hi: usize| {
+        let range = shared.promoted.first_in(lo, hi);
+        range.is_some_and(|r| (r.start, r.end, r.origin) == (lo, hi, Origin::Private))
+    };
+    let distance = |is_there: bool, far: usize| if is_there { far } else { usize::MAX };
+    (
+        distance(
+            is_private(mapping.start - PAGE, mapping.start),
+            addr - mapping.start,
+        ),
+        distance(
+            is_private(mapping.end, mapping.end + PAGE),
+            mapping.end - addr,
+        ),
+    )
+}
+
+impl Service {
+    /// What to promote for the sake of `addr`, instead of `[lo, hi)`, a part of the
+    /// private `mapping`.
+    pub fn be_thrifty(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        addr: usize,
+        (lo, hi): (usize, usize),
+    ) -> (usize, usize) {
+        // A single page is what is left where its neighbours cannot be promoted.
+        if shared.promoted.len() < self.thrifty_from || hi - lo == PAGE {
+            return (lo, hi);
+        }
+        let (mut down, mut up) = neighbours(shared, mapping, addr);
+        let mut mapping = *mapping;
+        if down.min(up) > CHUNK_MAX {
+            if down.min(up) == usize::MAX || self.fill_a_gap(shared) {
+                return (lo, hi);
+            }
+            self.draw_near(shared, addr, down <= up);
+            match self.space.at(addr) {
+                Ok(Some(now)) if !now.shared => mapping = now,
+                _ => return (lo, hi),
+            }
+            (down, up) = neighbours(shared, &mapping, addr);
+        }
+        let (mut from, mut to) = (lo, hi);
+        if down.min(up) > CHUNK_MAX {
+            return (lo, hi);
+        }
+        if down <= up || down <= CHUNK_MAX / 16 {
+            from = mapping.start;
+        }
+        if up < down || up <= CHUNK_MAX / 16 {
+            to = mapping.end;
+        }
+        self.without_own_memory(addr, from, to).unwrap_or((lo, hi))
+    }
+
+    /// Has the promoted range below `addr`, or above it, grow until it is near.
+    fn draw_near(&mut self, shared: &Shared, addr: usize, below: bool) {
+        for _ in 0..STEPS {
+            let Some(m) = self.space.at(addr).ok().flatten().filter(|m| !m.shared) else {
+                return;
+            };
+            let (part, left) = if below {
+                ((m.start, m.start + CHUNK_MAX), addr - m.start)
+            } else {
+                ((m.end - CHUNK_MAX, m.end), m.end - addr)
+            };
+            if left <= CHUNK_MAX {
+                return;
+            }
+            let fits = self.without_own_memory(part.0, part.0, part.1) == Ok(part);
+            let done = |s: &mut Self| s.promote(shared, &m, part.0, part, Origin::Private);
+            if !fits || done(self) != Ok(part) {
+                return;
+            }
+        }
+    }
+
+    /// Makes one range of two, somewhere; whether there was a gap to fill.
+    fn fill_a_gap(&mut self, shared: &Shared) -> bool {
+        let mut close_looks = 0;
+        for _ in 0..LOOKS.min(shared.promoted.len()) {
+            let at = self.gap_looked_at;
+            self.gap_looked_at += 1;
+            let (Some(range), Some(next)) = (shared.promoted.get(at), shared.promoted.get(at + 1))
+            else {
+                self.gap_looked_at = 0;
+                continue;
+            };
+            let gap = next.start - range.end;
+            let kinds = (range.origin, next.origin);
+            if gap == 0 || gap > CHUNK_MAX || kinds != (Origin::Private, Origin::Private) {
+                continue;
+            }
+            let whole = |m: &Mapping| (m.start, m.end) == (range.end, next.start);
+            let found = self.space.at(range.end).ok().flatten().filter(whole);
+            let plain = |m: &Mapping| !m.shared && !m.huge && m.read && m.name == Name::Plain;
+            if let Some(m) = found.filter(plain) {
+                let part = (m.start, m.end);
+                if self.without_own_memory(m.start, m.start, m.end) == Ok(part)
+                    && self
+                        .promote(shared, &m, m.start, part, Origin::Private)
+                        .is_ok()
+                {
+                    return true;
+                }
+            }
+            close_looks += 1;
+            if close_looks == CLOSE_LOOKS {
+                break;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The owner's side: who is taken as an attacher.
+//!
+//! Who is not is told, so that its call fails and does not wait: also where
+//! there is no room in the table, and where no descriptor is left.
+
+use super::{Connection, Side};
+use crate::debug_log;
+use crate::user::protocol::limits::{OF_ONE_PEER, OF_UNSEEN_PEERS};
+use crate::user::protocol::wire::{Message, Status, Verb};
+use crate::user::service::{Service, LISTENER_TOKEN};
+use crate::user::sys::net::{self, Descriptors};
+use crate::user::sys::task;
+use core::ffi::c_int;
+
+/// How many connections are taken before others are looked at.
+const ACCEPT_BATCH: usize = 64;
+
+/// How long new attachers wait where nothing can be done for them, in
+/// nanoseconds.
+const DEAF: u64 = 100_000_000;
+
+impl Service {
+    /// Takes new attachers of the same user.
+    pub fn accept(&mut self) {
+        for _ in 0..ACCEPT_BATCH {
+            let fd = match net::accept(self.listener) {
+                Ok(fd) => fd,
+                Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                    return self.refuse_with_reserve();
+                }
+                Err(libc::EAGAIN) => return,
+                // Of the one that was about to be taken.
+                Err(_) => continue,
+            };
+            match self.admit(fd) {
+                Ok(()) => {}
+                Err(status) => self.refuse(fd, status),
+            }
+        }
+    }
+
+    fn admit(&mut self, fd: c_int) -> Result<(), Status> {
+        let Ok((pid, uid)) = net::peer(fd) else {
+            return Err(Status::Denied);
+        };
+        if uid != self.uid {
+            debug_log!("refused a connection of uid {uid}");
+            return Err(Status::Denied);
+        }
+        let of_peer = |c: &&Connection| matches!(c.side, Side::Owner | Side::Cut) && c.pid == pid;
+        let most = if pid == 0 {
+            OF_UNSEEN_PEERS
+        } else {
+            OF_ONE_PEER
+        };
+        if self.connections.iter().filter(of_peer).count() >= most {
+            debug_log!("refused a connection of {pid}, which has {most}");
+            return Err(Status::Full);
+        }
+        // No attacher has a descriptor for us; where the kernel lets us say so,
+        // it takes none.
+        net::refuse_descriptors(fd);
+        let i = self.adopt(fd, Side::Owner).map_err(|_| Status::Full)?;
+        self.connections[i].pid = pid;
+        Ok(())
+    }
+
+    /// There is no descriptor left for a new attacher: it is told, by means of
+    /// one that is kept for this. Else it would wait, and the listener would be
+    /// ready for ever.
+    fn refuse_with_reserve(&mut self) {
+        if self.reserve >= 0 {
+            crate::rawsys::close(self.reserve);
+            self.reserve = -1;
+        }
+        let refused = net::accept(self.listener);
+        if let Ok(fd) = refused {
+            debug_log!("refused a connection: no descriptor is left");
+            self.refuse(fd, Status::Full);
+        }
+        self.keep_reserve();
+        if refused.is_err() {
+            // Others have taken what was freed.
+            self.deaf_until = task::now() + DEAF;
+            let _ = net::watch_for(self.epoll, self.listener, LISTENER_TOKEN, 0);
+        }
+    }
+
+    /// Keeps a descriptor for [`Self::refuse_with_reserve`].
+    pub fn keep_reserve(&mut self) {
+        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        self.reserve = crate::rawsys::open(c"/dev/null", flags, 0).unwrap_or(-1);
+    }
+
+    /// Tells an attacher that it is not taken. What it has said is read first, and
+    /// it can say no more: what is left unread when a socket is closed would take
+    /// the place of our answer.
+    fn refuse(&self, fd: c_int, status: Status) {
+        net::end_hearing(fd);
+        let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
+        while let Ok(Some(())) = net::receive(fd, &mut words, &mut fds) {
+            if let Some(shared) = crate::user::arena::existing() {
+                self.dispose(shared, &mut fds);
+            }
+        }
+        let hello = Message::new(Verb::Hello);
+        let _ = net::send(fd, &hello.answer(status).encode(), None);
+        crate::rawsys::close(fd);
+    }
+}

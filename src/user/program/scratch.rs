@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Address space of the service's own, where mappings are made ready while the
+//! program runs.
+//!
+//! Anywhere else they could stand in a hole that the program has made, knows to
+//! be empty, and is about to fill with `MAP_FIXED`: its memory would then be
+//! moved, or unmapped, in place of ours.
+
+use crate::user::sys::{insist, mem, Sys, PAGE};
+use core::cell::Cell;
+use core::ffi::c_int;
+
+/// What each place is for.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// The file's pages that are going to replace memory of the program.
+    Stage,
+    /// The memory that they have replaced.
+    Aside,
+    /// Something to be looked at for a moment.
+    Glance,
+}
+
+/// Size of a place, in bytes; what is larger goes wherever there is room.
+const SIZE: usize = 64 << 20;
+
+/// Pages of the ballast; each is a mapping of its own.
+const BALLAST: usize = 24;
+
+const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// The reserved range. All zero: there is none, and the kernel chooses.
+pub struct Scratch {
+    start: usize,
+    len: Cell<usize>,
+    /// Mappings that are held only to be given up, see [`Self::give_room`]; 0: none.
+    ballast: usize,
+    laden: Cell<bool>,
+}
+
+impl Scratch {
+    /// Reserves the range; none where address space is limited, or where all
+    /// new memory is locked.
+    pub fn reserve() -> Self {
+        let places = 2 * SIZE + PAGE;
+        let len = places + BALLAST * PAGE;
+        let none = Scratch {
+            start: 0,
+            len: Cell::new(0),
+            ballast: 0,
+            laden: Cell::new(false),
+        };
+        let Ok(start) = mem::map(0, len, libc::PROT_NONE, NONE, -1, 0) else {
+            return none;
+        };
+        let fit = mem::advise(start, len, libc::MADV_DONTFORK).is_ok() && !mem::is_locked(start);
+        if !fit {
+            let _ = mem::unmap(start, len);
+            return none;
+        }
+        Scratch {
+            start,
+            len: Cell::new(len),
+            ballast: start + places,
+            ..none
+        }
+    }
+
+    /// Whether there are mappings to give up where something has to be undone for
+    /// which the kernel must make one, but the program has as many as it may have.
+    pub fn has_room_to_give(&self) -> bool {
+        if self.ballast == 0 || self.laden.get() {
+            return true;
+        }
+        // Neighbours of one kind would be one mapping.
+        let laden = (0..BALLAST).step_by(2).all(|i| {
+            let page = self.ballast + i * PAGE;
+            mem::advise(page, PAGE, libc::MADV_DONTDUMP).is_ok()
+        });
+        if laden {
+            self.laden.set(true);
+        } else {
+            self.give_room();
+        }
+        laden
+    }
+
+    /// Gives up some mappings: one can be made now that could not be made before.
+    pub fn give_room(&self) {
+        if self.ballast != 0 {
+            let _ = mem::advise(self.ballast, BALLAST * PAGE, libc::MADV_DODUMP);
+            self.laden.set(false);
+        }
+    }
+
+    /// The reserved range, never to be promoted.
+    pub fn range(&self) -> (usize, usize) {
+        (self.start, self.start + self.len.get())
+    }
+
+    /// mmap(2) at a place that is not in use.
+    pub fn map(
+        &self,
+        place: Place,
+        len: usize,
+        prot: c_int,
+        flags: c_int,
+        fd: c_int,
+        off: usize,
+    ) -> Sys<usize> {
+        let (at, size) = match place {
+            Place::Stage => (0, SIZE),
+            Place::Aside => (SIZE, SIZE),
+            Place::Glance => (2 * SIZE, PAGE),
+        };
+        if self.len.get() == 0 || len > size {
+            return mem::map(0, len, prot, flags, fd, off);
+        }
+        let fixed = flags | libc::MAP_FIXED;
+        mem::map(self.start + at, len, prot, fixed, fd, off)
+    }
+
+    /// Takes away what [`Self::map`] made.
+    pub fn unmap(&self, addr: usize, len: usize) {
+        if !self.close(addr, len) {
+            let _ = mem::unmap(addr, len);
+        }
+    }
+
+    /// What [`Self::map`] made has been moved away, with no thread running since:
+    /// closes the hole, if it is one of the reserved range. Whether it is.
+    pub fn close(&self, addr: usize, len: usize) -> bool {
+        let (start, end) = self.range();
+        if addr < start || addr >= end {
+            return false;
+        }
+        let flags = NONE | libc::MAP_FIXED;
+        let map = || mem::map(addr, len, libc::PROT_NONE, flags, -1, 0);
+        let closed = map().or_else(|_| {
+            self.give_room();
+            map()
+        });
+        if closed.is_err() {
+            // A hole that is not ours any more: the range is used no longer.
+            let _ = mem::unmap(addr, len);
+            self.len.set(0);
+        } else {
+            // Else it would be a mapping apart from the rest.
+            let _ = insist(|| mem::advise(addr, len, libc::MADV_DONTFORK));
+        }
+        true
+    }
+}

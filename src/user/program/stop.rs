@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Stopping all threads of the program, and letting them go.
+//!
+//! Between [`Service::stop`] and [`Service::resume`] no thread of the program
+//! runs in user mode, none is inside a system call that can write to its
+//! memory, and no event of its address space is left unread. The anchor thread
+//! is not stopped: it sleeps in a wait and touches nothing. The two nest.
+
+use super::alarm::Alarm;
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use crate::user::service::Service;
+use crate::user::sys::maps::Numbers;
+use crate::user::sys::trace::{self, Waited};
+use crate::user::sys::{net, task};
+use core::sync::atomic::Ordering;
+
+/// A thread that this service traces.
+#[derive(Clone, Copy)]
+pub struct Traced {
+    pub tid: i32,
+    /// It has stopped; else the stop is still to come.
+    pub stopped: bool,
+    /// The signal it was about to take.
+    pub signal: i32,
+    /// What it slept in before it was asked to stop.
+    pub sleep: trace::Sleep,
+}
+
+/// Most threads that can be stopped.
+pub const THREADS: usize = 4096;
+
+/// Why the threads could not be stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unstoppable {
+    /// A thread sleeps where it cannot be interrupted, in vfork() or in I/O.
+    Busy,
+    /// Somebody else traces a thread, or tracing is forbidden.
+    Forbidden,
+    /// The program has ended: there is nothing left to wait for. A first thread
+    /// that has ended is not told as long as another one has not been waited for.
+    Ended,
+}
+
+/// How long a stop may take before it is given up and tried again later.
+const PATIENCE: u64 = 20_000_000;
+
+/// How long a thread that is to stop is waited for at a time, in microseconds.
+const LONG_NAP: u64 = 500;
+/// The same after an event: the next may come at once, and does not wake us.
+const SHORT_NAP: u64 = 4;
+
+/// Pauses, in nanoseconds, between stops that are tried again for a peer: all
+/// other threads stand while the one that sleeps is waited for, and it may
+/// sleep for long.
+const FIRST_PAUSE: u64 = 1_000_000;
+const LAST_PAUSE: u64 = 200 * FIRST_PAUSE;
+
+/// When a stop that failed may be tried again.
+#[derive(Clone, Copy)]
+pub struct Pause {
+    until: u64,
+    length: u64,
+}
+
+impl Pause {
+    /// A stop has failed: the next pause is twice as long.
+    pub fn begin(&mut self) {
+        self.length = (self.length * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.until = task::now() + self.length;
+    }
+
+    /// A stop has been successful.
+    pub fn end(&mut self) {
+        *self = Pause {
+            until: 0,
+            length: 0,
+        };
+    }
+
+    /// What is left of it, in milliseconds.
+    pub fn left(&self) -> u64 {
+        if self.until == 0 {
+            return 0;
+        }
+        self.until.saturating_sub(task::now()).div_ceil(1_000_000)
+    }
+}
+
+/// The same once an event has been read in the stop: whoever dropped or moved
+/// memory must not run on before that is put right, or what it writes next is
+/// taken for the old content.
+pub const LAST_PATIENCE: u64 = 10_000_000_000;
+
+impl Service {
+    /// Stops all threads of the program.
+    pub fn stop(&mut self) -> Result<(), Unstoppable> {
+        if self.standing > 0 {
+            self.standing += 1;
+            return Ok(());
+        }
+        if self.owes_revocation {
+            // Whoever stops now reads events, and lets their callers go.
+            return Err(Unstoppable::Busy);
+        }
+        self.stop_began = task::now();
+        // When something last happened, and how many microseconds to wait for
+        // more: one call can bring an event for each of many mappings.
+        let (mut stirred, mut nap) = (self.stop_began, LONG_NAP);
+        loop {
+            let mut fresh = match self.seize_new_threads() {
+                Ok(fresh) => fresh,
+                Err(why) => return self.give_up(why),
+            };
+            loop {
+                let running = self.still_running();
+                if running == 0 {
+                    break;
+                }
+                if net::has_input(self.events) {
+                    // A thread sleeps until its event is read, and then stops: it
+                    // must be one that has been asked to.
+                    if running > 1 || fresh > 0 {
+                        match self.seize_new_threads() {
+                            Ok(more) => fresh += more,
+                            Err(why) => return self.give_up(why),
+                        }
+                    }
+                    self.take_event();
+                    (stirred, nap) = (task::now(), SHORT_NAP);
+                } else if self.program_has_ended() {
+                    return self.give_up(Unstoppable::Ended);
+                } else if task::now() > stirred + self.patience() {
+                    return self.give_up(Unstoppable::Busy);
+                } else {
+                    task::await_child_stop(nap);
+                    nap = (nap * 2).min(LONG_NAP);
+                }
+            }
+            if fresh == 0 {
+                break;
+            }
+        }
+        self.standing = 1;
+        while net::has_input(self.events) {
+            self.take_event();
+        }
+        self.act_on_events();
+        Ok(())
+    }
+
+    /// Lets go again who has stopped.
+    fn give_up(&mut self, why: Unstoppable) -> Result<(), Unstoppable> {
+        // Who has unmapped something, and waited for its event, is about to go on.
+        self.revoke_unmapped();
+        self.let_go();
+        Err(why)
+    }
+
+    fn patience(&self) -> u64 {
+        if self.change_count == 0 {
+            PATIENCE
+        } else {
+            LAST_PATIENCE
+        }
+    }
+
+    /// Traces and interrupts every thread that is not traced yet; answers how
+    /// many there were.
+    fn seize_new_threads(&mut self) -> Result<usize, Unstoppable> {
+        let mut fresh = 0;
+        let mut alarm = Alarm::default();
+        let mut tasks = Numbers::from_start(self.task_dir);
+        for tid in tasks.by_ref() {
+            // A thread in fork() is watched, and stands at its system call when
+            // it matters.
+            let left_alone = tid == self.anchor || tid == self.fork_tid;
+            if left_alone
+                || self.traced[..self.traced_count]
+                    .iter()
+                    .any(|t| t.tid == tid)
+            {
+                continue;
+            }
+            if self.traced_count == THREADS {
+                debug_log!("more than {THREADS} threads: cannot stop them");
+                return Err(Unstoppable::Forbidden);
+            }
+            // One that is traced already: an exec waits until it is waited for.
+            if self.traced_count > 0 || self.fork_tid != 0 {
+                alarm.set();
+            }
+            match trace::seize(tid, 0) {
+                Ok(()) => {
+                    let sleep = trace::Sleep::of(tid);
+                    let _ = trace::interrupt(tid);
+                    self.traced[self.traced_count] = Traced {
+                        tid,
+                        stopped: false,
+                        signal: 0,
+                        sleep,
+                    };
+                    self.traced_count += 1;
+                    fresh += 1;
+                }
+                // Past the point where an ending thread writes to memory.
+                Err(_) if self.thread_has_ended(tid) => {}
+                Err(errno) => {
+                    debug_log!("thread {tid} cannot be traced: errno {errno}");
+                    return Err(Unstoppable::Forbidden);
+                }
+            }
+        }
+        if tasks.is_cut() {
+            debug_log!("the list of threads cannot be read");
+            return Err(Unstoppable::Busy);
+        }
+        Ok(fresh)
+    }
+
+    /// Looks at every thread that was asked to stop; how many have not.
+    fn still_running(&mut self) -> usize {
+        let mut pending = 0;
+        let mut i = 0;
+        while i < self.traced_count {
+            if !self.traced[i].stopped {
+                match trace::wait(self.traced[i].tid) {
+                    Waited::Nothing => pending += 1,
+                    Waited::Stopped { signal, .. } => {
+                        self.traced[i].signal = signal;
+                        self.traced[i].stopped = true;
+                    }
+                    Waited::Syscall => self.traced[i].stopped = true,
+                    Waited::Gone => {
+                        self.forget_traced(i);
+                        continue;
+                    }
+                }
+            }
+            i += 1;
+        }
+        pending
+    }
+
+    /// The thread in place `i` is traced no more; the last takes its place.
+    pub fn forget_traced(&mut self, i: usize) {
+        self.traced_count -= 1;
+        self.traced[i] = self.traced[self.traced_count];
+    }
+
+    /// Lets every stopped thread go. One that has not stopped yet is let go
+    /// when it does, see [`Self::release_strays`].
+    pub fn resume(&mut self) {
+        self.standing = self.standing.saturating_sub(1);
+        if self.standing == 0 {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        let mut kept = 0;
+        for i in 0..self.traced_count {
+            let mut t = self.traced[i];
+            if t.stopped && trace::release(t.tid, t.signal, &t.sleep).is_err() {
+                // Killed where it stood. Until its tracer has waited for it,
+                // neither the program's parent nor an exec sees the end of it.
+                t.stopped = false;
+                if trace::wait(t.tid) == Waited::Gone {
+                    continue;
+                }
+            }
+            if !t.stopped {
+                self.traced[kept] = t;
+                kept += 1;
+            }
+        }
+        self.traced_count = kept;
+        let us = (task::now() - self.stop_began) / 1000;
+        count(&COUNTERS.stops);
+        COUNTERS.longest_stop_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    /// Lets threads go that stopped after their stop had been given up.
+    pub fn release_strays(&mut self) {
+        let mut i = 0;
+        while i < self.traced_count {
+            match trace::wait(self.traced[i].tid) {
+                Waited::Nothing => i += 1,
+                waited => {
+                    if let Waited::Stopped { signal, .. } = waited {
+                        let t = &self.traced[i];
+                        if trace::release(t.tid, signal, &t.sleep).is_err() {
+                            // Killed meanwhile: its end is yet to come.
+                            i += 1;
+                            continue;
+                        }
+                    }
+                    self.forget_traced(i);
+                }
+            }
+        }
+    }
+
+    /// Whether the program has ended, or is about to become another by exec.
+    pub fn program_has_ended(&self) -> bool {
+        task::signal_task(self.tgid, self.anchor, 0).is_err()
+    }
+
+    /// Waits for a thread of the program that is sure to stop soon.
+    pub fn wait_soon(&self, tid: i32) -> Waited {
+        trace::wait_soon(tid, || self.program_has_ended())
+    }
+
+    /// Whether a thread is a zombie or not there any more.
+    fn thread_has_ended(&self, tid: i32) -> bool {
+        let mut path = [0u8; 32];
+        let path = crate::user::sys::maps::proc_path(&mut path, tid, b"/stat");
+        let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            return true;
+        };
+        let mut text = [0u8; 256];
+        let n = crate::user::sys::task::read_text(fd, &mut text);
+        crate::rawsys::close(fd);
+        // `TID (name) STATE`, and the name may hold anything.
+        let text = &text[..n];
+        match text.iter().rposition(|&b| b == b')') {
+            Some(at) => matches!(text.get(at + 2), Some(b'Z' | b'X') | None),
+            None => true,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How many peers there may be, and how much of each. All limits are in
+//! docs/limits.md.
+
+/// Most connections at a time, both directions together.
+pub const CONNECTIONS: usize = 4096;
+
+/// How many questions an attacher may have under way on one connection.
+pub const WINDOW: usize = 32;
+
+/// Most connections that processes with one pid may have here at a time: an
+/// attacher needs one. Those that this PID namespace does not show have pid 0.
+pub const OF_ONE_PEER: usize = 16;
+pub const OF_UNSEEN_PEERS: usize = CONNECTIONS / 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/limits.md");
+
+    /// `4096` as `4,096`.
+    fn with_comma(n: usize) -> String {
+        match n {
+            0..1000 => n.to_string(),
+            _ => format!("{},{:03}", n / 1000, n % 1000),
+        }
+    }
+
+    #[test]
+    fn the_document_has_these_numbers() {
+        for (row, number) in [
+            ("| connections: one for each process", CONNECTIONS),
+            ("| questions under way", WINDOW),
+            ("| connections that processes of one pid", OF_ONE_PEER),
+            (
+                "| connections of processes that the owner's",
+                OF_UNSEEN_PEERS,
+            ),
+        ] {
+            let line = DOCUMENT.lines().find(|line| line.starts_with(row));
+            let cell = line.and_then(|line| line.split(" | ").nth(1));
+            assert_eq!(cell, Some(with_comma(number).as_str()), "{row}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is done with a message, whoever it is from.
+//!
+//! A peer may say anything, at any time. What an attacher wants is put in its
+//! queue ([`crate::user::owner::requests`]). What an owner answers is used where it was
+//! asked, see [`super::questions`].
+
+use super::{Service, Waiting, PIDFD_TOKEN};
+use crate::debug_log;
+use crate::user::arena::{Op, Shared};
+use crate::user::owner::copier;
+use crate::user::peers::{Side, COMMAND_COOKIE};
+use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
+use crate::user::sys::net::{self, Descriptors};
+use crate::user::sys::{mem, task, Sys, TOP};
+use core::ffi::c_int;
+
+impl Service {
+    /// Closes descriptors that came along with a message.
+    pub fn dispose(&self, shared: &Shared, fds: &mut Descriptors) {
+        let mut any = false;
+        while let Some(fd) = fds.pop() {
+            if !copier::is_there(shared) {
+                crate::rawsys::close(fd);
+            } else if shared.closing.put(fd) {
+                any = true;
+            }
+        }
+        if any {
+            shared.copying.ring();
+        }
+    }
+
+    /// Descriptors that are of use are taken out of `fds`.
+    pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
+        match (self.connections[i].side, m.verb) {
+            (Side::Owner, Verb::Hello | Verb::Get | Verb::Share | Verb::Query) => {
+                self.requests.push(i, &m.encode());
+            }
+            (Side::Owner, Verb::Noted) => self.on_noted(shared, i, m.lo),
+            (Side::Owner, _) if m.answers(Verb::Recall) || m.answers(Verb::Removed) => {
+                let c = &mut self.connections[i];
+                if c.recalled < m.serial && m.serial <= c.recall {
+                    c.recalled = m.serial;
+                    self.recall_refused |= m.status != Status::Done;
+                }
+            }
+            (Side::Attacher, Verb::Recall | Verb::Removed) => {
+                let done = self.on_withdrawn(i, m);
+                let status = if done { Status::Done } else { Status::Bad };
+                self.owe(i, &m.answer(status));
+            }
+            (Side::Attacher, Verb::Answer) => self.on_answer(shared, i, m, fds),
+            _ => debug_log!("a peer sends {:?} on the wrong side", m.verb),
+        }
+    }
+
+    /// An attacher has acted upon answers.
+    fn on_noted(&mut self, shared: &Shared, i: usize, answers: u64) {
+        let c = &mut self.connections[i];
+        let Some(left) = c.unnoted.checked_sub(answers) else {
+            debug_log!("a peer acknowledges what it was not told: hung up");
+            return self.hang_up(shared, i);
+        };
+        c.unnoted = left;
+        c.patience = crate::user::patience::Patience::NEW;
+        self.unnoted -= answers;
+    }
+
+    /// Attacher's side: an answer to a recall goes out, at once or when there is
+    /// room. The last one then stands for those before it.
+    fn owe(&mut self, i: usize, answer: &Message) {
+        let c = &self.connections[i];
+        let mut answer = *answer;
+        if c.owes && Message::decode(&c.owed).is_some_and(|m| m.status != Status::Done) {
+            answer.status = Status::Bad;
+        }
+        let answer = &answer;
+        if !self.post(i, answer, None) && self.connections[i].clogged {
+            let c = &mut self.connections[i];
+            (c.owes, c.owed, c.unsent) = (true, answer.encode(), true);
+        }
+    }
+
+    /// Attacher's side: the owner has answered.
+    fn on_answer(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
+        let c = &mut self.connections[i];
+        c.under_way = c.under_way.saturating_sub(1);
+        if m.answers(Verb::Hello) {
+            if let Err(errno) = self.on_hello(i, m.status, fds) {
+                debug_log!("an owner takes nobody, or has no address space: errno {errno}");
+                self.connections[i].refusal = errno;
+                return self.hang_up(shared, i);
+            }
+        } else if m.cookie & COMMAND_COOKIE != 0 {
+            self.on_command_answer(shared, i, m, fds.first());
+        } else if m.answers(Verb::Share) {
+            self.on_fault_answer(i, m, fds.first());
+        }
+        if m.answers(Verb::Share) && self.connections[i].side == Side::Attacher {
+            self.connections[i].unsaid += 1;
+            self.say_noted(i);
+        }
+        self.send_unsent(i);
+    }
+
+    /// The owner's address space has come: is it one?
+    fn on_hello(&mut self, i: usize, status: Status, fds: &mut Descriptors) -> Sys<()> {
+        match status {
+            Status::Done => {}
+            Status::Denied => return Err(libc::EACCES),
+            Status::Full => return Err(libc::ENOMEM),
+            _ => return Err(libc::ENOENT),
+        }
+        if fds.were_cut() {
+            debug_log!("there is no room for the owner's descriptors here");
+            return Err(libc::ENOMEM);
+        }
+        let [memfd, pidfd] = fds.pair();
+        let fixed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+        // First what no file can delay: only a file in memory has seals.
+        let sealed = mem::seals(memfd).is_ok_and(|seals| seals & fixed == fixed);
+        if !sealed || !task::is_pidfd(pidfd) || self.connections[i].memfd >= 0 {
+            return Err(libc::ENOENT);
+        }
+        if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
+            return Err(libc::ENOENT);
+        }
+        let mapped = self.identity_as_mapped(memfd).ok_or(libc::ENOMEM)?;
+        net::watch(self.epoll, pidfd, PIDFD_TOKEN + i as u64)?;
+        fds.take_pair();
+        let c = &mut self.connections[i];
+        (c.memfd, c.pidfd, c.identity) = (memfd, pidfd, mapped);
+        Ok(())
+    }
+
+    /// A peer answered what a command waits for, if it is the peer that was
+    /// asked, and the question.
+    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, fd: c_int) {
+        let slot = (m.cookie & !COMMAND_COOKIE) as usize;
+        let Some(w) = self.waiting.get(slot).copied() else {
+            return;
+        };
+        let verb = w.verb();
+        if w.connection != i + 1 || w.serial != m.serial || !m.answers(verb) {
+            return;
+        }
+        let answer = match verb {
+            Verb::Get => match m.status {
+                Status::Done if self.connections[i].memfd >= 0 => {
+                    self.grant(i, w.id, w.flags as c_int, m.lo as usize, m.hi as usize)
+                }
+                Status::Denied => Err(libc::EACCES),
+                _ => Err(libc::ENOENT),
+            },
+            // At an address of its own choice the program has nothing left to
+            // go back to: there the first touch tells.
+            Verb::Share if m.status == Status::Refused && !w.fixed => {
+                let addr = w.value as usize;
+                let still = self.attachments.at(addr);
+                if still.is_some_and(|p| p.attachment == w.flags) {
+                    self.unmap_attachment(addr);
+                }
+                Err(libc::ENOMEM)
+            }
+            Verb::Share => {
+                self.on_attached(i, &w, m, fd);
+                Ok(w.value)
+            }
+            // A question about somebody else's id.
+            _ => Err(if m.status == Status::Done {
+                libc::EACCES
+            } else {
+                libc::ENOENT
+            }),
+        };
+        self.end_waiting(shared, slot, answer);
+    }
+
+    /// The pages of a new attachment are ready. If they are not, or not to be
+    /// had, the first touch will tell.
+    fn on_attached(&mut self, i: usize, w: &Waiting, m: &Message, fd: c_int) {
+        let addr = w.value as usize;
+        let Some(p) = self.attachments.at(addr) else {
+            return;
+        };
+        if p.attachment != w.flags || self.permits[p.permit].connection != i {
+            return;
+        }
+        if m.status == Status::Done {
+            let read_only = m.flags & READ_ONLY != 0;
+            self.publish(addr, m.lo as usize, m.hi as usize, read_only);
+        } else if m.status == Status::Elsewhere {
+            let _ = self.overlay(addr, m, fd);
+        }
+    }
+}
+
+impl Waiting {
+    /// What the peer was asked.
+    fn verb(&self) -> Verb {
+        if self.op == Op::Get as u32 {
+            Verb::Get
+        } else if self.op == Op::Attach as u32 {
+            Verb::Share
+        } else {
+            Verb::Query
+        }
+    }
+}

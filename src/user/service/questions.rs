@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The attacher's side: what owners are asked.
+//!
+//! A question that does not go out at once stays with whom it is for: a command
+//! in [`Service::waiting`], a thread in [`Service::faulting`]. It goes out when an
+//! answer comes or the socket has room, see [`Service::send_unsent`].
+
+use super::{Service, Waiting, OWNER_BUSY};
+use crate::debug_log;
+use crate::user::arena::{Op, Shared};
+use crate::user::attacher::sigbus::Faulting;
+use crate::user::attacher::Piece;
+use crate::user::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
+use crate::user::peers::{Side, COMMAND_COOKIE};
+use crate::user::protocol::ids::{Id, Kind};
+use crate::user::protocol::limits::{CONNECTIONS, WINDOW};
+use crate::user::protocol::wire::{Message, Verb};
+use crate::user::sys::{uffd, Sys, PAGE};
+
+impl Service {
+    /// A serial number for a question: those of one process are never the same.
+    pub fn next_question(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
+    }
+
+    /// Sends a question, if there is room for it at the owner. `false`: it is to
+    /// be sent later. One that the owner's end overtakes counts as sent.
+    fn ask(&mut self, i: usize, m: &Message) -> bool {
+        let c = &mut self.connections[i];
+        if c.clogged || c.under_way >= WINDOW {
+            c.unsent = true;
+            return false;
+        }
+        c.under_way += 1;
+        if self.try_post(i, m, None) == Err(libc::EAGAIN) {
+            let c = &mut self.connections[i];
+            c.under_way -= 1;
+            c.unsent = true;
+            return false;
+        }
+        true
+    }
+
+    /// Asks owner `i` for the command in `slot`, which waits for the answer.
+    pub fn ask_for_command(&mut self, slot: usize, i: usize, op: Op, m: &Message) {
+        let mut m = *m;
+        m.serial = self.next_question();
+        m.cookie = COMMAND_COOKIE | slot as u64;
+        self.waiting[slot] = Waiting {
+            connection: i + 1,
+            serial: m.serial,
+            op: op as u32,
+            words: m.encode(),
+            unsent: true,
+            retrying: false,
+            patience: Patience::NEW,
+            id: m.id,
+            value: 0,
+            flags: 0,
+            fixed: false,
+        };
+        self.commands_waiting += 1;
+        self.waiting[slot].unsent = !self.ask(i, &m);
+    }
+
+    /// The command in `slot` has its answer.
+    pub fn end_waiting(&mut self, shared: &Shared, slot: usize, answer: Sys<u64>) {
+        self.waiting[slot].connection = 0;
+        self.commands_waiting -= 1;
+        shared.finish(slot, answer);
+    }
+
+    /// Owner `i` is gone: nobody waits for its answers.
+    pub fn abandon_commands_of(&mut self, shared: &Shared, i: usize, errno: i32) {
+        for slot in 0..self.waiting.len() {
+            if self.waiting[slot].connection == i + 1 {
+                self.give_up_waiting(shared, slot, errno);
+            }
+        }
+    }
+
+    fn give_up_waiting(&mut self, shared: &Shared, slot: usize, errno: i32) {
+        let w = &self.waiting[slot];
+        let answer = if w.op == Op::Attach as u32 {
+            Ok(w.value)
+        } else {
+            Err(errno)
+        };
+        self.end_waiting(shared, slot, answer);
+    }
+
+    /// No command waits for ever for an owner that does not answer.
+    pub fn end_long_waits(&mut self, shared: &Shared) {
+        if self.commands_waiting == 0 {
+            return;
+        }
+        for slot in 0..self.waiting.len() {
+            let w = &mut self.waiting[slot];
+            let limit = if w.op == Op::Attach as u32 {
+                ATTACH_LIMIT
+            } else {
+                COMMAND_LIMIT
+            };
+            if w.connection != 0 && w.patience.is_over(limit) {
+                debug_log!("an owner does not answer a call");
+                self.give_up_waiting(shared, slot, libc::ENOENT);
+            }
+        }
+    }
+
+    /// A thread waits for a page: `protected` if it is there and the thread
+    /// wants to write to it.
+    pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
+        let question = self.next_question();
+        let piece = self.attachments.at(page);
+        let fault = Faulting {
+            page,
+            tid,
+            protected,
+            question,
+            connection: piece.map_or(CONNECTIONS, |p| self.permits[p.permit].connection),
+            attachment: piece.map_or(0, |p| p.attachment),
+            unsent: true,
+        };
+        if !self.faulting.ask(fault) {
+            let _ = uffd::wake(self.faults, page, PAGE);
+            return;
+        }
+        self.ask_for_page(&fault);
+    }
+
+    /// Asks for the page of a fault; whether that is settled for now.
+    fn ask_for_page(&mut self, fault: &Faulting) -> bool {
+        let (page, question, i) = (fault.page, fault.question, fault.connection);
+        let piece = self.attachments.at(page);
+        let piece = piece.filter(|p| p.attachment == fault.attachment);
+        let permit = piece.map(|p| self.permits[p.permit]);
+        let alive = i < CONNECTIONS && self.connections[i].side == Side::Attacher;
+        let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
+        let (Some(piece), Some(permit)) = (piece, permit) else {
+            self.faulting.is_sent(question);
+            if piece.is_some() || fault.attachment == 0 {
+                self.answer_sigbus(page, question);
+            } else {
+                // Something else stands there by now.
+                self.fault_again(page);
+            }
+            return true;
+        };
+        let mut m = Message::new(Verb::Share);
+        m.id = permit.segid;
+        m.cookie = page as u64;
+        m.serial = question;
+        m.addr = piece.source_of(page) as u64;
+        m.lo = piece.source as u64;
+        m.hi = piece.source_of(piece.end) as u64;
+        let sent = self.ask(i, &m);
+        if sent {
+            self.faulting.is_sent(question);
+        }
+        sent
+    }
+
+    /// Who waits for a page touches it again.
+    pub fn fault_again(&mut self, page: usize) {
+        self.faulting.forget(page, page + PAGE);
+        let _ = uffd::wake(self.faults, page, PAGE);
+    }
+
+    /// Tells owner `i` which answers have been acted upon.
+    pub fn say_noted(&mut self, i: usize) {
+        let c = &mut self.connections[i];
+        let mut m = Message::new(Verb::Noted);
+        m.lo = c.unsaid;
+        if c.clogged || m.lo == 0 {
+            c.unsent |= m.lo != 0;
+        } else if self.try_post(i, &m, None) == Err(libc::EAGAIN) {
+            self.connections[i].unsent = true;
+        } else {
+            self.connections[i].unsaid = 0;
+        }
+    }
+
+    /// Sends what has waited for room: first what the owner waits for.
+    pub fn send_unsent(&mut self, i: usize) {
+        let c = &mut self.connections[i];
+        if c.side != Side::Attacher || !c.unsent || c.clogged {
+            return;
+        }
+        c.unsent = false;
+        self.say_noted(i);
+        let c = &self.connections[i];
+        if c.owes && !c.clogged {
+            let owed = Message::decode(&c.owed);
+            let sent = owed.is_none_or(|m| self.try_post(i, &m, None) != Err(libc::EAGAIN));
+            let c = &mut self.connections[i];
+            (c.owes, c.unsent) = (!sent, c.unsent | !sent);
+        }
+        for slot in 0..self.waiting.len() {
+            let w = &self.waiting[slot];
+            if w.connection == i + 1 && w.unsent {
+                let sent = Message::decode(&w.words).is_none_or(|m| self.ask(i, &m));
+                self.waiting[slot].unsent = !sent;
+                if !sent {
+                    return;
+                }
+            }
+        }
+        while let Some(fault) = self.faulting.next_unsent(i) {
+            if !self.ask_for_page(&fault) {
+                return;
+            }
+        }
+    }
+
+    /// Asks the issuer of an id that is not of this process whether it is
+    /// alive: EACCES if it is, ENOENT if not.
+    pub fn ask_issuer(
+        &mut self,
+        shared: &Shared,
+        slot: usize,
+        id: i64,
+        kind: Kind,
+    ) -> Option<Sys<u64>> {
+        let Some(decoded) = Id::decode(id).filter(|d| d.kind == kind) else {
+            return Some(Err(libc::ENOENT));
+        };
+        let i = match self.connection_to(shared, decoded.token) {
+            Ok(i) => i,
+            Err(errno @ (libc::EACCES | libc::ENOMEM | OWNER_BUSY)) => return Some(Err(errno)),
+            Err(_) => return Some(Err(libc::ENOENT)),
+        };
+        let mut m = Message::new(Verb::Query);
+        m.id = id;
+        self.ask_for_command(slot, i, Op::Release, &m);
+        None
+    }
+}
+
+impl Piece {
+    /// The owner's address of `addr`.
+    pub fn source_of(&self, addr: usize) -> usize {
+        self.source + (addr - self.start)
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Recalls: attachers are asked to let go of something, and are waited for.
+//!
+//! The program's own thread waits with us, so the wait has an end. What is lent
+//! cannot be taken back by force: who does not answer in time is hung up on, and
+//! is not asked again.
+
+use super::{Service, CONNECTION_TOKEN, PIDFD_TOKEN};
+use crate::debug::{count, COUNTERS};
+use crate::user::arena::Shared;
+use crate::user::patience::{self, Patience};
+use crate::user::peers::Side;
+use crate::user::protocol::limits::CONNECTIONS;
+use crate::user::protocol::wire::{Message, Verb};
+use crate::user::sys::{net, task};
+use core::time::Duration;
+
+impl Service {
+    /// Asks every attacher that may show something, or may have a permit for what
+    /// is removed, and waits until each has answered or is hung up on; whether all
+    /// have done as they were asked. Who stands still costs the program this wait
+    /// once. Others may recall from here meanwhile: all are heard.
+    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message) -> bool {
+        if crate::testing::revocation_is_off() {
+            return true;
+        }
+        count(&COUNTERS.revocations);
+        let mut m = *m;
+        m.serial = self.next_question();
+        let mut asked = [0u64; CONNECTIONS / 64];
+        let mut unsent = asked;
+        for (i, c) in self.connections.iter_mut().enumerate() {
+            if c.side == Side::Owner && (c.served || m.verb == Verb::Removed) {
+                c.recall = m.serial;
+                asked[i / 64] |= 1 << (i % 64);
+            }
+        }
+        unsent.copy_from_slice(&asked);
+        let before = core::mem::replace(&mut self.recalling, true);
+        let refused = core::mem::replace(&mut self.recall_refused, false);
+        let mut patience = Patience::NEW;
+        let mut pause = 10;
+        loop {
+            for_each(&mut unsent, |i| {
+                let open = self.connections[i].side == Side::Owner;
+                open && !self.post(i, &m, None)
+            });
+            let open = for_each(&mut asked, |i| {
+                let c = &self.connections[i];
+                c.side == Side::Owner && c.recalled < m.serial
+            });
+            if !open {
+                break;
+            }
+            if patience.is_over(patience::LIMIT) {
+                for_each(&mut asked, |i| {
+                    self.cut(i);
+                    false
+                });
+                break;
+            }
+            task::beat();
+            if !self.hear_peers(shared) {
+                crate::rawsys::sleep(Duration::from_micros(pause));
+                pause = (pause * 2).min(200);
+            }
+        }
+        self.recalling = before;
+        let done = !core::mem::replace(&mut self.recall_refused, refused);
+        // Who has been hung up on and has not let go yet shows what it showed.
+        done && self.cut_off == 0
+    }
+
+    /// Reads what peers have to say just now; whether there was anything.
+    fn hear_peers(&mut self, shared: &Shared) -> bool {
+        let mut happened = [(0, 0); net::EVENTS];
+        let n = net::wait(self.epoll, &mut happened, 0);
+        let mut any = false;
+        for &(token, events) in &happened[..n] {
+            if token >= PIDFD_TOKEN {
+                self.on_pidfd(shared, (token - PIDFD_TOKEN) as usize);
+            } else if token >= CONNECTION_TOKEN {
+                any = true;
+                self.on_connection(shared, (token - CONNECTION_TOKEN) as usize, events);
+            }
+        }
+        any
+    }
+}
+
+/// Calls `keep` for every bit that is set, which stays so if it says so; whether
+/// any is left.
+fn for_each(bits: &mut [u64; CONNECTIONS / 64], mut keep: impl FnMut(usize) -> bool) -> bool {
+    let mut left = false;
+    for (k, word) in bits.iter_mut().enumerate() {
+        let mut rest = *word;
+        while rest != 0 {
+            let bit = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            if keep(k * 64 + bit) {
+                left = true;
+            } else {
+                *word &= !(1 << bit);
+            }
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_visited_once_and_kept_where_that_is_said() {
+        let mut bits = [0u64; CONNECTIONS / 64];
+        for i in [0, 63, 64, 4095] {
+            bits[i / 64] |= 1 << (i % 64);
+        }
+        let mut seen = Vec::new();
+        assert!(for_each(&mut bits, |i| {
+            seen.push(i);
+            i == 64
+        }));
+        assert_eq!(seen, [0, 63, 64, 4095]);
+        assert!(!for_each(&mut bits, |i| {
+            assert_eq!(i, 64);
+            false
+        }));
+        assert_eq!(bits, [0; CONNECTIONS / 64]);
+    }
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of a service before its program's.
+//!
+//! A task that shares the program's memory must not have rights that the program
+//! has given away: who takes over the program could take over that task. So the
+//! service compares, and ends where they differ; and it may be killed or get
+//! stuck. Either way the program goes on, and nobody may go on with its memory:
+//!
+//! - as an attacher: what is attached is severed, before anything else. A touch
+//!   of it is SIGBUS from then on. Unwatched, the pages of the file would be seen
+//!   that the owner has not made ready, and stores to them would be lost;
+//! - as an owner: what is promoted becomes private memory again, with its
+//!   content, and peers are cut off.
+//!
+//! The service does that itself, or after it a task that the anchor starts in
+//! its place, which has its descriptors and its state.
+
+use super::anchor;
+use super::{await_permission, Service};
+use crate::debug_log;
+use crate::user::arena::ranges::Origin;
+use crate::user::arena::{self, ending, status, Shared};
+use crate::user::program::alarm;
+use crate::user::program::fork::ForkPhase;
+use crate::user::sys::maps::{Mapping, Numbers};
+use crate::user::sys::rights::{Difference, Rights};
+use crate::user::sys::{dir, mem, task, uffd, Sys, TOP};
+use core::ffi::CStr;
+use core::sync::atomic::Ordering;
+
+/// Nanoseconds between two looks at the program's rights.
+const BETWEEN_LOOKS: u64 = 100_000_000;
+
+/// How many threads are looked at at a time, beside the first one.
+const AT_A_TIME: usize = 8;
+
+/// How often it is tried to stop the threads for the last time.
+const TRIES: u32 = 250;
+
+/// What is made private at a time: for a moment it is there twice.
+const PART: usize = 64 << 20;
+
+/// Name of the file in the place of what was attached, and its path.
+pub const GONE: &CStr = c"xpmem-gone";
+const GONE_PATH: &[u8] = b"/memfd:xpmem-gone";
+
+/// Entry of the task that ends what a service has left.
+pub extern "C" fn main(_argument: usize) -> ! {
+    if let Some(shared) = arena::existing() {
+        let service = shared.service.take();
+        let prepared = task::signal_on_parent_death(libc::SIGKILL);
+        task::set_name(c"xpmem-service");
+        task::own_session();
+        task::announce_child_stops();
+        let _ = prepared.and_then(|()| alarm::prepare(service.tgid));
+        await_permission(shared);
+        let _ = dir::enter(service.folder);
+        service.forget_stops();
+        if let Err(errno) = service.space.reopen() {
+            debug_log!("what is mapped cannot be seen: errno {errno}");
+        }
+        service.last_rites(shared);
+    }
+    task::exit(0)
+}
+
+impl Service {
+    /// Whether somebody has decided that this service ends.
+    pub fn is_to_end(&self, shared: &Shared) -> bool {
+        shared.ending.load(Ordering::Acquire) != ending::NONE
+    }
+
+    /// Compares the rights of the program's threads with this task's, if that was
+    /// not done just now: of the first, and of some others in turn.
+    pub fn look_at_rights(&mut self, shared: &Shared) {
+        let now = task::now();
+        if now - self.looked < BETWEEN_LOOKS {
+            return;
+        }
+        self.looked = now;
+        let first = self.look_from;
+        let mut count = 0;
+        let mut worst = self.difference(self.tgid);
+        for tid in Numbers::from_start(self.task_dir) {
+            if (first..first + AT_A_TIME).contains(&count) {
+                worst = worst.max(self.difference(tid));
+            }
+            count += 1;
+        }
+        let next = first + AT_A_TIME;
+        self.look_from = if next < count { next } else { 0 };
+        self.end_for(shared, worst);
+    }
+
+    /// Whether all threads may do what this task may.
+    pub fn compare_all(&mut self) -> Sys<()> {
+        self.rights = Some(Rights::of(task::own_pid()).ok_or(libc::ENOSYS)?);
+        let mut tasks = Numbers::from_start(self.task_dir);
+        for tid in tasks.by_ref() {
+            if self.difference(tid) != Difference::None {
+                debug_log!("thread {tid} has rights of its own: nothing can be shared");
+                return Err(libc::EPERM);
+            }
+        }
+        if tasks.is_cut() {
+            return Err(libc::EAGAIN);
+        }
+        let own = self.anchor;
+        if anchor::first_named(self.task_dir, own, own as u32).is_some() {
+            debug_log!("another copy of this library serves this program");
+            return Err(libc::EBUSY);
+        }
+        Ok(())
+    }
+
+    fn difference(&self, tid: i32) -> Difference {
+        match (&self.rights, Rights::of(tid)) {
+            (Some(own), Some(theirs)) => own.difference(&theirs),
+            _ => Difference::None,
+        }
+    }
+
+    /// Thread `tid` says that its rights have changed.
+    pub fn on_other_rights(&mut self, shared: &Shared, tid: i32) {
+        // What is not shown has changed, too.
+        let least = Difference::Credentials;
+        self.end_for(shared, self.difference(tid).max(least));
+    }
+
+    fn end_for(&self, shared: &Shared, difference: Difference) {
+        let ending = match difference {
+            Difference::None => return,
+            Difference::Credentials => ending::AGAIN,
+            Difference::Filters => ending::NEVER,
+        };
+        debug_log!("the program's rights have changed: the service ends");
+        shared.ending.fetch_max(ending, Ordering::AcqRel);
+    }
+
+    /// The task that was stopping threads is gone, and the kernel has let them go.
+    fn forget_stops(&mut self) {
+        (self.traced_count, self.standing) = (0, 0);
+        (self.fork_tid, self.fork_phase) = (0, ForkPhase::None);
+        self.events_wait_since = 0;
+    }
+
+    /// Gives back what this process has and what it has given.
+    pub fn last_rites(&mut self, shared: &Shared) {
+        shared.status.store(status::ENDING, Ordering::Release);
+        let exits = shared.ending.load(Ordering::Acquire) == ending::EXIT;
+        if exits && !self.attachments.any(|_| true) {
+            // What is shared of this program's own goes with it.
+            self.unlink_socket();
+            shared.settled.store(1, Ordering::Release);
+            return;
+        }
+        if self.fork_phase != ForkPhase::None {
+            self.forks_under_way = 1;
+            self.fork_end();
+        }
+        let stopped = (0..TRIES).any(|_| self.stop().is_ok());
+        self.sever_all(stopped);
+        if stopped {
+            if !exits {
+                self.take_all_back(shared);
+            }
+            self.resume();
+        } else {
+            debug_log!("the threads cannot be stopped: what was shared stays in place");
+        }
+        self.unlink_socket();
+        shared.settled.store(1, Ordering::Release);
+    }
+
+    /// Puts something whose touch is SIGBUS in the place of every attachment.
+    fn sever_all(&mut self, stopped: bool) {
+        self.on_faults();
+        let mut at = 0;
+        while let Some(piece) = self.attachments.next_from(at) {
+            at = piece.end;
+            let Ok(empty) = mem::memfd(GONE) else {
+                return;
+            };
+            self.for_mapped_parts(piece, |service, lo, len| {
+                task::beat();
+                if !stopped {
+                    // Else it could be touched between the two.
+                    let _ = mem::protect(lo, len, libc::PROT_NONE);
+                }
+                let _ = uffd::unwatch(service.faults, lo, len);
+                let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+                // A store is SIGBUS too, and not SIGSEGV.
+                let prot = libc::PROT_READ | libc::PROT_WRITE;
+                let _ = mem::map(lo, len, prot, flags, empty, lo - piece.start);
+            });
+            crate::rawsys::close(empty);
+        }
+    }
+
+    /// Unmaps what an earlier service of this process has left in the place of
+    /// the attachment that held `addr`; whether there was any.
+    pub fn unmap_severed(&mut self, addr: usize, found: &Mapping) -> bool {
+        let mut name = [0u8; 4096];
+        let path = self.space.path_at(addr, &mut name);
+        if !path.is_some_and(|path| path.to_bytes().starts_with(GONE_PATH)) {
+            return false;
+        }
+        // Each has a file of its own, from its first page on.
+        let mut at = found.start.saturating_sub(found.offset);
+        while let Ok(Some(m)) = self.space.find(at) {
+            if (m.device, m.inode) != (found.device, found.inode) {
+                break;
+            }
+            let _ = mem::unmap(m.start, m.end - m.start);
+            at = m.end;
+        }
+        true
+    }
+
+    /// Makes everything private again that has been promoted, with all threads
+    /// standing.
+    fn take_all_back(&mut self, shared: &Shared) {
+        let mut at = 0;
+        while let Some(range) = shared.promoted.first_in(at, TOP) {
+            let end = range.end.min(range.start + PART);
+            task::beat();
+            if range.origin != Origin::Lent {
+                if let Err(errno) = self.demote(shared, range.start, end) {
+                    let start = range.start;
+                    debug_log!("{start:#x} stays in the shared file: errno {errno}");
+                }
+            }
+            at = end;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Withdrawal: attachers let go of memory that stays where it is.
+//!
+//! Removing pages from the memfd takes them from every attacher at once, and
+//! from every device too: what an RDMA adapter or io_uring has pinned would no
+//! longer be the program's memory, and what it writes would be lost without an
+//! error. The kernel does not say which pages of a memfd are pinned. So pages
+//! are only removed with the memory itself, by munmap or MADV_DONTNEED. Where
+//! the memory lives on (its protection changes, its segment is withdrawn) and
+//! where a lent file is taken back, attachers are asked, and the program waits
+//! until they have let go.
+//!
+//! The wait has an end. Where an attacher does not answer, or cannot let go, it is
+//! done by force: the content is copied into private memory and the pages are
+//! removed.
+
+use super::Service;
+use crate::debug_log;
+use crate::user::arena::ranges::Origin;
+use crate::user::arena::Shared;
+use crate::user::attacher::overlay::FIXED;
+use crate::user::attacher::{Piece, GATED};
+use crate::user::peers::Side;
+use crate::user::protocol::wire::{Message, Verb};
+use crate::user::sys::maps::Run;
+use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
+
+/// Tries to stop the threads for a copy that nothing else can replace.
+const TRIES: u32 = 100;
+
+/// Tries of an attacher: within the time that it has for its answer.
+const TRIES_IN_TIME: u32 = 20;
+
+/// The owner's side.
+impl Service {
+    /// The calling thread is about to change `[start, end)`, under its guard:
+    /// no attacher shows any of it when this returns, nor before the guard is
+    /// released.
+    pub fn withdraw(&mut self, shared: &Shared, start: usize, end: usize) {
+        let (start, end) = (page_down(start.min(TOP)), page_up(end.min(TOP)));
+        if shared.promoted.first_in(start, end).is_none() {
+            return;
+        }
+        self.forget_lent(shared, start, end);
+        if !self.recall_range(shared, start, end) {
+            self.take_by_force(start, end);
+        }
+    }
+
+    /// Takes back what is lent in `[start, end)`, and waits until everybody has
+    /// given it back.
+    pub fn recall(&mut self, shared: &Shared, start: usize, end: usize) {
+        if self.forget_lent(shared, start, end) {
+            self.recall_range(shared, start, end);
+        }
+    }
+
+    /// What is lent in `[start, end)` is watched no more; whether there was any.
+    fn forget_lent(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
+        let mut at = start;
+        let mut any = false;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            if r.origin == Origin::Lent {
+                let _ = uffd::unregister(self.events, r.start, r.end - r.start);
+                shared.promoted.remove(r.start, r.end);
+                any = true;
+            }
+            at = r.end;
+        }
+        any
+    }
+
+    /// Has every attacher let go of `[start, end)`; whether all have.
+    pub fn recall_range(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
+        let mut m = Message::new(Verb::Recall);
+        (m.lo, m.hi) = (start as u64, end as u64);
+        self.ask_attachers(shared, &m)
+    }
+
+    /// Makes private what attachers do not let go of.
+    pub fn take_by_force(&mut self, start: usize, end: usize) {
+        debug_log!("{start:#x}..{end:#x} is copied, since an attacher does not let go of it");
+        if !(0..TRIES).any(|_| self.demote_stopped(start, end).is_ok()) {
+            debug_log!("{start:#x}..{end:#x} is still shared");
+        }
+    }
+}
+
+/// The attacher's side.
+impl Service {
+    /// Owner `i` takes back a range or a segment; whether no attachment shows
+    /// any of it now. What is touched from here on is asked for anew.
+    pub fn on_withdrawn(&mut self, i: usize, m: &Message) -> bool {
+        let removed = m.verb == Verb::Removed;
+        let (lo, hi) = match m.verb {
+            Verb::Removed => (0, TOP),
+            _ => (m.lo as usize, m.hi as usize),
+        };
+        for p in &mut self.permits {
+            p.dead |= removed && p.used && p.connection == i && p.segid == m.id;
+        }
+        let permits = &self.permits;
+        let is_of = |p: &Piece| {
+            let permit = &permits[p.permit];
+            permit.connection == i && (!removed || permit.segid == m.id)
+        };
+        let space = &self.space;
+        let is_concerned =
+            |p: &Piece| is_of(p) && p.cut_to(lo, hi).is_some_and(|p| p.is_seen(space));
+        if !self.attachments.any(is_concerned) {
+            return true;
+        }
+        // What the program maps there meanwhile must not be taken for what it was.
+        let stopped = (0..TRIES_IN_TIME).any(|_| self.stop().is_ok());
+        self.on_faults();
+        let mut done = true;
+        let mut at = 0;
+        while let Some(p) = self.attachments.next_from(at) {
+            at = p.end;
+            let permit = &self.permits[p.permit];
+            let mine = permit.connection == i && (!removed || permit.segid == m.id);
+            let Some(part) = p.cut_to(lo, hi).filter(|_| mine) else {
+                continue;
+            };
+            done &= if p.overlay {
+                self.uncover(i, p)
+            } else {
+                self.drop_pages(part)
+            };
+        }
+        if stopped {
+            self.resume();
+        }
+        done
+    }
+
+    /// Unmaps the pages of an attachment, which stays what it is.
+    fn drop_pages(&mut self, part: Piece) -> bool {
+        let mut done = true;
+        self.for_mapped_parts(part, |_, start, len| {
+            if let Err(errno) = mem::drop_pages(start, len) {
+                debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
+                done = false;
+            }
+        });
+        done
+    }
+
+    /// Puts the owner's memfd back in the place of a file of its.
+    fn uncover(&mut self, i: usize, p: Piece) -> bool {
+        let c = &self.connections[i];
+        let (memfd, identity, alive) = (c.memfd, c.identity, c.side == Side::Attacher);
+        if !alive {
+            return true;
+        }
+        let write = self.permits[p.permit].writable;
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        let mut done = true;
+        self.for_mapped_parts(p, |service, start, len| {
+            let back = || -> Sys<()> {
+                service.unwatch(start, start + len)?;
+                let source = p.source + (start - p.start);
+                mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)?;
+                uffd::register(service.faults, start, len, GATED)?;
+                mem::advise(start, len, libc::MADV_DONTFORK)?;
+                mem::protect(start, len, prot)
+            };
+            if let Err(errno) = back() {
+                debug_log!("an attachment is lost: errno {errno}");
+                done = false;
+            }
+        });
+        self.attachments.insert(Piece {
+            overlay: false,
+            identity,
+            offset: p.source,
+            ..p
+        });
+        done
+    }
+}
+
+impl Piece {
+    /// The part of the piece that shows the owner's `[lo, hi)`.
+    fn cut_to(&self, lo: usize, hi: usize) -> Option<Self> {
+        let last = self.source + (self.end - self.start);
+        let (lo, hi) = (
+            page_down(lo).max(self.source),
+            page_up(hi.min(TOP)).min(last),
+        );
+        (lo < hi).then(|| Piece {
+            end: self.start + (hi - self.source),
+            ..self.from(self.start + (lo - self.source))
+        })
+    }
+
+    /// Whether anything may be in sight of the program there. Pages come into
+    /// attachments by the service alone.
+    fn is_seen(&self, space: &crate::user::sys::maps::Space) -> bool {
+        let mut runs = [Run::default(); 1];
+        self.overlay
+            || !space.has_scan()
+            || space
+                .populated(self.start, self.end, &mut runs, false)
+                .map_or(true, |(found, walked)| found > 0 || walked < self.end)
+    }
+}
