@@ -66,6 +66,8 @@ CASE(source_pinned, "what a device writes to pinned memory is not lost")
 
 	setenv("XPMEM_WAIT", "0.1", 1);
 	open_ring(&ring);
+	/* Of a huge page none can be shared. */
+	madvise(source, WINDOW, MADV_NOHUGEPAGE);
 	fill(source, 16 * PAGE, 1);
 	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
 		skip_case("may not register buffers");
@@ -79,6 +81,48 @@ CASE(source_pinned, "what a device writes to pinned memory is not lost")
 	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
 	EXPECT_EQ(read_fixed(&ring, pipes[0], part.iov_base, sizeof text), (int)sizeof text);
 	EXPECT_EQ(memcmp(part.iov_base, text, sizeof text), 0);
+	quit(&p);
+}
+
+#define HUGE (512 * PAGE)
+
+CASE(source_pinned_huge, "a pin on a part of a huge page neither loses what the device writes nor holds the owner up")
+{
+	struct peer p = spawn();
+	char *source = anonymous(4 * HUGE);
+	struct iovec part;
+	struct ring ring;
+	int pipes[2];
+	char text[64];
+	long addr, byte;
+
+	setenv("XPMEM_WAIT", "0.1", 1);
+	source = (char *)(((unsigned long)source + HUGE - 1) & -(unsigned long)HUGE);
+	madvise(source, 2 * HUGE, MADV_HUGEPAGE);
+	fill(source, 16 * PAGE, 1);
+	source[HUGE] = 'n';
+	part = (struct iovec){ source + 4 * PAGE, PAGE };
+	open_ring(&ring);
+	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
+		skip_case("may not register buffers");
+	/* The huge page is mapped in parts, as ibv_fork_init leaves it. */
+	EXPECT_EQ(madvise(source + 8 * PAGE, PAGE, MADV_DONTFORK), 0);
+	addr = share(&p, source, 2 * HUGE);
+	/* The very page, or none; and the service goes on. */
+	byte = r_peek(&p, addr + 4 * PAGE);
+	EXPECT(FAULTED(byte) || byte == (unsigned char)source[4 * PAGE]);
+	EXPECT_EQ(r_peek(&p, addr + HUGE), 'n');
+	EXPECT_EQ(pipe(pipes), 0);
+	memset(text, 'd', sizeof text);
+	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
+	EXPECT_EQ(read_fixed(&ring, pipes[0], part.iov_base, sizeof text), (int)sizeof text);
+	EXPECT_EQ(memcmp(part.iov_base, text, sizeof text), 0);
+	/* All of it when the device has let go. */
+	EXPECT_EQ(syscall(__NR_io_uring_register, ring.fd, IORING_UNREGISTER_BUFFERS, NULL, 0), 0);
+	addr = share(&p, source, 2 * HUGE);
+	for (int i = 0; i < 100 && FAULTED(byte = r_peek(&p, addr + 4 * PAGE)); i++)
+		usleep(50000);
+	EXPECT_EQ(byte, 'd');
 	quit(&p);
 }
 

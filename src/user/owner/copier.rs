@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A second thread of the service, for long copies, and to close what peers send.
+//! A second thread of the service, for long copies, to close what peers send, and
+//! to end a move of pages that has no end ([`super::rescue`]).
 //!
 //! Most of what a promotion costs is the copy of its pages, which the attacher
 //! waits for: where the service may use another processor, both copy, piece by
@@ -11,6 +12,7 @@
 //! ([`crate::user::arena::closing`]), where it may be held up. It touches nothing of the [`Service`], and of the
 //! program's memory what the service would touch itself.
 
+use super::rescue;
 use crate::user::arena::mapping;
 use crate::user::arena::Shared;
 use crate::user::service::Service;
@@ -125,6 +127,7 @@ impl Copying {
 extern "C" fn copier(_argument: usize) -> ! {
     const LONG: u64 = 3_600_000;
     task::set_name(c"xpmem-copier");
+    rescue::listen();
     loop {
         if let Some(shared) = crate::user::arena::existing() {
             let copying = &shared.copying;
@@ -164,6 +167,9 @@ pub fn is_there(shared: &Shared) -> bool {
     if started.load(Ordering::Relaxed) == 0 {
         let top = mapping::second_stack_top::<Shared>();
         let thread = task::spawn_sibling(top, copier, 0);
+        if let Ok(tid) = thread {
+            rescue::prepare(tid);
+        }
         let now = if thread.is_ok() { STARTED } else { REFUSED };
         started.store(now, Ordering::Relaxed);
     }

@@ -119,6 +119,10 @@ impl Service {
             settings: None,
             done: 0,
         };
+        if x.by_page {
+            // It ends a move that has no end.
+            let _ = super::copier::is_there(shared);
+        }
         let why = self.copy_and_replace(shared, &mut x, origin).err();
         if x.stage != 0 {
             self.scratch.unmap(x.stage, len);

@@ -9,6 +9,7 @@ pub mod pins;
 pub mod promote;
 pub mod remap;
 pub mod requests;
+pub mod rescue;
 pub mod revoke;
 pub mod settings;
 pub mod sysv;

@@ -8,17 +8,35 @@
 //! with it, all threads standing, and one that is refused stays where it is. A pin that
 //! has ended by then has left its bytes in the page, which is copied after that.
 //!
+//! Of a huge page all is held by one pin, since it cannot be split: the kernel
+//! refuses each part of it, or never stops trying ([`super::rescue`]).
+//!
 //! It also refuses pages that a fork child still shares. Those cannot be pinned
 //! for writing; a write that changes nothing gives the program its own copy.
 
 use super::promote::Refusal;
+use super::rescue;
 use crate::debug_log;
 use crate::user::service::Service;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, uffd, PAGE};
+use crate::user::sys::{mem, task, uffd, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
+
+/// What is pinned as one, at most.
+const HUGE: usize = 2 << 20;
+
+/// How long memory whose move had to be ended is left alone, in nanoseconds: the
+/// program stood all the while.
+const REST: u64 = 500_000_000;
+
+/// The last move that had to be ended. All zero: none.
+#[derive(Clone, Copy)]
+pub struct Stuck {
+    addr: usize,
+    until: u64,
+}
 
 impl Service {
     /// Whether the pages of a mapping can be asked for pins: the kernel moves
@@ -31,11 +49,18 @@ impl Service {
     /// first that does not move: a device may have pinned it. Answers how many bytes
     /// were moved, and why not more. Both ranges have the same protection and are
     /// watched by the userfaultfd that moves them, the first for missing pages.
-    pub fn move_aside(&self, lo: usize, len: usize, aside: usize) -> (usize, Option<Refusal>) {
+    pub fn move_aside(&mut self, lo: usize, len: usize, aside: usize) -> (usize, Option<Refusal>) {
         let mut done = 0;
         let mut tries = 0;
         while done < len {
-            match uffd::move_pages(self.precopy, aside + done, lo + done, len - done) {
+            let (from, to) = (lo + done, aside + done);
+            let (moved, stuck) = rescue::guarded(to, len - done, || {
+                uffd::move_pages(self.precopy, to, from, len - done)
+            });
+            if stuck {
+                self.stuck.until = task::now() + REST;
+            }
+            match moved {
                 Ok(moved) => {
                     done += moved;
                     tries = 0;
@@ -43,13 +68,17 @@ impl Service {
                 Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
                     tries += 1;
                     if errno == libc::EBUSY && tries % 8 == 1 {
-                        let _ = mem::unshare(lo + done);
+                        let _ = mem::unshare(from);
                     }
                 }
                 Err(errno) => {
-                    debug_log!("page {:#x} does not move: errno {errno}", lo + done);
+                    debug_log!("page {from:#x} does not move: errno {errno}");
                     let why = match errno {
                         libc::EBUSY => Refusal::Pinned,
+                        libc::EEXIST if self.stuck.until != 0 => {
+                            self.stuck.addr = from;
+                            Refusal::Pinned
+                        }
                         // The kernel works on the page, or the program has just
                         // changed what is mapped there.
                         libc::EAGAIN | libc::ENOENT => Refusal::Later,
@@ -60,6 +89,11 @@ impl Service {
             }
         }
         (done, None)
+    }
+
+    /// Whether a try to move this would hold the program up, as the last one did.
+    pub fn is_stuck(&self, addr: usize) -> bool {
+        addr / HUGE == self.stuck.addr / HUGE && task::now() < self.stuck.until
     }
 
     /// Undoes the first `done` bytes of [`Self::move_aside`].

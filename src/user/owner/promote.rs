@@ -322,6 +322,9 @@ impl Service {
         if self.pause.left() > 0 {
             return Err(Refusal::Later);
         }
+        if self.is_stuck(addr) {
+            return Err(Refusal::Pinned);
+        }
         let len = hi - lo;
         if mem::is_sealed(lo, len) {
             return Err(Refusal::Sealed);

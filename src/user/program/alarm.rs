@@ -29,16 +29,21 @@ struct Action {
 /// `program`, in whose process all other threads block every signal.
 pub fn prepare(program: i32) -> Sys<()> {
     PROGRAM.store(program, Ordering::Relaxed);
-    let handler: extern "C" fn(c_int) = wait_for_the_dead;
+    handle(SIGNAL, wait_for_the_dead)?;
+    crate::user::sys::task::unblock_signal(SIGNAL);
+    Ok(())
+}
+
+/// Gives the calling process a handler, which calls that a signal interrupts go
+/// on after.
+pub fn handle(signal: c_int, handler: extern "C" fn(c_int)) -> Sys<()> {
     let action = Action {
         handler: handler as usize,
         flags: (libc::SA_RESTART as usize) | restorer::FLAG,
         restorer: restorer::address(),
         mask: crate::user::sys::task::ALL_SIGNALS,
     };
-    sys!(libc::SYS_rt_sigaction, SIGNAL, &raw const action, 0, 8)?;
-    crate::user::sys::task::unblock_signal(SIGNAL);
-    Ok(())
+    sys!(libc::SYS_rt_sigaction, signal, &raw const action, 0, 8).map(drop)
 }
 
 /// The alarm: set when it is first needed, and off at the end of its life.

@@ -22,6 +22,7 @@ use super::attacher::sigbus::{FaultingThreads, Poisoned};
 use super::attacher::{Attachments, Permit};
 use super::hooks::Hooks;
 use super::owner::lend::{Lent, LENT};
+use super::owner::pins::Stuck;
 use super::owner::remap::Remap;
 use super::owner::requests::Requests;
 use super::owner::revoke::{Change, CHANGES};
@@ -159,6 +160,7 @@ pub struct Service {
     pub gap_looked_at: usize,
 
     pub scratch: Scratch,
+    pub stuck: Stuck,
     /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
     pub trash: (usize, usize),
 
