@@ -35,7 +35,7 @@ if [ -x "$tests/conformance-rust" ]; then
 	over_user="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=user /tests/conformance-rust --timeout 120"
 	{
 		echo "user $over_user call_munmap call_mmap_fixed call_mremap_away call_dontneed_libc call_dontneed_raw call_shm" \
-			"call_mprotect call_remap_file source_shared source_sysv source_mixed protect_ owner_forks mutex futex waits_are unmap_and_map written"
+			"call_mprotect call_remap_file source_shared source_sysv source_mixed source_pinned pinned_ protect_ owner_forks mutex futex waits_are unmap_and_map written"
 		echo "root $over_user call_munmap call_shm source_sysv source_shared owner_forks protect_"
 	} >"$out/user.list"
 fi
