@@ -84,4 +84,4 @@ clean:
 # Targets of the kernel module, test programs and benchmarks (check-vm, bench-user, soak, ...).
 include kernel/targets.mk
 include tests/conformance/targets.mk
--include benches/targets.mk examples/targets.mk tests/stress/targets.mk tests/peers/targets.mk
+-include benches/targets.mk examples/targets.mk tests/stress/targets.mk tests/peers/targets.mk tests/hwloc/targets.mk

@@ -14,24 +14,11 @@ lib=$TOP/build/lib/libxpmem.so.0
 export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
 export XPMEM_CACHE=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}
 
-cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/api" tests/hwloc/api.c tests/hwloc/dump.c \
-    -L"$TOP/build/lib" -lhwloc -lxpmem &&
-    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/exchange" tests/hwloc/exchange.c \
-        tests/hwloc/dump.c -lhwloc &&
-    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/mutate" tests/hwloc/mutate.c \
-        tests/hwloc/dump.c -lhwloc &&
-    cc -O1 -g -Wall -Wno-unused-result -o "$SCRATCH/race" tests/hwloc/race.c \
-        tests/hwloc/dump.c -lhwloc &&
-    cc -O1 -g -Wall -Wextra -o "$SCRATCH/initiators" tests/hwloc/initiators.c -lhwloc &&
-    cc -O1 -g -Wall -Wextra -o "$SCRATCH/again" tests/hwloc/again.c tests/hwloc/dump.c \
-        -lhwloc -lpthread &&
-    cc -O1 -g -Wall -Wextra -o "$SCRATCH/limits" tests/hwloc/limits.c tests/hwloc/dump.c \
-        -L"$TOP/build/lib" -lhwloc -lxpmem -ldl &&
-    cc -O1 -g -Wall -Wextra -shared -fPIC -o "$SCRATCH/noalloc.so" tests/hwloc/noalloc.c &&
-    cc -O1 -g -Wall -Wextra -o "$SCRATCH/differ" tests/hwloc/differ.c tests/hwloc/dump.c \
-        -lhwloc -ldl &&
-    cc -O1 -g -Wall -o "$SCRATCH/local" tests/hwloc/local.c -ldl ||
-    { not_ok "build of tests/hwloc"; finish; }
+if ! out=$(make hwloc-tests 2>&1); then
+    not_ok "make hwloc-tests" "$out"
+    finish
+fi
+bin=$TOP/build/tests/hwloc
 
 run_case "the header alone and beside hwloc's" 60 tests/hwloc/headers.sh
 if readelf -d "$lib" | grep -q 'NEEDED.*hwloc'; then
@@ -39,43 +26,43 @@ if readelf -d "$lib" | grep -q 'NEEDED.*hwloc'; then
 else
     ok "not linked with libhwloc"
 fi
-run_suite "the calls" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+run_suite "the calls" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$bin/api"
 run_suite "the calls, a small machine" 120 env API_SYNTHETIC='numa core:2 pu:2' \
-    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
+    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$bin/api"
 run_suite "the calls, as an ordinary user" 120 ${AS_USER[@]+"${AS_USER[@]}"} env \
-    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$SCRATCH/api"
-run_suite "who asks for a memory attribute" 120 env LD_PRELOAD="$lib" "$SCRATCH/initiators"
-run_suite "again and again" 120 env LD_PRELOAD="$lib" "$SCRATCH/again"
+    LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" "$bin/api"
+run_suite "who asks for a memory attribute" 120 env LD_PRELOAD="$lib" "$bin/initiators"
+run_suite "again and again" 120 env LD_PRELOAD="$lib" "$bin/again"
 run_suite "no more than stock needs" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD_PRELOAD="$lib" \
-    "$SCRATCH/limits"
+    "$bin/limits"
 run_suite "each allocation fails once" 120 env LD_LIBRARY_PATH="$TOP/build/lib" \
-    LD_PRELOAD="$SCRATCH/noalloc.so $lib" "$SCRATCH/limits"
-run_suite "without libhwloc, and with a local one" 60 "$SCRATCH/local" "$lib"
+    LD_PRELOAD="$bin/noalloc.so $lib" "$bin/limits"
+run_suite "without libhwloc, and with a local one" 60 "$bin/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
 nice tests/hwloc/versions.sh
 run_suite "several copies of hwloc" 120 tests/hwloc/copies.sh "$lib"
-run_suite "random machines" 400 tests/hwloc/differ.sh "$SCRATCH/differ" "$lib" 150 1
-run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$SCRATCH/exchange"
-run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$SCRATCH/exchange" "$lib"
+run_suite "random machines" 400 tests/hwloc/differ.sh "$bin/differ" "$lib" 150 1
+run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$bin/exchange"
+run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$bin/exchange" "$lib"
 
 run_case "Open MPI 5: each rank adopts twice" 240 tests/hwloc/openmpi.sh "$lib"
 run_case "Open MPI 5.0.7: ranks adopt where stock is refused" 400 tests/hwloc/openmpi-trixie.sh "$lib"
 
 if command -v valgrind >/dev/null; then
-    run_suite "memory errors and leaks" 400 tests/hwloc/valgrind.sh "$SCRATCH/exchange" "$lib"
+    run_suite "memory errors and leaks" 400 tests/hwloc/valgrind.sh "$bin/exchange" "$lib"
 else
     skip valgrind "not installed"
 fi
 
-run_suite "a file that changes meanwhile" 300 env LD_PRELOAD="$lib" "$SCRATCH/race" 3000 1
+run_suite "a file that changes meanwhile" 300 env LD_PRELOAD="$lib" "$bin/race" 3000 1
 
 # Damaged files: eight, half of them written by stock.
 files=()
 damage() { # damage NAME stock|ours VARIABLE=VALUE
     local preload=$lib
     [ "$2" = stock ] && preload=
-    if env "$3" LD_PRELOAD=$preload "$SCRATCH/exchange" write "$SCRATCH/d-$1" 300000000000 x; then
+    if env "$3" LD_PRELOAD=$preload "$bin/exchange" write "$SCRATCH/d-$1" 300000000000 x; then
         files+=("$SCRATCH/d-$1")
     fi
 }
@@ -96,5 +83,5 @@ else
     damage flat-stock stock 'EXCHANGE_SYNTHETIC=pu:100'
 fi
 # HWLOC_DEBUG_CHECK: numbers that do not fit each other are then refused, too.
-run_suite "damaged files" 600 env LD_PRELOAD="$lib" HWLOC_DEBUG_CHECK=1 "$SCRATCH/mutate" 12500 7 "${files[@]}"
+run_suite "damaged files" 600 env LD_PRELOAD="$lib" HWLOC_DEBUG_CHECK=1 "$bin/mutate" 12500 7 "${files[@]}"
 finish

@@ -185,16 +185,20 @@ impl<'a> Image<'a> {
         Some(unsafe { &*self.data.wrapping_add(offset).cast::<T>() })
     }
 
-    /// A hint that `size` bytes at an address will be read.
+    /// A hint that `size` bytes at an address will be read, wherever that leads.
     #[inline(always)]
     pub fn soon(&self, addr: Addr, size: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(offset) = self.locate(addr, size, 1) {
+        {
             use core::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-            for line in (0..size).step_by(64) {
-                let at = self.data.wrapping_add(offset + line).cast();
+            let at = self
+                .data
+                .wrapping_add(addr.wrapping_sub(self.base) as usize);
+            let mut line = 0;
+            while line < size {
                 // SAFETY: a hint: it reads nothing and cannot fault.
-                unsafe { _mm_prefetch(at, _MM_HINT_T0) };
+                unsafe { _mm_prefetch(at.wrapping_add(line).cast(), _MM_HINT_T0) };
+                line += 64;
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -257,6 +261,20 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// The words of a bitmap that nobody else can change.
+    #[inline]
+    pub fn words(&self, bitmap: &Bitmap) -> Option<&'a [u64]> {
+        let count = bitmap.count as usize;
+        if count == 0 {
+            return Some(&[]);
+        }
+        let offset = self.locate(bitmap.ulongs, count * 8, 8)?;
+        // SAFETY: as in `slice`.
+        Some(unsafe {
+            core::slice::from_raw_parts(self.data.wrapping_add(offset).cast::<u64>(), count)
+        })
+    }
+
     /// Takes from the work that is left.
     #[inline]
     pub fn charge(&self, bytes: usize) -> Option<()> {
@@ -305,6 +323,11 @@ impl<'a, T: Plain> List<'a, T> {
         // `'a`; any bit pattern is a `T`.
         (0..self.count).map(move |i| unsafe { read_once(first.add(i)) })
     }
+}
+
+/// The sum of words that somebody may change meanwhile.
+pub fn sum(words: &[u64]) -> u64 {
+    words.iter().fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
 /// A set of small integers: bits in words, and whether all beyond are set.

@@ -175,26 +175,20 @@ pub struct Topology {
     pub _pad2: u32,
     pub backends: Addr,
     pub pci_busid_backend: Addr,
-    pub phases: [u32; 2],
+    /// Phases of a discovery. A file of ours keeps the sum of all words here.
+    pub sum: u64,
     /// The allocator of the copy. Stock writes the address of a variable on
     /// its stack; an adopter overwrites it, so a file of ours keeps the
-    /// number of bytes in use here (see [`crate::hwloc::encode`]) and [`ODD`].
+    /// number of bytes in use here (see [`crate::hwloc::encode`]).
     pub tma: u64,
 }
 
-/// In [`Topology::tma`]: what was written had numbers that do not fit each
-/// other. Where a file of ours does not say so, such are damage.
-pub const ODD: u64 = 1 << 63;
-
 impl Topology {
-    /// Bytes in use of a file of `length` bytes, and whether [`ODD`] is set, if
-    /// the writer says so: ours does, and stock's word for it is no such number.
-    pub fn in_use(&self, length: u64) -> Option<(u64, bool)> {
-        let used = self.tma & !ODD;
+    /// Bytes in use of a file of `length` bytes, if the writer says so: ours
+    /// does, and stock's word for it is no such number.
+    pub fn in_use(&self, length: u64) -> Option<u64> {
         let least = (size_of::<Header>() + size_of::<Topology>()) as u64;
-        (least..=length)
-            .contains(&used)
-            .then_some((used, self.tma & ODD != 0))
+        (least..=length).contains(&self.tma).then_some(self.tma)
     }
 }
 
@@ -295,6 +289,10 @@ impl Attr {
     }
     pub fn bridge_downstream(&self) -> u32 {
         self.half(8)
+    }
+    /// Whether the two types are those of a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.bridge_upstream() <= 1 && self.bridge_downstream() == 1
     }
     pub fn osdev_type(&self) -> u32 {
         self.half(0)
@@ -441,6 +439,7 @@ const _: () = {
     assert!(offset_of!(Topology, next_subkind) == 784);
     assert!(offset_of!(Topology, backends) == 792);
     assert!(offset_of!(Topology, pci_busid_backend) == 800);
+    assert!(offset_of!(Topology, sum) == 808);
     assert!(offset_of!(Topology, tma) == 816);
     assert!(size_of::<Obj>() == 248);
     assert!(offset_of!(Obj, attr) == 40);

@@ -4,7 +4,7 @@
 use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
-use crate::hwloc::encode;
+use crate::hwloc::encode::{self, Encoded};
 use crate::hwloc::image::{work_for, Image};
 use crate::hwloc::layout::{Header, Topology, ABI};
 use crate::hwloc::length;
@@ -163,31 +163,40 @@ pub unsafe fn write(
     // SAFETY: only the topology's own pointers are followed.
     let image = unsafe { Image::process() };
     let support = library.support_bytes();
-    let mut encoded = encode::encode(&image, &t, support, addr as u64, length)?;
-    let stored = check(encoded.as_slice(), addr as u64, length).and_then(|odd| {
-        if odd {
-            encoded.say_odd();
-        }
+    let encoded = encode::encode(&image, &t, support, addr as u64, length)?;
+    let stored = check(&encoded, addr as u64, length).and_then(|()| {
         let append = status & libc::O_APPEND != 0;
-        store(fd, append, encoded.as_slice(), offset, length)
+        store(fd, append, encoded.bytes.as_slice(), offset, length)
     });
-    encoded.release();
+    encoded.bytes.release();
     stored
 }
 
-/// What adopters would refuse is not written. Answers whether it is odd.
-fn check(bytes: &[u8], addr: u64, length: usize) -> Result<bool> {
+/// What adopters would refuse is not written.
+fn check(encoded: &Encoded, addr: u64, length: usize) -> Result<()> {
+    let bytes = encoded.bytes.as_slice();
     if bytes.len() > length {
         return Err(Error::Invalid);
     }
     let work = work_for(length);
     // SAFETY: the bytes outlive the image.
     let image = unsafe { Image::new(addr, bytes.as_ptr(), bytes.len(), &work) };
-    let report = validate::contents(&image.ok_or(Error::Invalid)?).map_err(|corrupt| {
+    let image = image.ok_or(Error::Invalid)?;
+    let whole = || {
+        work.set(work_for(length).get());
+        validate::contents(&image).map(|_| ())
+    };
+    let checked = if encoded.sure {
+        let checked = validate::around(&image);
+        debug_assert!(checked.is_err() || whole().is_ok(), "{:?}", whole());
+        checked
+    } else {
+        whole()
+    };
+    checked.map_err(|corrupt| {
         debug_log!("hwloc: not written: {}", corrupt.what);
         Error::from(corrupt)
-    })?;
-    Ok(report.odd)
+    })
 }
 
 /// Puts the bytes into the file, all or nothing.

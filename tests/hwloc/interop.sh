@@ -4,16 +4,17 @@
 # tests/hwloc/interop.sh EXCHANGE LIBXPMEM: writers and adopters, stock and
 # ours, each with each release of libhwloc that there is, on several machines.
 # tests/hwloc/versions.sh fetches releases and machines; without it this
-# system's release and synthetic machines are what there is.
+# system's release and synthetic machines are what there is. As many machines
+# at a time as there are processors.
 set -u
 exchange=$1 ours=$2
 cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+top=$(mktemp -d)
+trap 'rm -rf "$top"' EXIT
 export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
 # hwloc checks each topology that it loads, copies or adopts.
 export HWLOC_DEBUG_CHECK=1
-passed=0 failed=0
+jobs=0 most=$(nproc)
 
 releases=(here)
 for suite in trixie sid; do
@@ -38,10 +39,18 @@ run() {
     fi
 }
 
-# matrix NAME RELEASES...: all pairs on the machine that the environment names.
+# matrix NAME RELEASES...: all pairs on the machine that the environment names,
+# beside others.
 matrix() {
-    local name=$1 writer adopter w a log cross
-    shift
+    while [ "$(jobs -rp | wc -l)" -ge "$most" ]; do wait -n; done
+    jobs=$((jobs + 1))
+    pairs "$top/$jobs" "$@" &
+}
+
+pairs() { # pairs FOLDER NAME RELEASES...: its account is left in FOLDER
+    local work=$1 name=$2 writer adopter w a log cross passed=0 failed=0
+    shift 2
+    mkdir "$work"
     for writer in "$@"; do
         for w in stock ours; do
             if ! run "$writer" $w write "$work/t" 300000000000 x >"$work/log" 2>&1; then
@@ -69,6 +78,8 @@ matrix() {
             rm -f "$work"/t "$work"/t.*
         done
     done
+    echo "$name: $passed passed, $failed failed"
+    echo "$passed $failed" >"$work/account"
 }
 
 with() { # with VARIABLE VALUE NAME RELEASES...
@@ -113,19 +124,28 @@ for snapshot in "$cache"/linux/*/; do
     esac
     with HWLOC_FSROOT "$snapshot" "$name" "${where[@]}"
 done
-"$(dirname "$0")/dgx2.sh" >"$work/dgx2.xml"
-with EXCHANGE_XML "$work/dgx2.xml" "like a DGX-2" "${releases[@]}"
+"$(dirname "$0")/dgx2.sh" >"$top/dgx2.xml"
+with EXCHANGE_XML "$top/dgx2.xml" "like a DGX-2" "${releases[@]}"
 # Others, of which no package has a copy.
 for xml in ${XPMEM_HWLOC_XML:-}; do
     with EXCHANGE_XML "$xml" "$(basename "$xml")" "${releases[@]}"
 done
-"$(dirname "$0")/uneven.sh" >"$work/uneven.xml"
-with EXCHANGE_XML "$work/uneven.xml" "uneven" "${releases[@]}"
+"$(dirname "$0")/uneven.sh" >"$top/uneven.xml"
+with EXCHANGE_XML "$top/uneven.xml" "uneven" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs" "${releases[@]}"
 # Sets of many words: a flat machine, one number after another and not, and
 # processors that are only children.
 with EXCHANGE_SYNTHETIC "pu:700" "flat" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "core:350 pu:2(indexes=core:pu)" "interleaved" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "core:700 pu:1" "only children" "${releases[@]}"
+wait
+passed=0 failed=0
+for job in $(seq $jobs); do
+    if read -r p f <"$top/$job/account"; then
+        passed=$((passed + p)) failed=$((failed + f))
+    else
+        failed=$((failed + 1))
+    fi
+done
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

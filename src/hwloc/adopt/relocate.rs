@@ -185,6 +185,9 @@ impl Moving<'_, '_> {
             self.object(*obj)?;
         }
         self.pointer(head + offset_of!(Header, mmap_address) as u64)?;
+        // The sum of what was there.
+        let sum = size_of::<Header>() + offset_of!(Topology, sum);
+        self.new.get_mut(sum..sum + 8).valid()?.fill(0);
         for field in [
             offset_of!(Topology, level_nbobjects),
             offset_of!(Topology, support_discovery),

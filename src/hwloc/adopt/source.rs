@@ -60,7 +60,7 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
     if map::file_size(fd)? < fileoffset + length as u64 {
         return Err(Error::Invalid);
     }
-    let used = t.in_use(length as u64).map(|(used, _)| used as usize);
+    let used = t.in_use(length as u64).map(|used| used as usize);
     Ok(Source {
         fd,
         offset,
@@ -121,11 +121,8 @@ pub fn inspect(mapping: &Mapping, base: usize) -> Result<Report> {
     // SAFETY: a readable mapping of that size.
     let image = unsafe { Image::new(base as u64, mapping.addr() as *const u8, len, &work) };
     let image = image.ok_or(Error::Invalid)?;
-    let checked = validate::image(&image);
-    checked
-        .and_then(|report| report.unless_damaged(len as u64).map(|()| report))
-        .map_err(|corrupt| {
-            debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
-            Error::from(corrupt)
-        })
+    validate::image(&image).map_err(|corrupt| {
+        debug_log!("hwloc: refused: {} (at {:#x})", corrupt.what, corrupt.at);
+        Error::from(corrupt)
+    })
 }

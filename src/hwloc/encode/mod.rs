@@ -11,12 +11,12 @@
 //! processors would otherwise be mostly zeros.
 
 use crate::error::{Error, Result};
-use crate::hwloc::image::{same_words, Bits, Image, OrInvalid};
+use crate::hwloc::image::{same_words, sum, work_for, Bits, Image, OrInvalid};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::range::map::{self, Mapping, Place};
 use crate::hwloc::resolve::{goes_by_os_index, Place as Origin, Resolver};
-use crate::hwloc::validate::Levels;
+use crate::hwloc::validate::{Levels, MAX_DEPTH};
 use core::hash::{BuildHasherDefault, Hasher};
 use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;
@@ -100,13 +100,6 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Says in the file that what was written is [`ODD`].
-    pub fn say_odd(&mut self) {
-        let tma = size_of::<Header>() + offset_of!(Topology, tma);
-        let word = (self.used as u64 | ODD).to_ne_bytes();
-        self.bytes()[tma..tma + 8].copy_from_slice(&word);
-    }
-
     /// Gives the memory back, or keeps it for the next.
     pub fn release(self) {
         if self.room.len() > KEEP_LIMIT {
@@ -145,6 +138,12 @@ impl Buffer {
         Ok(at)
     }
 
+    /// The sum of all words.
+    fn sum(&self) -> u64 {
+        // SAFETY: pages of whole words, of which this many are in use.
+        sum(unsafe { core::slice::from_raw_parts(self.as_slice().as_ptr().cast(), self.used / 8) })
+    }
+
     fn bytes(&mut self) -> &mut [u8] {
         &mut self.room.bytes_mut()[..self.used]
     }
@@ -169,6 +168,18 @@ struct Encoder<'a, 'w> {
     /// The largest set of processors.
     root_cpus: Bits<'a>,
     no_attr: Addr,
+    /// Bytes of strings and words of sets that a check of the file looks at,
+    /// each as often as it is named.
+    looked_at: usize,
+    /// The largest number of words of a set.
+    longest: usize,
+}
+
+/// A topology as bytes.
+pub struct Encoded {
+    pub bytes: Buffer,
+    /// Nothing was seen that a check of the tree could refuse.
+    pub sure: bool,
 }
 
 /// Encodes `t`, whose pointers lead into `source`, for `base`. The header
@@ -181,7 +192,7 @@ pub fn encode(
     support: [usize; 4],
     base: Addr,
     length: usize,
-) -> Result<Buffer> {
+) -> Result<Encoded> {
     let levels = Levels::read(source, t)?;
     let root = levels.at(0).and_then(|l| l.objs.first()).copied();
     let root_cpus = root
@@ -200,9 +211,14 @@ pub fn encode(
         strings: HashMap::default(),
         root_cpus,
         no_attr: 0,
+        looked_at: 0,
+        longest: 0,
     };
     encoder.whole(t, support, length)?;
-    Ok(encoder.buffer)
+    Ok(Encoded {
+        sure: encoder.is_sure(length),
+        bytes: encoder.buffer,
+    })
 }
 
 /// The members' words without the zeros behind the last.
@@ -275,11 +291,18 @@ impl<'a> Encoder<'a, '_> {
         Ok(self.addr(at))
     }
 
+    #[inline]
     fn string(&mut self, addr: Addr) -> Result<Addr> {
-        if addr == 0 {
-            return Ok(0);
+        match addr {
+            0 => Ok(0),
+            _ => self.text(addr),
         }
+    }
+
+    #[inline(never)]
+    fn text(&mut self, addr: Addr) -> Result<Addr> {
         let text = self.source.string(addr).valid()?;
+        self.looked_at += text.len();
         if let Some(known) = self.strings.get(text) {
             return Ok(*known);
         }
@@ -290,10 +313,16 @@ impl<'a> Encoder<'a, '_> {
         Ok(self.addr(at))
     }
 
+    #[inline]
     fn infos(&mut self, array: Addr, count: u32) -> Result<Addr> {
-        if count == 0 {
-            return Ok(0);
+        match count {
+            0 => Ok(0),
+            _ => self.some_infos(array, count),
         }
+    }
+
+    #[inline(never)]
+    fn some_infos(&mut self, array: Addr, count: u32) -> Result<Addr> {
         let list = self.source.slice::<Info>(array, count as usize).valid()?;
         let at = self.reserve(size_of_val(list))?;
         for (i, info) in list.iter().enumerate() {
@@ -308,24 +337,49 @@ impl<'a> Encoder<'a, '_> {
 
     /// Writes a set, unless it equals one of `written`, pairs of a set of
     /// the source and where that went.
+    #[inline(always)]
     fn bitmap(&mut self, addr: Addr, written: &[(Addr, Addr)]) -> Result<Addr> {
         if addr == 0 {
             return Ok(0);
         }
-        let set = self.source.bitmap(addr).valid()?;
-        let words = trimmed(&set);
         for (from, to) in written {
-            if *to == 0 {
-                continue;
-            }
-            if *from == addr {
-                return Ok(*to);
-            }
-            let other = self.source.bitmap(*from).valid()?;
-            if other.infinite == set.infinite && same_words(trimmed(&other), words) {
+            if *to != 0 && (*from == addr || self.are_same(*from, addr)?) {
                 return Ok(*to);
             }
         }
+        self.new_bitmap(addr)
+    }
+
+    /// Whether two sets have the same members.
+    #[inline]
+    fn are_same(&self, one: Addr, other: Addr) -> Result<bool> {
+        let one: &Bitmap = self.source.at(one).valid()?;
+        let other: &Bitmap = self.source.at(other).valid()?;
+        // The tail of one may be longer, and say nothing.
+        if one.count != other.count {
+            return self.are_same_trimmed(one, other);
+        }
+        let words = self.source.words(one).valid()?;
+        let others = self.source.words(other).valid()?;
+        Ok(one.infinite == other.infinite && same_words(words, others))
+    }
+
+    #[inline(never)]
+    fn are_same_trimmed(&self, one: &Bitmap, other: &Bitmap) -> Result<bool> {
+        let bits = |set: &Bitmap| {
+            Some(Bits {
+                words: self.source.words(set)?,
+                infinite: set.infinite != 0,
+            })
+        };
+        let (one, other) = (bits(one).valid()?, bits(other).valid()?);
+        Ok(one.infinite == other.infinite && same_words(trimmed(&one), trimmed(&other)))
+    }
+
+    #[inline(never)]
+    fn new_bitmap(&mut self, addr: Addr) -> Result<Addr> {
+        let set = self.source.bitmap(addr).valid()?;
+        let words = trimmed(&set);
         let (last, zeros) = words.split_last().valid()?;
         let ulongs = if !set.infinite && all_zero(zeros) {
             self.run(zeros.len(), *last)?
@@ -336,6 +390,8 @@ impl<'a> Encoder<'a, '_> {
     }
 
     fn put_bitmap(&mut self, count: u32, ulongs: Addr, infinite: bool) -> Result<Addr> {
+        self.looked_at += count as usize * 8;
+        self.longest = self.longest.max(count as usize);
         self.put(Bitmap {
             count,
             allocated: count,
@@ -440,6 +496,9 @@ impl<'a> Encoder<'a, '_> {
             return Ok(self.no_attr);
         }
         let mut attr: Attr = self.source.get(obj.attr).valid()?;
+        if obj.kind == ty::BRIDGE && !attr.is_bridge() {
+            return Err(Error::Invalid);
+        }
         if obj.kind == ty::NUMANODE {
             let n = attr.page_types_len() as usize;
             let pages = self.source.slice::<u64>(attr.page_types(), n * 2).valid()?;
@@ -472,15 +531,15 @@ impl<'a> Encoder<'a, '_> {
                 obj.complete_nodeset,
             ])
         };
-        for set in sets(i + 11).into_iter().flatten() {
-            if set != 0 {
-                self.source.soon(set, size_of::<Bitmap>());
+        if let Some(sets) = sets(i + 11) {
+            for set in &sets {
+                self.source.soon(*set, 1);
             }
         }
-        for set in sets(i + 6).into_iter().flatten() {
-            if set != 0 {
-                if let Some(bitmap) = self.source.at::<Bitmap>(set) {
-                    self.source.soon(bitmap.ulongs, 8);
+        if let Some(sets) = sets(i + 6) {
+            for set in sets.iter().filter(|set| **set != 0) {
+                if let Some(bitmap) = self.source.at::<Bitmap>(*set) {
+                    self.source.soon(bitmap.ulongs, 1);
                     // Long ones lie apart too.
                     if bitmap.count > 8 {
                         self.long_ahead(bitmap);
@@ -507,6 +566,10 @@ impl<'a> Encoder<'a, '_> {
         for (i, addr) in level.objs.iter().enumerate() {
             self.ahead(level.objs, i, level.kind == ty::PU);
             let source: &Obj = self.source.at(*addr).valid()?;
+            let here = (source.kind, source.depth, source.logical_index);
+            if here != (level.kind, depth, i as u32) || source.symmetric_subtree & !1 != 0 {
+                return Err(Error::Invalid);
+            }
             let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
@@ -548,7 +611,20 @@ impl<'a> Encoder<'a, '_> {
             }
             [obj.children, obj.first_child, obj.last_child] = self.children(source)?;
             obj.infos = self.infos(source.infos, source.infos_count)?;
-            if source.cpuset != 0 {
+            let sets = [
+                source.cpuset,
+                source.complete_cpuset,
+                source.nodeset,
+                source.complete_nodeset,
+            ];
+            if is_special(level.kind) {
+                // Adopters refuse those of a device, and an object without any.
+                if sets != [0; 4] {
+                    return Err(Error::Invalid);
+                }
+            } else if sets.contains(&0) {
+                return Err(Error::Invalid);
+            } else {
                 self.sets(source, &mut obj, &mut nodeset_before)?;
             }
             for pad in [
@@ -571,6 +647,12 @@ impl<'a> Encoder<'a, '_> {
     /// many zeros: they are looked at, and written from one copy. Their memory
     /// is what is attached above.
     fn sets(&mut self, source: &Obj, obj: &mut Obj, nodes: &mut (Addr, Addr)) -> Result<()> {
+        for set in [source.cpuset, source.complete_cpuset, source.nodeset] {
+            // Adopters refuse an object with all processors that there can be.
+            if self.source.at::<Bitmap>(set).valid()?.infinite != 0 {
+                return Err(Error::Invalid);
+            }
+        }
         let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
         let (mut alone, mut only_processors) = (false, false);
         if source.parent != 0 {
@@ -614,8 +696,8 @@ impl<'a> Encoder<'a, '_> {
     fn are_single(&self, sets: [Addr; 2], os_index: u32) -> Result<bool> {
         for set in sets {
             let set: &Bitmap = self.source.at(set).valid()?;
-            let words = self.source.slice::<u64>(set.ulongs, set.count as usize);
-            let (last, zeros) = words.valid()?.split_last().valid()?;
+            let words = self.source.words(set).valid()?;
+            let (last, zeros) = words.split_last().valid()?;
             let right = *last == 1 << (os_index % 64)
                 && zeros.len() == os_index as usize / 64
                 && set.infinite == 0
@@ -868,11 +950,11 @@ impl<'a> Encoder<'a, '_> {
         (t.adopted_shmem_addr, t.adopted_shmem_length) = (0, 0);
         (t.backends, t.pci_busid_backend) = (0, 0);
         t.grouping = [0; 8];
-        t.phases = [0; 2];
         (t.next_subkind, t._pad0, t._pad1, t._pad2) = (0, 0, 0, 0);
         t.is_loaded = 1;
         t.modified = 0;
         t.tma = self.buffer.used as u64;
+        t.sum = 0;
         self.set(head, t);
         self.set(
             0,
@@ -883,7 +965,22 @@ impl<'a> Encoder<'a, '_> {
                 mmap_length: length as u64,
             },
         );
+        let sum = self.buffer.sum();
+        self.set(head + offset_of!(Topology, sum), sum);
         Ok(())
+    }
+
+    /// Whether a check of the tree finds nothing to refuse: the links are right
+    /// as they were made here, what the source can have wrong was looked at, and
+    /// nothing is nested too deeply or, for a file of `length`, too much work.
+    fn is_sure(&self, length: usize) -> bool {
+        // Special levels, memory among them, can be nested.
+        let special = (0..SPECIAL_LEVELS).filter_map(|i| self.levels.at(DEPTH_NUMANODE - i as i32));
+        let nested = special.map(|level| level.objs.len()).sum::<usize>() + self.levels.depth();
+        // A set of an object is looked at so often, by `validate::tree`.
+        let sets = self.levels.total() * self.longest * 8 * 15;
+        let work = sets + 4 * (self.looked_at + self.buffer.used);
+        nested < MAX_DEPTH && work as u64 <= work_for(length).get()
     }
 
     /// What names objects by index.

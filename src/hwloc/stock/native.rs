@@ -379,7 +379,9 @@ mod tests {
         let report = validate::image(&image).expect("valid");
         let other = 0x5000_0000_0000;
         let encoded = encode::encode(&image, &report.topology, SUPPORT_BYTES, other, LENGTH);
-        let mut again = words(encoded.expect("encodes").as_slice());
+        let encoded = encoded.expect("encodes");
+        assert!(encoded.sure);
+        let mut again = words(encoded.bytes.as_slice());
         assert!(again.len() * 8 <= LENGTH);
         again.resize(LENGTH / 8, 0);
         let written = check(&again, other).expect("valid");

@@ -102,11 +102,7 @@ impl File {
         let report = with_image(&words, header.mmap_address, |image| validate::image(&image))
             .ok_or(Refused::Short)?
             .map_err(Refused::Corrupt)?;
-        report
-            .unless_damaged(header.mmap_length)
-            .map_err(Refused::Corrupt)?;
         let used = report.topology.in_use(header.mmap_length);
-        let used = used.map(|(used, _)| used);
         Ok(File {
             words,
             header,

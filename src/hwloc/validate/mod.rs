@@ -11,8 +11,8 @@
 //! may change them, and hwloc itself now and then gets them wrong. Stock shares
 //! that, and so do we; but `hwloc_topology_check()` aborts on it, on the
 //! original too. What is so is [`Report::odd`]; all else that check has nothing
-//! to abort on. Our writer says in the file whether it was so, for damage would
-//! look the same.
+//! to abort on. Damage would look the same: the sum that our writer keeps in the
+//! file tells it.
 //!
 //! Two steps need nothing but pointers inside the file: `levels` finds the
 //! arrays of objects, `tree` walks from the root. No mark on visited
@@ -27,7 +27,7 @@ mod attributes;
 mod levels;
 mod tree;
 
-use super::image::{ensure, Checked, Corrupt, Image};
+use super::image::{ensure, sum, Checked, Corrupt, Image};
 use super::layout::*;
 use core::mem::size_of;
 pub use levels::Levels;
@@ -53,16 +53,6 @@ pub struct Report {
     /// Whether `hwloc_topology_check()` would abort on numbers or sets that do
     /// not fit each other.
     pub odd: bool,
-}
-
-impl Report {
-    /// Refuses a file of `length` bytes whose numbers do not fit each other
-    /// although its writer says that they do.
-    pub fn unless_damaged(&self, length: u64) -> Checked<()> {
-        let said = self.topology.in_use(length);
-        let as_said = !self.odd || said.is_none_or(|(_, odd)| odd);
-        ensure(as_said, "topology: damaged since it was written", 0)
-    }
 }
 
 /// Reads and checks the 24 bytes at the start.
@@ -97,11 +87,29 @@ pub fn image(image: &Image<'_>) -> Checked<Report> {
         at: base,
     })?;
     header(&head, base, image.len() as u64)?;
-    contents(image)
+    let report = contents(image)?;
+    if report.odd {
+        let whole = is_whole(image, &report.topology).is_none_or(|whole| whole);
+        ensure(whole, "topology: damaged since it was written", base)?;
+    }
+    Ok(report)
 }
 
-/// Checks all but the header, of an image that may be shorter than that says.
-pub fn contents(image: &Image<'_>) -> Checked<Report> {
+/// Whether the sum of all words is the one that the writer kept, if it did.
+fn is_whole(image: &Image<'_>, t: &Topology) -> Option<bool> {
+    let used = t.in_use(image.len() as u64).filter(|_| t.sum != 0)?;
+    let words = image.slice::<u64>(image.base(), used as usize / 8)?;
+    // One of them is the sum.
+    Some(sum(words) == t.sum.wrapping_mul(2))
+}
+
+/// Checks all but the tree of objects and the header.
+pub fn around(image: &Image<'_>) -> Checked<()> {
+    let (topology, levels) = beginning(image)?;
+    attributes::check(image, &topology, &levels).map(|_| ())
+}
+
+fn beginning<'a>(image: &Image<'a>) -> Checked<(Topology, Levels<'a>)> {
     let base = image.base();
     let at = base + size_of::<Header>() as u64;
     let topology: Topology = image.get(at).ok_or(Corrupt {
@@ -109,7 +117,12 @@ pub fn contents(image: &Image<'_>) -> Checked<Report> {
         at,
     })?;
     fields(image, &topology, at)?;
-    let levels = Levels::read(image, &topology)?;
+    Ok((topology, Levels::read(image, &topology)?))
+}
+
+/// Checks all but the header, of an image that may be shorter than that says.
+pub fn contents(image: &Image<'_>) -> Checked<Report> {
+    let (topology, levels) = beginning(image)?;
     let tree = tree::check(image, &topology, &levels)?;
     let resolved = attributes::check(image, &topology, &levels)?;
     Ok(Report {

@@ -152,6 +152,8 @@ struct Walk<'a, 'w> {
     allowed_cpuset: Bits<'a>,
     allowed_nodeset: Bits<'a>,
     seen: Seen,
+    /// hwloc's own check wants none that is larger, or 0.
+    largest_gp_index: u64,
     /// The attributes last found to be right, for each level: often all
     /// objects of a level share them.
     attributes: Vec<Addr>,
@@ -204,6 +206,8 @@ pub fn check<'a>(image: &Image<'a>, t: &Topology, levels: &Levels<'a>) -> Checke
         allowed_cpuset: set(t.allowed_cpuset)?,
         allowed_nodeset: set(t.allowed_nodeset)?,
         seen: Seen::new(levels.total())?,
+        // It uses the lower 32 bits as a bitmap's index.
+        largest_gp_index: t.next_gp_index.saturating_sub(1).min(i32::MAX as u64),
         attributes: memory::filled(0, levels.iter().count())?,
         visited: 0,
         empty_infos: false,
@@ -423,10 +427,8 @@ impl<'a> Walk<'a, '_> {
             self.plain = 0;
         }
         self.want(memory.wrapping_add(local) == o.total_memory);
-        if o.io_arity != 0 || o.io_first_child != 0 {
+        if (o.io_arity | o.misc_arity) != 0 || (o.io_first_child | o.misc_first_child) != 0 {
             self.others(node, Class::Io, nesting, &mut |_, _| Ok(()))?;
-        }
-        if o.misc_arity != 0 || o.misc_first_child != 0 {
             self.others(node, Class::Misc, nesting, &mut |_, _| Ok(()))?;
         }
         Ok(())
@@ -687,9 +689,7 @@ impl<'a> Walk<'a, '_> {
         let level = slot.and_then(|slot| self.levels.get(slot));
         let here = level.is_some_and(|level| level.holds(at, obj));
         ensure(here, "object: not where its level has it", at)?;
-        let known = obj.gp_index != 0 && obj.gp_index < self.topology.next_gp_index;
-        // hwloc's check uses the lower 32 bits as a bitmap's index.
-        let known = known && obj.gp_index <= i32::MAX as u64;
+        let known = obj.gp_index.wrapping_sub(1) < self.largest_gp_index;
         let new = self.seen.insert(obj.gp_index)?;
         self.want(known && new);
         ensure(
@@ -759,11 +759,7 @@ impl<'a> Walk<'a, '_> {
                 let same = level.is_some_and(|level| attr.group_kind() == level.group);
                 self.want(same && attr.group_depth() != u32::MAX);
             }
-            ty::BRIDGE => ensure(
-                attr.bridge_upstream() <= 1 && attr.bridge_downstream() == 1,
-                "object: bad bridge",
-                at,
-            )?,
+            ty::BRIDGE => ensure(attr.is_bridge(), "object: bad bridge", at)?,
             ty::PCI_DEVICE => {
                 let class = attr.pci_class();
                 let important = matches!(class >> 8, 0..=3 | 6 | 0x0b | 0x12)
