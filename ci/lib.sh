@@ -24,7 +24,17 @@ trap 'rm -rf "$SCRATCH"' EXIT
 . "$TOP/ci/path.sh"
 
 ok() { PASSED=$((PASSED + 1)); echo "ok: $1"; }
-not_ok() { FAILED=$((FAILED + 1)); echo "FAILED: $1${2:+: $2}"; }
+not_ok() {
+    FAILED=$((FAILED + 1))
+    echo "FAILED: $1${2:+: $2}"
+    note_failure "$1" "${2:-}"
+}
+# Keeps what failed for the end of the step: its name, and up to 20 lines of why.
+FAILURES=''
+note_failure() {
+    FAILURES+="FAILED: $1"$'\n'
+    if [ -n "$2" ]; then FAILURES+=$(printf '%s\n' "$2" | tail -n 20 | sed 's/^/    /')$'\n'; fi
+}
 skip() { SKIPPED=$((SKIPPED + 1)); echo "skipped: $1: $2"; }
 
 # run_case NAME SECONDS COMMAND...: 0 passes, 77 skips, all else fails, and so
@@ -36,23 +46,33 @@ run_case() {
     case $status in
     0) ok "$name" ;;
     77) skip "$name" "${out##*$'\n'}" ;;
-    124 | 137) not_ok "$name" "hung for $seconds s"; printf '%s\n' "$out" | tail -n 40 ;;
-    *) not_ok "$name" "status $status"; printf '%s\n' "$out" | tail -n 40 ;;
+    124 | 137) not_ok "$name" "hung for $seconds s"; explain "$out" ;;
+    *) not_ok "$name" "status $status"; explain "$out" ;;
     esac
+}
+
+# What a case that failed had printed.
+explain() {
+    printf '%s\n' "$1" | tail -n 40
+    FAILURES+=$(printf '%s\n' "$1" | tail -n 20 | sed 's/^/    /')$'\n'
 }
 
 # Takes a test program's own closing line "N passed, N failed[, N skipped]" into
 # the account: count_from "name" STATUS "output".
 count_from() {
-    local name=$1 status=$2 line
+    local name=$1 status=$2 line output
+    # Its own words for it, and what follows them.
+    output=$(printf '%s\n' "$3" | grep -iE -A 3 '^ *(fail|not ok)' | head -n 20)
     line=$(printf '%s\n' "$3" | grep -E '^[0-9]+ passed, [0-9]+ failed' | tail -n 1)
     if [ -z "$line" ]; then
         not_ok "$name" "no closing line, status $status"
+        explain "$3"
         return
     fi
     # shellcheck disable=SC2086
     set -- ${line//[!0-9]/ }
     PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
+    if [ "$2" != 0 ]; then note_failure "$name: $line" "${output:-$3}"; fi
     if [ "$status" != 0 ] && [ "$2" = 0 ]; then
         not_ok "$name" "says no failure, but ended with status $status"
     fi
@@ -87,6 +107,8 @@ else
 fi
 
 finish() {
+    # Once more, where a reader of the end finds it.
+    if [ -n "$FAILURES" ]; then printf '%s\n%s' "--- what failed" "$FAILURES"; fi
     if [ "$SKIPPED" = 0 ]; then
         echo "$PASSED passed, $FAILED failed"
     else

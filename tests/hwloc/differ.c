@@ -12,6 +12,7 @@
 #include "check.h"
 #include "dump.h"
 #include "random.h"
+#include "work.h"
 #include <dlfcn.h>
 #include <hwloc/cpukinds.h>
 #include <hwloc/distances.h>
@@ -561,7 +562,7 @@ int main(int argc, char **argv)
 		fflush(stdout);
 		if (fork() == 0) {
 			setvbuf(stdout, NULL, _IONBF, 0);
-			alarm(60);
+			limit_work(60);
 			state = seed * 1000003 + i;
 			next();
 			one();

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include "dump.h"
 #include "random.h"
+#include "work.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <hwloc/shmem.h>
@@ -123,7 +124,7 @@ static void run(const struct input *in, uint64_t seed, uint64_t from, uint64_t t
 		_exit(3);
 	for (; from < to; from++) {
 		progress[0] = from;
-		alarm(20);
+		limit_work(20);
 		one(in, seed, from, fd, out);
 		progress[1] = accepted;
 	}

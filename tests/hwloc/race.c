@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include "dump.h"
 #include "random.h"
+#include "work.h"
 #include <errno.h>
 #include <hwloc/shmem.h>
 #include <signal.h>
@@ -20,7 +21,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static char *const addr = (void *)0x340000000000;
@@ -62,11 +62,8 @@ static void adopt_all(int fd, size_t length, unsigned count, int use, struct res
 {
 	FILE *out = fopen("/dev/null", "w");
 	hwloc_topology_t t;
-	time_t end = time(NULL) + 60;
 
 	while (result->adopted + result->refused < count || !result->adopted || !result->refused) {
-		if (time(NULL) > end)
-			_exit(4);
 		if (hwloc_shmem_topology_adopt(&t, fd, 0, addr, length, 0)) {
 			if (errno != EINVAL)
 				_exit(3);
@@ -123,7 +120,7 @@ static int one(const char *name, const char *machine, unsigned count, int use)
 		disturb(words, used(words, length));
 	adopter = fork();
 	if (!adopter) {
-		alarm(120);
+		limit_work(60);
 		adopt_all(fd, length, count, use, result);
 	}
 	waitpid(adopter, &status, 0);
