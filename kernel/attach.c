@@ -82,10 +82,10 @@ static int xpmem_access_page(struct mm_struct *mm, unsigned long addr,
 			     void *buf, int len, int write)
 {
 	unsigned int offset = offset_in_page(addr);
-	struct vm_area_struct *vma = find_vma(mm, addr);
+	struct vm_area_struct *vma = vma_lookup(mm, addr);
 	struct page *page;
 
-	if (!vma || vma->vm_start > addr || !xpmem_owner_allows(vma, write))
+	if (!vma || !xpmem_owner_allows(vma, write))
 		return -EFAULT;
 	len = min_t(int, len, PAGE_SIZE - offset);
 	/* Never FOLL_FORCE: what the owner may not write, nobody may. */

@@ -45,6 +45,17 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 }
 #endif
 
+/* 5.14 looks for an address without looking for what comes after it. */
+#ifndef XPMEM_VMA_LOOKUP
+static inline struct vm_area_struct *vma_lookup(struct mm_struct *mm,
+						unsigned long addr)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr);
+
+	return vma && vma->vm_start <= addr ? vma : NULL;
+}
+#endif
+
 /* 5.11 renamed it. */
 #ifndef XPMEM_MAY_SPLIT
 #define may_split	split

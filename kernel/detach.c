@@ -108,9 +108,7 @@ int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 		return 0;
 	vaddr = xpmem_untagged(vaddr);
 	mmap_read_lock(mm);
-	vma = find_vma(mm, vaddr);
-	if (vma && vma->vm_start > vaddr)
-		vma = NULL;
+	vma = vma_lookup(mm, vaddr);
 	if (!vma || !xpmem_vma_is_attachment(vma)) {
 		mmap_read_unlock(mm);
 		return vma ? -EINVAL : 0;

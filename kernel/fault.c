@@ -65,12 +65,10 @@ bool xpmem_owner_allows(const struct vm_area_struct *vma, bool write)
 static struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
 					      unsigned long source, bool write)
 {
-	struct vm_area_struct *vma = find_vma(owner, source);
-
 	/* Below a stack there is nothing: it grows for its owner alone. */
-	if (!vma || vma->vm_start > source || !xpmem_owner_allows(vma, write))
-		return NULL;
-	return vma;
+	struct vm_area_struct *vma = vma_lookup(owner, source);
+
+	return vma && xpmem_owner_allows(vma, write) ? vma : NULL;
 }
 
 static bool xpmem_may_unlock(const struct vm_fault *vmf)
@@ -235,7 +233,7 @@ static vm_fault_t xpmem_fault_owner(struct xpmem_window *w,
  * w->one. More of the window, where there is memory for the answer.
  */
 static int xpmem_look_around(struct xpmem_window *w,
-			     const struct vm_area_struct *owner_vma)
+			     struct vm_area_struct *owner_vma)
 {
 	unsigned int order = READ_ONCE(w->att->window);
 
@@ -251,7 +249,7 @@ static int xpmem_look_around(struct xpmem_window *w,
 		xpmem_window_set(w, 0);
 		return 0;
 	}
-	return xpmem_window_look(w);
+	return xpmem_window_look_around(w, owner_vma);
 }
 
 /* With w->look begun and the owner's mmap_lock held, which is let go. */

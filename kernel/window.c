@@ -5,6 +5,9 @@
  * entries away again.
  */
 #include <linux/hmm.h>
+#include <linux/hugetlb.h>
+#include <linux/pgtable.h>
+#include <linux/rcupdate.h>
 
 #include "xpmem.h"
 
@@ -61,6 +64,72 @@ int xpmem_window_look(struct xpmem_window *w)
 	};
 
 	return hmm_range_fault(&range);
+}
+
+/* An owner's entry, as hmm_range_fault() tells of it. */
+static __always_inline unsigned long xpmem_hmm_pfn(pte_t pte)
+{
+	unsigned long pfn;
+
+	if (!pte_present(pte) || pte_protnone(pte))
+		return 0;
+	pfn = pte_pfn(pte);
+	/* Of ordinary memory that is the page of zeros. */
+	if (unlikely(pte_special(pte)) && !is_zero_pfn(pfn))
+		return 0;
+	return pfn | HMM_PFN_VALID | (pte_write(pte) ? HMM_PFN_WRITE : 0);
+}
+
+/* The owner's page table that has the window; NULL: there is no table there. */
+static pte_t *xpmem_owner_table(struct xpmem_window *w)
+{
+	struct mm_struct *owner = w->space->mm;
+	unsigned long source = w->source;
+	pgd_t *pgd = pgd_offset(owner, source);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t pmd;
+
+	if (pgd_none(*pgd) || pgd_bad(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, source);
+	if (p4d_none(*p4d) || p4d_bad(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, source);
+	if (pud_none(*pud) || pud_bad(*pud))
+		return NULL;
+	pmd = READ_ONCE(*pmd_offset(pud, source));
+	if (pmd_none(pmd) || pmd_bad(pmd))
+		return NULL;
+	return pte_offset_kernel(&pmd, source);
+}
+
+/*
+ * As xpmem_window_look() does, by the same rules (the owner's mmap_lock keeps
+ * the upper tables, RCU the last one, and whoever changes an entry has made the
+ * look stale before), in a sixth of the instructions: hmm_range_fault() calls
+ * two functions for each page, and asks each what it asks once for the window.
+ * What is not made of ordinary pages is left to it. The window never reaches
+ * beyond one table.
+ */
+int xpmem_window_look_around(struct xpmem_window *w,
+			     struct vm_area_struct *owner_vma)
+{
+	unsigned long i;
+	pte_t *pte;
+
+	if (owner_vma->vm_flags & VM_MIXEDMAP || is_vm_hugetlb_page(owner_vma))
+		return xpmem_window_look(w);
+	rcu_read_lock();
+	pte = xpmem_owner_table(w);
+	if (!pte) {
+		rcu_read_unlock();
+		return xpmem_window_look(w);
+	}
+	for (i = 0; i < w->pages; i++, pte++)
+		w->pfns[i] = xpmem_hmm_pfn(ptep_get(pte));
+	rcu_read_unlock();
+	return 0;
 }
 
 /* Does the look show a page that may be used as the fault wants? */

@@ -339,6 +339,8 @@ void xpmem_window_set(struct xpmem_window *w, unsigned int order);
 void xpmem_window_clip(struct xpmem_window *w, unsigned long start,
 		       unsigned long end);
 int xpmem_window_look(struct xpmem_window *w);
+int xpmem_window_look_around(struct xpmem_window *w,
+			     struct vm_area_struct *owner_vma);
 bool xpmem_window_shows(const struct xpmem_window *w, unsigned long hmm);
 bool xpmem_window_error(const struct xpmem_window *w);
 bool xpmem_window_huge(const struct xpmem_window *w);

@@ -352,12 +352,12 @@ int main(int argc, char **argv)
 		calls();
 		for (int order = FORWARD; order <= RANDOM; order++)
 			for (int write = 0; write < 2; write++)
-				one("64 MiB of 4 KiB pages", MIB64, 0, order, write, small * 200, small / 512);
-		one("8 MiB of 4 KiB pages", 8UL << 20, 0, FORWARD, 0, 2048 * 200, 4);
-		one("1 MiB of 4 KiB pages", 1UL << 20, 0, FORWARD, 0, 256 * 200, 1);
+				one("64 MiB of 4 KiB pages", MIB64, 0, order, write, small * 170, small / 512);
+		one("8 MiB of 4 KiB pages", 8UL << 20, 0, FORWARD, 0, 2048 * 170, 4);
+		one("1 MiB of 4 KiB pages", 1UL << 20, 0, FORWARD, 0, 256 * 170, 1);
 		prepare(1);
 		for (int write = 0; write < 2; write++)
-			one("64 MiB of 2 MiB pages", MIB64, 1, FORWARD, write, 500000, 32);
+			one("64 MiB of 2 MiB pages", MIB64, 1, FORWARD, write, 300000, 32);
 		untouched("anonymous", MAP_PRIVATE);
 		untouched("shared", MAP_SHARED);
 		floors();
