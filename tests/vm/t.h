@@ -54,7 +54,7 @@ static inline void t_run(const char *name, void (*fn)(void))
 	int failed = t_failed, skipped = t_skipped;
 
 	t_case = name;
-	alarm(getenv("T_SECONDS") ? atoi(getenv("T_SECONDS")) : 240);
+	alarm(getenv("T_SECONDS") ? atoi(getenv("T_SECONDS")) : 800);
 	fn();
 	alarm(0);
 	if (failed == t_failed && skipped == t_skipped)
