@@ -329,54 +329,33 @@ static long r_churn(long on, long b, long c)
 	return pthread_join(t, NULL);
 }
 
-static long now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000L + t.tv_nsec / 1000;
-}
-
 #define ROUNDS 400
-static int by_value(const void *a, const void *b) { return *(long *)a < *(long *)b ? -1 : 1; }
-static long latency(long *mean, long *worst)
-{
-	static long took[ROUNDS];
-
-	*mean = *worst = 0;
-	for (int i = 0; i < ROUNDS; i++) {
-		char *p = (char *)x_attach(apid, BASE + (i % 16) * PAGE, PAGE);
-		long t = now_us();
-
-		rd(p, NULL);
-		took[i] = now_us() - t;
-		*mean += took[i];
-		x_detach(p);
-		usleep(2000);
-	}
-	*mean /= ROUNDS;
-	qsort(took, ROUNDS, sizeof(long), by_value);
-	*worst = took[ROUNDS - 1];
-	return took[ROUNDS / 2];
-}
-
 static void unrelated_changes(void)
 {
-	long quiet, busy, mean[2], worst[2], waited;
+	long waited, again, changed;
 
 	CALL(&owner, r_map, BASE, 16 * PAGE, 0);
 	CALL(&owner, r_fill, BASE, 16, 1);
-	quiet = latency(&mean[0], &worst[0]);
-	waited = stat_of("faults_waited");
 	CALL(&owner, r_churn, 1, 0, 0);
 	usleep(100000);
-	busy = latency(&mean[1], &worst[1]);
+	waited = stat_of("faults_waited");
+	again = stat_of("faults_again");
+	changed = stat_of("invalidations");
+	for (int i = 0; i < ROUNDS || stat_of("invalidations") < changed + 4; i++) {
+		char *p = (char *)x_attach(apid, BASE + (i % 16) * PAGE, PAGE);
+
+		CHECK(val(p) == 1 + i % 16);
+		x_detach(p);
+		usleep(2000);
+	}
+	waited = stat_of("faults_waited") - waited;
+	again = stat_of("faults_again") - again;
+	changed = stat_of("invalidations") - changed;
 	CALL(&owner, r_churn, 0, 0, 0);
-	printf("  a fault, owner quiet: %ld us median, %ld mean, %ld worst; changing other memory: %ld, %ld, %ld; %ld waits\n",
-	       quiet, mean[0], worst[0], busy, mean[1], worst[1], stat_of("faults_waited") - waited);
-	/* The median: a virtual processor may be away for long. */
-	CHECK(busy <= 2 * quiet + 50);
-	CHECK(mean[1] < 20 * mean[0] + 20000);
+	printf("  %d faults and more, %ld changes of other memory meanwhile: waited %ld times, looked again %ld times\n",
+	       ROUNDS, changed, waited, again);
+	/* Counted, not timed: a virtual processor may be away for long. */
+	CHECK(changed > 3 && waited == 0 && again == 0);
 	CALL(&owner, r_unmap, BASE, 16 * PAGE, 0);
 }
 
