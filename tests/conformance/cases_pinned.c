@@ -11,6 +11,8 @@ struct ring {
 	char *rings;
 	struct io_uring_sqe *sqes;
 	struct io_uring_params params;
+	/* Which of the registered buffers is used. */
+	unsigned short buffer;
 };
 
 static void open_ring(struct ring *r)
@@ -42,6 +44,7 @@ static int read_fixed(struct ring *r, int fd, void *to, unsigned size)
 	r->sqes->fd = fd;
 	r->sqes->addr = (unsigned long)to;
 	r->sqes->len = size;
+	r->sqes->buf_index = r->buffer;
 	array[*tail & 3] = 0;
 	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
 	while (syscall(__NR_io_uring_enter, r->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
@@ -81,6 +84,43 @@ CASE(source_pinned, "what a device writes to pinned memory is not lost")
 	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
 	EXPECT_EQ(read_fixed(&ring, pipes[0], part.iov_base, sizeof text), (int)sizeof text);
 	EXPECT_EQ(memcmp(part.iov_base, text, sizeof text), 0);
+	quit(&p);
+}
+
+CASE(registered_first, "what is registered with a device before a peer has it is shared with both")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	struct iovec parts[2] = { { source + 4 * PAGE + 100, 3 * PAGE }, { source + 512 * PAGE, 500 * PAGE } };
+	struct ring ring;
+	int pipes[2];
+	char text[64];
+	long segid, apid, addr;
+
+	setenv("XPMEM_WAIT", "0.1", 1);
+	open_ring(&ring);
+	fill(source, WINDOW, 1);
+	segid = make_all();
+	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, parts, 2))
+		skip_case("may not register buffers");
+	EXPECT_EQ(verify((long)source, WINDOW, 1), 0);
+	apid = r_get(&p, segid, XPMEM_RDWR);
+	addr = r_attach(&p, apid, (long)source, WINDOW);
+	EXPECT_EQ(r_verify(&p, addr, WINDOW, 1), 0);
+	EXPECT_EQ(pipe(pipes), 0);
+	for (int i = 0; i < 2; i++) {
+		ring.buffer = i;
+		memset(text, 'd' + i, sizeof text);
+		EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
+		EXPECT_EQ(read_fixed(&ring, pipes[0], parts[i].iov_base, sizeof text), (int)sizeof text);
+		EXPECT_EQ(memcmp(parts[i].iov_base, text, sizeof text), 0);
+		addr = r_attach(&p, apid, (long)source, WINDOW);
+		EXPECT_EQ(r_peek(&p, addr + ((char *)parts[i].iov_base - source)), 'd' + i);
+	}
+	/* A peer's store is what the device reads. */
+	addr = r_attach(&p, apid, (long)source, WINDOW);
+	EXPECT_EQ(r_poke(&p, addr + 512 * PAGE, 'p'), 0);
+	EXPECT_EQ(source[512 * PAGE], 'p');
 	quit(&p);
 }
 

@@ -45,6 +45,7 @@ static const struct {
 	int before[2];
 } excuses[] = {
 	{ "source_pinned", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
+	{ "source_pinned_huge", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "direct_read_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "source_shared_file", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_later_offset", BACKEND_USER, WATCH, { 6, 7 } },
@@ -58,6 +59,7 @@ static const struct {
 	{ "hostile_remove_rdonly", BACKEND_USER,
 	  "userfaultfd takes no mapping of a read-only descriptor, so MADV_REMOVE is the kernel's to allow", { 0, 0 } },
 #ifdef CONFORMANCE_STATIC
+	{ "registered_first", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "protect_and_back", BACKEND_USER,
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "source_sysv_shm", BACKEND_USER,

@@ -89,6 +89,8 @@ pub enum Op {
     ForkEnd,
     /// tid: its rights have changed
     Rights,
+    /// start, end: about to be pinned by a device -> how far that may begin
+    Pin,
 }
 
 impl Op {
@@ -111,6 +113,7 @@ impl Op {
             Op::ForkBegin,
             Op::ForkEnd,
             Op::Rights,
+            Op::Pin,
         ];
         ALL.iter().copied().find(|op| *op as u32 == n)
     }

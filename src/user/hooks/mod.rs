@@ -12,6 +12,7 @@
 //! is promoted, and takes it away after its system call. Promotion looks at the
 //! guards with all threads standing, so between the two nothing is promoted.
 
+mod devices;
 pub mod text;
 
 use super::arena::{self, Guard, Op, Shared};
@@ -39,7 +40,7 @@ pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Functions of libc, and what they call.
-const NAMES: [(&core::ffi::CStr, usize); 16] = [
+const NAMES: [(&core::ffi::CStr, usize); 17] = [
     (c"munmap", libc::SYS_munmap as usize),
     (c"mmap", libc::SYS_mmap as usize),
     (c"mremap", libc::SYS_mremap as usize),
@@ -51,6 +52,7 @@ const NAMES: [(&core::ffi::CStr, usize); 16] = [
     (c"shmdt", libc::SYS_shmdt as usize),
     (c"remap_file_pages", libc::SYS_remap_file_pages as usize),
     (c"ioctl", libc::SYS_ioctl as usize),
+    (c"io_uring_register", devices::IO_URING_REGISTER),
     (c"_Fork", libc::SYS_clone as usize),
     (c"clone", libc::SYS_clone as usize),
     // Of these libc's `syscall` alone makes some that make a child.
@@ -178,6 +180,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let Some(shared) = arena::existing().filter(|s| s.is_running()) else {
         return (0, None);
     };
+    devices::before(shared, number, args);
     let change = if number as libc::c_long == libc::SYS_brk {
         shrink(shared, args[0])
     } else {

@@ -16,10 +16,12 @@
 
 use super::promote::Refusal;
 use super::rescue;
+use super::{Segment, CHUNK_MAX};
 use crate::debug_log;
+use crate::user::arena::Shared;
 use crate::user::service::Service;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, task, uffd, PAGE};
+use crate::user::sys::{mem, task, uffd, Sys, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
@@ -89,6 +91,30 @@ impl Service {
             }
         }
         (done, None)
+    }
+
+    /// A device is about to pin `[lo, hi)`: promotes what of it a peer may attach, or
+    /// a first part of that. Answers up to where nothing more can be done.
+    pub fn before_pin(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<u64> {
+        let part = |s: &Segment| (s.start.max(lo), s.end.min(hi));
+        let used = self.segments.iter().filter(|s| s.used);
+        let Some((at, end)) = used.map(part).filter(|p| p.0 < p.1).min() else {
+            return Ok(hi as u64);
+        };
+        if self.forks_under_way > 0 || self.recalling {
+            return Err(libc::EAGAIN);
+        }
+        let next = match self.share_chunk(shared, at, at, end, CHUNK_MAX) {
+            Ok((_, done)) => done,
+            Err(Refusal::Later) => return Err(libc::EAGAIN),
+            Err(Refusal::Pinned) => at + PAGE,
+            Err(_) => match self.space.find(at)? {
+                Some(m) if m.start > at => m.start,
+                Some(m) => m.end,
+                None => hi,
+            },
+        };
+        Ok(next.max(at + PAGE) as u64)
     }
 
     /// Whether a try to move this would hold the program up, as the last one did.

@@ -539,7 +539,12 @@ impl Service {
         let [a, b, c, d, e] = args;
         let (start, end) = (a as usize, b as usize);
         let answer = match op {
-            Some(Op::Make) => self.make(start, end, c as u32),
+            Some(Op::Make) => {
+                // From now on what a device is to pin is promoted before.
+                let _ = self.meet_libc();
+                self.make(start, end, c as u32)
+            }
+            Some(Op::Pin) => self.before_pin(shared, start, end),
             Some(Op::Remove) => match self.remove(shared, slot, a as i64) {
                 Some(answer) => answer,
                 None => return,

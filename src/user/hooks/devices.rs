@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory that a program is about to register with a device is promoted first.
+//!
+//! What a device has pinned cannot be promoted any more, and registrations are
+//! kept for hours. So the calls that pin are met, too, and what of their memory
+//! is in a segment moves into the file before: what is pinned then are the pages
+//! that peers have. Whatever cannot be promoted now is pinned as it is.
+
+use crate::user::arena::{Op, Shared};
+use crate::user::sys::{mem, page_down, page_up, task, TOP};
+use core::time::Duration;
+
+/// `io_uring_register`, which libc has no function for.
+pub const IO_URING_REGISTER: usize = 427;
+
+/// The one ioctl of InfiniBand devices (`RDMA_VERBS_IOCTL`).
+const VERBS: usize = 0xc018_1b01;
+
+/// No call is held up for longer, in nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
+
+/// Memory of the program that may be anything.
+fn peek<const N: usize>(at: u64) -> Option<[u64; N]> {
+    let mut bytes = [[0u8; 8]; N];
+    let pid = crate::rawsys::getpid();
+    mem::peek_process(pid, at as usize, bytes.as_flattened_mut()).ok()?;
+    Some(bytes.map(u64::from_le_bytes))
+}
+
+/// Promotes what a system call is about to pin.
+pub fn before(shared: &Shared, number: usize, args: [usize; 6]) {
+    let _ = if number == IO_URING_REGISTER {
+        before_io_uring(shared, args)
+    } else if number == libc::SYS_ioctl as usize && args[1] == VERBS {
+        before_verbs(shared, args[2] as u64)
+    } else {
+        None
+    };
+}
+
+/// A list of buffers, by one of three requests.
+fn before_io_uring(shared: &Shared, args: [usize; 6]) -> Option<()> {
+    let [_, request, at, count, ..] = args;
+    let (mut at, count) = match request {
+        // IORING_REGISTER_BUFFERS
+        0 => (at as u64, count),
+        // IORING_REGISTER_BUFFERS2: count and flags, reserved, list
+        15 => peek::<3>(at as u64).map(|[n, _, list]| (list, n as u32 as usize))?,
+        // IORING_REGISTER_BUFFERS_UPDATE: offset, list, tags, count
+        16 => peek::<4>(at as u64).map(|[_, list, _, n]| (list, n as u32 as usize))?,
+        _ => return None,
+    };
+    let deadline = task::now() + PATIENCE;
+    // More is EINVAL.
+    for _ in 0..count.min(1 << 14) {
+        let [start, len] = peek(at)?;
+        share(shared, start, len, deadline);
+        at += 16;
+    }
+    Some(())
+}
+
+/// A memory region: by the method of its own, or by the command of old in a
+/// wrapping of today.
+fn before_verbs(shared: &Shared, at: u64) -> Option<()> {
+    const OBJECT_DEVICE: u16 = 0;
+    const INVOKE_WRITE: u16 = 0;
+    const CORE_IN: u16 = 0;
+    const WRITE_CMD: u16 = 2;
+    const CMD_REG_MR: u64 = 9;
+    const OBJECT_MR: u16 = 7;
+    const REG_MR: u16 = 5;
+    const ADDR: u16 = 4;
+    const LENGTH: u16 = 5;
+    let [head] = peek(at)?;
+    let [_, object, method, attributes] = core::array::from_fn(|i| (head >> (16 * i)) as u16);
+    let wanted = match (object, method) {
+        (OBJECT_DEVICE, INVOKE_WRITE) => [CORE_IN, WRITE_CMD],
+        (OBJECT_MR, REG_MR) => [ADDR, LENGTH],
+        _ => return None,
+    };
+    let mut values = [None; 2];
+    for i in 0..u64::from(attributes.min(32)) {
+        let [about, value] = peek(at + 24 + 16 * i)?;
+        if let Some(which) = wanted.iter().position(|&id| id == about as u16) {
+            values[which] = Some(value);
+        }
+    }
+    let (mut start, mut len) = (values[0]?, values[1]?);
+    if object == OBJECT_DEVICE {
+        if len != CMD_REG_MR {
+            return None;
+        }
+        // Where the answer goes, start, length.
+        let request: [u64; 3] = peek(start)?;
+        (start, len) = (request[1], request[2]);
+    }
+    share(shared, start, len, task::now() + PATIENCE);
+    Some(())
+}
+
+fn share(shared: &Shared, start: u64, len: u64, deadline: u64) {
+    let (start, end) = (
+        start as usize,
+        (start.saturating_add(len) as usize).min(TOP),
+    );
+    let (mut at, end) = (page_down(start), page_up(end));
+    while at < end && task::now() < deadline {
+        match shared.call(Op::Pin, [at as u64, end as u64, 0, 0, 0]) {
+            Ok(next) => at = next as usize,
+            Err(libc::EAGAIN) => crate::rawsys::sleep(Duration::from_micros(200)),
+            Err(_) => return,
+        }
+    }
+}
