@@ -194,7 +194,7 @@ impl Service {
     /// Opens the file behind a mapping, for stores where the mapping allows
     /// them: by the mapping itself, which needs a privilege, or by a descriptor
     /// of the program, or by its path.
-    fn file_of(&self, m: &Mapping) -> Option<c_int> {
+    fn file_of(&mut self, m: &Mapping) -> Option<c_int> {
         let mode = if m.write {
             libc::O_RDWR
         } else {
@@ -219,21 +219,23 @@ impl Service {
         let dir = maps::proc_path(&mut dir, self.tgid, b"/fd");
         let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         if let Ok(open) = crate::rawsys::open(dir, list, 0) {
-            let mut found = None;
-            for number in maps::Numbers::from_start(open) {
-                let Ok(fd) = task::descriptor_of(self.pidfd, number) else {
-                    continue;
-                };
-                if !mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
-                    crate::rawsys::close(fd);
-                } else if let Some(fd) = fits(fd) {
-                    found = Some(fd);
-                    break;
+            let numbered = |number: c_int| {
+                let fd = task::descriptor_of(self.pidfd, number).ok()?;
+                if mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
+                    return Some((number, fits(fd)?));
                 }
-            }
+                crate::rawsys::close(fd);
+                None
+            };
+            // Files that are lent one after the other were mostly opened so: with
+            // thousands of them a look at all descriptors for each takes minutes.
+            let next = core::iter::once(self.lent_number + 1);
+            let mut numbers = next.chain(maps::Numbers::from_start(open));
+            let found = numbers.find_map(numbered);
             crate::rawsys::close(open);
-            if found.is_some() {
-                return found;
+            if let Some((number, fd)) = found {
+                self.lent_number = number;
+                return Some(fd);
             }
         }
         let mut name = [0u8; 4096];

@@ -190,6 +190,8 @@ pub struct Service {
     pub lent_used: usize,
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
+    /// The program's descriptor of the file that was lent last.
+    pub lent_number: c_int,
     /// What the program has unmapped is being recalled, and who did it must not go
     /// on before.
     pub owes_revocation: bool,
