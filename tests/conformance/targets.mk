@@ -39,6 +39,7 @@ $(BUILD)/tests/fake-device: tests/conformance/fake/device.c
 # The sweep needs a library that is built with fault-injection, at run time.
 $(BUILD)/tests/sweep: $(wildcard tests/faults/*.[ch]) $(CONFORMANCE_DEPS)
 	@mkdir -p $(@D)
-	$(CC) $(TEST_CFLAGS) -o $@ tests/faults/sweep.c tests/faults/operations.c tests/conformance/harness.c \
+	$(CC) $(TEST_CFLAGS) -o $@ tests/faults/sweep.c tests/faults/operations.c tests/faults/killed.c \
+		tests/conformance/harness.c \
 		tests/conformance/peer.c tests/conformance/memory.c tests/conformance/expectations.c \
 		-L$(BUILD)/lib -lxpmem -Wl,-rpath,'$$ORIGIN/../lib' -pthread

@@ -14,6 +14,8 @@ void catch_faults(void);
 volatile struct words *words;
 
 static const int errnos[] = { ENOMEM, EAGAIN, EPERM, EINVAL };
+/* No errno, but the end of the service. */
+static const int kill_it[] = { 0 };
 
 /* ---- what operations use */
 
@@ -257,7 +259,9 @@ int main(int argc, char **argv)
 	setenv("XPMEM_TEST_FAULTS", path, 1);
 	setenv("XPMEM_WAIT", "0", 1);
 	for (c = __start_xpmem_cases; c < __stop_xpmem_cases; c++) {
-		unsigned calls, runs = 0;
+		int killed = !strncmp((*c)->name, "killed", 6);
+		const int *how = killed ? kill_it : errnos;
+		unsigned ways = killed ? 1 : sizeof errnos / sizeof *errnos, calls, runs = 0;
 		int bad = 0, first;
 
 		if (!wanted((*c)->name, argc, argv))
@@ -279,10 +283,10 @@ int main(int argc, char **argv)
 			continue;
 		}
 		for (unsigned at = 1; at <= calls && !count_only; at++)
-			for (unsigned e = 0; e < sizeof errnos / sizeof *errnos; e++) {
-				if ((call && call != at) || (error && error != errnos[e]))
+			for (unsigned e = 0; e < ways; e++) {
+				if ((call && call != at) || (error && error != how[e]))
 					continue;
-				bad += once(*c, at, errnos[e]) == 1;
+				bad += once(*c, at, how[e]) == 1;
 				runs++;
 				/* One that fails is done in another way, which has calls of its own. */
 				if (words->count > calls)

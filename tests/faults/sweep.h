@@ -3,7 +3,8 @@
  * Every system call of an operation fails once: the bytes must not care.
  *
  * An operation is a CASE, run again and again in a process of its own, each
- * time with another call of the owner's service failing, while it is armed.
+ * time with another call of the owner's service failing, while it is armed. In
+ * those of killed.c that call is the service's last.
  */
 #ifndef SWEEP_H
 #define SWEEP_H

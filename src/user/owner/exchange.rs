@@ -16,7 +16,8 @@
 //! undoes a step must not fail for the reason that the step failed for: pages
 //! move back without the kernel making a mapping, and where it must make one,
 //! mappings are given up for it first ([`Scratch::give_room`]). Pieces that are in
-//! place stay there when a later one fails.
+//! place stay there when a later one fails. Where the service is killed meanwhile
+//! another task ends what it has begun ([`super::journal`]).
 //!
 //! [`Scratch::give_room`]: crate::user::program::scratch::Scratch::give_room
 
@@ -49,9 +50,9 @@ pub struct Exchange {
     pub len: usize,
     /// Where the file's pages are mapped meanwhile, and where the old ones go.
     pub stage: usize,
-    aside: usize,
+    pub aside: usize,
     /// The old pages move one by one, and not their mapping.
-    by_page: bool,
+    pub by_page: bool,
     /// The file has a copy.
     pub copied: bool,
     /// The kernel notes what is written since.
@@ -61,7 +62,7 @@ pub struct Exchange {
     /// The old mapping has been moved.
     moved: bool,
     /// The memory is locked, and has been unlocked for the time being.
-    locked: bool,
+    pub locked: bool,
     unlocked: bool,
     /// What the program has said about it, once that is known.
     settings: Option<Bits>,
@@ -161,7 +162,7 @@ impl Service {
             return Err(why);
         }
         self.pause.end();
-        let mut result = self.replace(shared, x);
+        let mut result = self.replace(shared, x, origin);
         if x.done > 0 {
             if let Err(why) = self.settle(shared, x, origin) {
                 result = Err(why);
@@ -171,6 +172,7 @@ impl Service {
             self.untrack(x, x.lo + x.done, x.len - x.done);
         }
         self.clear_away(x);
+        self.journal.close();
         self.resume();
         result
     }
@@ -215,7 +217,12 @@ impl Service {
     }
 
     /// With all threads standing: the exchange itself, as far as it goes.
-    fn replace(&mut self, shared: &Shared, x: &mut Exchange) -> Result<(), Refusal> {
+    fn replace(
+        &mut self,
+        shared: &Shared,
+        x: &mut Exchange,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
         let hi = x.lo + x.len;
         if shared.guarded(x.lo, hi) || self.forks_under_way > 0 {
             return Err(Refusal::Later);
@@ -249,6 +256,7 @@ impl Service {
             .scratch
             .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, 0)
             .map_err(Refusal::Os)?;
+        self.journal.note(x, origin);
         if x.by_page {
             self.prepare_move(x).map_err(Refusal::Os)?;
         }

@@ -4,6 +4,7 @@
 pub mod copier;
 pub mod copies;
 pub mod exchange;
+pub mod journal;
 pub mod lend;
 pub mod pins;
 pub mod promote;

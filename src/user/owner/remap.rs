@@ -9,7 +9,7 @@
 use super::settings;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{self, Shared};
+use crate::user::arena::Shared;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::Service;
 use crate::user::sys::maps::Mapping;
@@ -32,11 +32,10 @@ pub struct Remap {
 
 impl Service {
     /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
-    /// EAGAIN where the threads cannot be stopped.
-    pub fn remap(&mut self, r: Remap) -> Sys<u64> {
-        let Some(shared) = arena::existing() else {
-            return Ok(NOT_NEEDED);
-        };
+    /// EAGAIN where the threads cannot be stopped. `None`: the command in `slot` has
+    /// been answered while they stood: a service that is killed afterwards must leave
+    /// nothing to be done again.
+    pub fn remap(&mut self, shared: &Shared, slot: usize, r: Remap) -> Option<Sys<u64>> {
         let r = Remap {
             old_len: page_up(r.old_len),
             new_len: page_up(r.new_len),
@@ -51,7 +50,7 @@ impl Service {
             && (!fixed || r.flags & libc::MREMAP_MAYMOVE != 0)
             && r.old.checked_add(r.old_len).is_some_and(|end| end <= TOP);
         if !sane || !self.needs_help(shared, &r) {
-            return Ok(NOT_NEEDED);
+            return Some(Ok(NOT_NEEDED));
         }
         let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
         self.recall(shared, r.old, end);
@@ -60,8 +59,8 @@ impl Service {
         }
         match self.stop() {
             Ok(()) => {}
-            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
-            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Ok(NOT_NEEDED),
+            Err(Unstoppable::Busy) => return Some(Err(libc::EAGAIN)),
+            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Some(Ok(NOT_NEEDED)),
         }
         self.note_growth_into(r.old, end);
         if fixed {
@@ -69,8 +68,9 @@ impl Service {
             self.on_faults();
         }
         let done = self.remap_standing(shared, &r);
+        shared.finish(slot, done.map(|addr| addr as u64));
         self.resume();
-        done.map(|addr| addr as u64)
+        None
     }
 
     fn needs_help(&self, shared: &Shared, r: &Remap) -> bool {

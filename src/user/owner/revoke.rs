@@ -528,9 +528,15 @@ impl Service {
         while let Some(r) = shared.promoted.first_in(at, end) {
             let mut lo = r.start;
             while lo < r.end {
-                let Some(m) = self.space.at(lo)?.filter(|m| self.is_own(m)) else {
+                let Some(m) = self.space.find(lo)?.filter(|m| m.start < r.end) else {
                     break;
                 };
+                if m.start > lo || !self.is_own(&m) {
+                    // Something else stands there by now: a killed service may have
+                    // been in the midst of this.
+                    lo = if m.start > lo { m.start } else { m.end };
+                    continue;
+                }
                 let (bits, hi) = self.settings.at(lo, m.end.min(r.end));
                 if r.origin == Origin::Private {
                     self.make_private(lo, hi, lo, hi, (m.prot(), bits))?;

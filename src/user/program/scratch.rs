@@ -98,6 +98,11 @@ impl Scratch {
         (self.start, self.start + self.len.get())
     }
 
+    /// The range is used no longer.
+    pub fn leave(&self) {
+        self.len.set(0);
+    }
+
     /// mmap(2) at a place that is not in use.
     pub fn map(
         &self,
@@ -143,7 +148,7 @@ impl Scratch {
         if closed.is_err() {
             // A hole that is not ours any more: the range is used no longer.
             let _ = mem::unmap(addr, len);
-            self.len.set(0);
+            self.leave();
         } else {
             // Else it would be a mapping apart from the rest.
             let _ = insist(|| mem::advise(addr, len, libc::MADV_DONTFORK));

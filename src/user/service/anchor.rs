@@ -35,6 +35,10 @@ const STUCK: u32 = 60;
 /// any more.
 const LONGEST: u64 = 10_000_000_000;
 
+/// How often what a service has left is ended: who has killed that may kill the
+/// task that follows it, too.
+const RITES: u32 = 8;
+
 /// How the thread is called: another copy of the library knows it by that.
 const NAME: &CStr = c"xpmem-anchor";
 
@@ -80,7 +84,10 @@ pub extern "C" fn main(_argument: usize) -> ! {
         if let Some(counter) = prepare() {
             shared.bell_counter.store(counter, Ordering::Release);
             attend(shared, super::main);
-            if needs_rites(shared) {
+            for _ in 0..RITES {
+                if !needs_rites(shared) {
+                    break;
+                }
                 debug_log!("the service is gone: what it has shared is taken back");
                 attend(shared, rites::main);
             }

@@ -21,6 +21,7 @@ use super::arena::{status, Op, Shared, SLOTS};
 use super::attacher::sigbus::{FaultingThreads, Poisoned};
 use super::attacher::{Attachments, Permit};
 use super::hooks::Hooks;
+use super::owner::journal::Journal;
 use super::owner::lend::{Lent, LENT};
 use super::owner::pins::Stuck;
 use super::owner::remap::Remap;
@@ -161,6 +162,7 @@ pub struct Service {
 
     pub scratch: Scratch,
     pub stuck: Stuck,
+    pub journal: Journal,
     /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
     pub trash: (usize, usize),
 
@@ -577,13 +579,19 @@ impl Service {
             }
             Some(Op::Advise) => self.advise_all(start, end, c as c_int),
             Some(Op::Discard) => self.discard_all(start, end, c as c_int),
-            Some(Op::Remap) => self.remap(Remap {
-                old: start,
-                old_len: end,
-                new_len: c as usize,
-                flags: d as c_int,
-                target: e as usize,
-            }),
+            Some(Op::Remap) => {
+                let r = Remap {
+                    old: start,
+                    old_len: end,
+                    new_len: c as usize,
+                    flags: d as c_int,
+                    target: e as usize,
+                };
+                match self.remap(shared, slot, r) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
             Some(Op::RecallSegment) => {
                 self.recall_segment(shared, start);
                 Ok(0)

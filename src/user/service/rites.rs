@@ -59,6 +59,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         if let Err(errno) = service.space.reopen() {
             debug_log!("what is mapped cannot be seen: errno {errno}");
         }
+        service.end_exchange(shared);
         service.last_rites(shared);
     }
     task::exit(0)
@@ -175,6 +176,8 @@ impl Service {
     /// Puts something whose touch is SIGBUS in the place of every attachment.
     fn sever_all(&mut self, stopped: bool) {
         self.on_faults();
+        // No descriptor may be left but this.
+        crate::rawsys::close(core::mem::replace(&mut self.reserve, -1));
         let mut at = 0;
         while let Some(piece) = self.attachments.next_from(at) {
             at = piece.end;
@@ -220,17 +223,23 @@ impl Service {
     /// Makes everything private again that has been promoted, with all threads
     /// standing.
     fn take_all_back(&mut self, shared: &Shared) {
-        let mut at = 0;
+        let (mut at, mut all) = (0, true);
         while let Some(range) = shared.promoted.first_in(at, TOP) {
             let end = range.end.min(range.start + PART);
             task::beat();
             if range.origin != Origin::Lent {
                 if let Err(errno) = self.demote(shared, range.start, end) {
                     let start = range.start;
+                    all = false;
                     debug_log!("{start:#x} stays in the shared file: errno {errno}");
                 }
             }
             at = end;
+        }
+        // What was about to be taken from attachers when a service was killed is in no
+        // range any more.
+        if all {
+            let _ = mem::punch(self.memfd, 0, TOP);
         }
     }
 }

@@ -4,8 +4,8 @@
 //! `XPMEM_TEST_FAULTS` names a file of [`Words`] that the test has mapped, too.
 //! While it is armed each call of the service task is counted, and the one whose
 //! number the test has written there is not made and answers the errno that
-//! stands beside it. So a test fails each call of an operation in turn, and
-//! the count tells it where to end.
+//! stands beside it; 0 is none, and kills the service there. So a test fails each
+//! call of an operation in turn, and the count tells it where to end.
 
 use super::Sys;
 use crate::environment;
@@ -71,7 +71,13 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
         args[1]
     };
     words.detail.store(detail as u32, Ordering::Relaxed);
-    Err(words.errno.load(Ordering::Relaxed) as c_int)
+    match words.errno.load(Ordering::Relaxed) as c_int {
+        0 => loop {
+            let own = super::task::own_pid();
+            let _ = super::task::signal_task(own, own, libc::SIGKILL);
+        },
+        errno => Err(errno),
+    }
 }
 
 /// Waits, bells, and what the kernel refuses to nobody who may call it at all.

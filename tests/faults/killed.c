@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The service is killed at each of its system calls: the program has its bytes, and
+ * begins another service. What a peer touches is what it should be, or SIGBUS.
+ */
+#include "sweep.h"
+
+#include <pthread.h>
+
+#define PAGES 24
+#define SIZE (PAGES * PAGE)
+
+static char data[SIZE] __attribute__((aligned(4096))) = { 1 };
+
+/* A thread that goes on counting in the last word of each page, whatever the service
+ * does: every store must be there afterwards. */
+static struct {
+	pthread_t thread;
+	char *memory;
+	volatile int ends;
+	long rounds;
+} counter;
+
+static void *count(void *unused)
+{
+	while (!counter.ends) {
+		for (size_t at = 0; at < SIZE; at += PAGE)
+			++*(volatile long *)(counter.memory + at + PAGE - sizeof(long));
+		counter.rounds++;
+	}
+	return unused;
+}
+
+static void begin_to_count(char *memory)
+{
+	counter.memory = memory;
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		memset(memory + at + PAGE - sizeof(long), 0, sizeof(long));
+	EXPECT_EQ(pthread_create(&counter.thread, NULL, count, NULL), 0);
+}
+
+static void end_counting(void)
+{
+	counter.ends = 1;
+	EXPECT_EQ(pthread_join(counter.thread, NULL), 0);
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		EXPECT_EQ(*(long *)(counter.memory + at + PAGE - sizeof(long)), counter.rounds);
+	EXPECT(counter.rounds > 0);
+}
+
+static void mark(char *memory, char byte)
+{
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		memset(memory + at, byte, PAGE - sizeof(long));
+}
+
+static void expect_mark(char *memory, char byte)
+{
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		for (size_t i = 0; i < PAGE - sizeof(long); i++)
+			if (memory[at + i] != byte)
+				fail(__FILE__, __LINE__, "byte %zu of page %zu is %d", i, at / PAGE,
+				     memory[at + i]);
+}
+
+static void touch(struct scene *s, char byte)
+{
+	for (size_t at = 0; at < SIZE; at += PAGE) {
+		long got = r_peek(&s->peer, s->there + at);
+
+		EXPECT(got == byte || FAULTED(got));
+	}
+}
+
+/* There is a service again, and it shares the memory. */
+static void expect_service(struct scene *s, char byte)
+{
+	long segid = make_all(), apid = r_get(&s->peer, segid, XPMEM_RDWR);
+
+	EXPECT(apid > 0);
+	s->there = r_attach(&s->peer, apid, (long)s->memory, 1024 * PAGE);
+	EXPECT(s->there != -1);
+	mark(s->memory, byte);
+	for (size_t at = 0; at < SIZE; at += PAGE) {
+		EXPECT_EQ(r_peek(&s->peer, s->there + at), byte);
+		EXPECT_EQ(r_poke(&s->peer, s->there + at, byte + 1), 0);
+		EXPECT_EQ(s->memory[at], byte + 1);
+	}
+	munmap(s->memory, SIZE);
+	quit(&s->peer);
+}
+
+static void promotion(struct scene *s, char *memory)
+{
+	mark(memory, 1);
+	begin_to_count(memory);
+	open_scene(s, memory, SIZE);
+	arm();
+	touch(s, 1);
+	disarm();
+	expect_mark(memory, 1);
+	touch(s, 1);
+	end_counting();
+	expect_service(s, 5);
+}
+
+CASE(killed_private, "while private memory comes to be shared and is written to")
+{
+	struct scene s = begin();
+
+	promotion(&s, anonymous(SIZE));
+}
+
+CASE(killed_locked, "while locked memory does")
+{
+	struct scene s = begin();
+	char *memory = anonymous(SIZE);
+
+	if (mlock(memory, SIZE))
+		skip_case("may not lock memory");
+	promotion(&s, memory);
+}
+
+/* For a moment such memory is moved as a whole, and leaves a hole: nobody touches it
+ * before what follows the service has put it back. */
+static void quiet_promotion(struct scene *s, char *memory)
+{
+	mark(memory, 1);
+	open_scene(s, memory, SIZE);
+	arm();
+	touch(s, 1);
+	disarm();
+	EXPECT(make_all() > 0);
+	expect_mark(memory, 1);
+	touch(s, 1);
+	expect_service(s, 5);
+}
+
+CASE(killed_shared, "while shared anonymous memory does")
+{
+	struct scene s = begin();
+
+	quiet_promotion(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+}
+
+CASE(killed_data, "while the program's own data does")
+{
+	struct scene s = begin();
+
+	quiet_promotion(&s, data);
+}
+
+static void shared_scene(struct scene *s)
+{
+	char *memory = anonymous(SIZE);
+
+	mark(memory, 1);
+	open_scene(s, memory, SIZE);
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		EXPECT_EQ(r_peek(&s->peer, s->there + at), 1);
+}
+
+CASE(killed_protect, "in libc's mprotect")
+{
+	struct scene s = begin();
+
+	shared_scene(&s);
+	arm();
+	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ), 0);
+	disarm();
+	expect_mark(s.memory, 1);
+	EXPECT_EQ(poke((long)s.memory, 9), -SIGSEGV);
+	EXPECT_EQ(poke((long)s.memory + SIZE - PAGE, 1), 0);
+	touch(&s, 1);
+	EXPECT_EQ(mprotect(s.memory, SIZE / 2, PROT_READ | PROT_WRITE), 0);
+	expect_service(&s, 5);
+}
+
+CASE(killed_drop, "in libc's madvise that drops content")
+{
+	struct scene s = begin();
+
+	shared_scene(&s);
+	arm();
+	EXPECT_EQ(madvise(s.memory, SIZE, MADV_DONTNEED), 0);
+	disarm();
+	for (size_t at = 0; at < SIZE; at += PAGE)
+		EXPECT_EQ(s.memory[at], 0);
+	touch(&s, 0);
+	expect_service(&s, 5);
+}
+
+CASE(killed_unmap, "in libc's munmap, and new memory at the same place")
+{
+	struct scene s = begin();
+
+	shared_scene(&s);
+	arm();
+	EXPECT_EQ(munmap(s.memory, SIZE), 0);
+	disarm();
+	EXPECT(FAULTED(r_peek(&s.peer, s.there)));
+	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		  s.memory);
+	mark(s.memory, 2);
+	touch(&s, 2);
+	expect_service(&s, 5);
+}
+
+CASE(killed_move, "in libc's mremap to another place")
+{
+	struct scene s = begin();
+	char *room = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *to;
+
+	shared_scene(&s);
+	arm();
+	to = mremap(s.memory, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+	disarm();
+	EXPECT_EQ(to, room);
+	expect_mark(to, 1);
+	EXPECT(FAULTED(r_peek(&s.peer, s.there)));
+	s.memory = to;
+	expect_service(&s, 5);
+}
