@@ -15,6 +15,7 @@ use crate::user::program::stop::Unstoppable;
 use crate::user::service::Service;
 use crate::user::sys::maps::{self, Mapping, Name};
 use crate::user::sys::{mem, uffd, BOTTOM, PAGE, TOP};
+use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// Why memory is not shared.
@@ -367,8 +368,11 @@ impl Service {
                 continue;
             }
             // A process whose maps cannot be read has another user: it would
-            // have to be a relative that changed its user.
-            if maps::process_maps_file(pid, mapping.device, mapping.inode) == Ok(true) {
+            // have to be a relative that changed its user. Or nothing can be read,
+            // where no descriptor is left.
+            const NOTHING: [c_int; 3] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+            let maps_it = maps::process_maps_file(pid, mapping.device, mapping.inode);
+            if maps_it.unwrap_or_else(|errno| NOTHING.contains(&errno)) {
                 debug_log!(
                     "process {pid} maps the shared memory at {:#x} too",
                     mapping.start

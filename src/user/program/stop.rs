@@ -315,8 +315,10 @@ impl Service {
     fn thread_has_ended(&self, tid: i32) -> bool {
         let mut path = [0u8; 32];
         let path = crate::user::sys::maps::proc_path(&mut path, tid, b"/stat");
-        let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
-            return true;
+        let fd = match crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
+            Ok(fd) => fd,
+            // There may be no descriptor left to see it by.
+            Err(errno) => return matches!(errno, libc::ENOENT | libc::ESRCH),
         };
         let mut text = [0u8; 256];
         let n = crate::user::sys::task::read_text(fd, &mut text);
