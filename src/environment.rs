@@ -54,6 +54,8 @@ variables! {
     Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
     /// How many ranges may be promoted before the service is thrifty with them.
     Tests TEST_RANGES = c"XPMEM_TEST_RANGES";
+    /// How many places the tables of the service have that a test cannot fill else.
+    Tests TEST_PLACES = c"XPMEM_TEST_PLACES";
     /// A file that tells which of the service's system calls fail.
     Tests TEST_FAULTS = c"XPMEM_TEST_FAULTS";
 }

@@ -24,6 +24,17 @@ pub fn plays_old_kernel() -> bool {
     is_set(&environment::TEST_OLD_KERNEL)
 }
 
+/// How many places a table of `size` has: fewer where a test is to come to its end.
+#[inline]
+pub fn places(size: usize) -> usize {
+    #[cfg(feature = "fault-injection")]
+    if let Some(text) = environment::get(&environment::TEST_PLACES) {
+        let few = text.to_str().ok().and_then(|text| text.parse().ok());
+        return few.map_or(size, |few: usize| few.min(size));
+    }
+    size
+}
+
 /// Whether the alarm of whoever traces rings in the midst of it.
 pub fn rings_at_once() -> bool {
     is_set(&environment::TEST_ALARM)

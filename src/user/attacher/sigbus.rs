@@ -38,7 +38,7 @@ pub struct Faulting {
 }
 
 /// Most threads whose faults are told apart at a time. One that finds no room
-/// faults again and again until there is.
+/// sleeps, and faults again when there is.
 const FAULTING: usize = 4096;
 
 /// After so many stops in a row that came to nothing, a thread takes its SIGBUS
@@ -48,6 +48,8 @@ const BUSY: u32 = 50;
 /// The threads whose pages have been asked for.
 pub struct FaultingThreads {
     len: usize,
+    /// Somebody has found no room.
+    crowded: bool,
     /// How often in a row the threads could not be stopped for a SIGBUS.
     busy: u32,
     threads: [Faulting; FAULTING],
@@ -71,6 +73,7 @@ impl FaultingThreads {
     #[cfg(any(test, feature = "fuzzing"))]
     pub const NEW: Self = Self {
         len: 0,
+        crowded: false,
         busy: 0,
         threads: [Faulting::NEW; FAULTING],
     };
@@ -80,12 +83,20 @@ impl FaultingThreads {
     pub fn ask(&mut self, fault: Faulting) -> bool {
         let len = self.len;
         let at = self.threads[..len].iter().position(|f| f.tid == fault.tid);
-        let Some(at) = at.or((len < FAULTING).then_some(len)) else {
+        let room = len < crate::testing::places(FAULTING);
+        let Some(at) = at.or(room.then_some(len)) else {
+            self.crowded = true;
             return false;
         };
         self.threads[at] = fault;
         self.len = len.max(at + 1);
         true
+    }
+
+    /// Whether there is room again for those who found none; once.
+    fn takes_in(&mut self) -> bool {
+        let room = self.len < crate::testing::places(FAULTING);
+        room && core::mem::take(&mut self.crowded)
     }
 
     /// Forgets the threads that wait for pages of `[lo, hi)`.
@@ -173,6 +184,20 @@ const SOON: u64 = 50_000_000;
 const LATE: u64 = 500_000_000;
 
 impl Service {
+    /// Has those who found no room touch their pages again, where there is some. Not
+    /// before: while they did nothing else there would always be another fault to
+    /// look at, and never an answer.
+    pub fn take_in(&mut self) {
+        if !self.faulting.takes_in() {
+            return;
+        }
+        let mut at = 0;
+        while let Some(piece) = self.attachments.next_from(at) {
+            at = piece.end;
+            let _ = uffd::wake(self.faults, piece.start, piece.end - piece.start);
+        }
+    }
+
     /// There is nothing at `page`, says the answer to `question`: whoever waits
     /// for it gets SIGBUS.
     pub fn answer_sigbus(&mut self, page: usize, question: u64) {

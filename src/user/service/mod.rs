@@ -190,10 +190,10 @@ pub struct Service {
     /// Those that were ever in use are the first ones.
     pub lent: [Lent; LENT],
     pub lent_used: usize,
-    /// An answer to a recall is waited for: nothing is shared meanwhile.
-    pub recalling: bool,
     /// The program's descriptor of the file that was lent last.
     pub lent_number: c_int,
+    /// An answer to a recall is waited for: nothing is shared meanwhile.
+    pub recalling: bool,
     /// What the program has unmapped is being recalled, and who did it must not go
     /// on before.
     pub owes_revocation: bool,
@@ -473,6 +473,7 @@ impl Service {
             }
             self.serve_requests(shared);
             self.end_long_waits(shared);
+            self.take_in();
             self.listen_again();
             self.clear_poison();
             // Their news may have come while another stop was waited for, which

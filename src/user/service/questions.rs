@@ -123,11 +123,9 @@ impl Service {
             attachment: piece.map_or(0, |p| p.attachment),
             unsent: true,
         };
-        if !self.faulting.ask(fault) {
-            let _ = uffd::wake(self.faults, page, PAGE);
-            return;
+        if self.faulting.ask(fault) {
+            self.ask_for_page(&fault);
         }
-        self.ask_for_page(&fault);
     }
 
     /// Asks for the page of a fault; whether that is settled for now.
