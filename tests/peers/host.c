@@ -275,24 +275,31 @@ static long attach_many(long apid, long offset, long count)
 	return done;
 }
 
-/* Threads that each drop one page of [addr, addr + count pages) by a raw madvise and
- * write it anew, at the same moment. Answers on how many something old was left. */
+/* Threads that each drop one page of [addr, addr + count pages) by madvise, raw or
+ * libc's, and write it anew, at the same moment. Answers on how many something old was left. */
 static atomic_long left_over;
 
-static void *drop_raw(void *page)
+static int by_libc;
+
+static void *drop(void *page)
 {
+	long done;
+
 	pthread_barrier_wait(&barrier);
-	if (syscall(SYS_madvise, page, 4096, MADV_DONTNEED) || ((volatile char *)page)[1])
+	done = by_libc ? madvise(page, 4096, MADV_DONTNEED) :
+			 syscall(SYS_madvise, page, 4096, MADV_DONTNEED);
+	if (done || ((volatile char *)page)[1])
 		left_over++;
 	*(volatile char *)page = 77;
 	pthread_barrier_wait(&barrier);
 	return NULL;
 }
 
-static long drop_all(long addr, long count)
+static long drop_all(long addr, long count, long libc)
 {
 	pthread_attr_t attr;
 
+	by_libc = libc;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 65536);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -301,12 +308,45 @@ static long drop_all(long addr, long count)
 	for (long i = 0; i < count; i++) {
 		pthread_t thread;
 
-		if (pthread_create(&thread, &attr, drop_raw, (char *)addr + i * 4096))
+		if (pthread_create(&thread, &attr, drop, (char *)addr + i * 4096))
 			return -1;
 	}
 	pthread_barrier_wait(&barrier);
 	pthread_barrier_wait(&barrier);
 	return left_over;
+}
+
+/* Threads that sleep until they are woken. */
+static int alarm_clock[2];
+
+static void *sleep_on(void *unused)
+{
+	char byte;
+
+	return read(alarm_clock[0], &byte, 1) ? unused : NULL;
+}
+
+static long sleepers(long count)
+{
+	if (pipe2(alarm_clock, O_CLOEXEC))
+		return -1;
+	for (long i = 0; i < count; i++) {
+		pthread_t thread;
+
+		if (pthread_create(&thread, NULL, sleep_on, NULL))
+			return -1;
+		pthread_detach(thread);
+	}
+	return count;
+}
+
+/* Unmaps every second page, count of them. */
+static long cut(long addr, long count)
+{
+	for (long i = 0; i < count; i++)
+		if (munmap((char *)addr + (2 * i + 1) * 4096, 4096))
+			return -1;
+	return 0;
 }
 
 static long serve(const char *c, long a, long b, long d, long e)
@@ -364,8 +404,14 @@ static long serve(const char *c, long a, long b, long d, long e)
 		return map_files(a, b);
 	if (!strcmp(c, "loads"))
 		return loads(a, b, d, e);
+	if (!strcmp(c, "sleepers"))
+		return sleepers(a);
+	if (!strcmp(c, "wake"))
+		return close(alarm_clock[1]);
+	if (!strcmp(c, "cut"))
+		return cut(a, b);
 	if (!strcmp(c, "drop_all"))
-		return drop_all(a, b);
+		return drop_all(a, b, d);
 	return result;
 }
 

@@ -18,7 +18,8 @@ import time
 
 import peers
 
-PATIENCE = 180
+# Of what a case does nothing takes long; a machine may have little time for it.
+PATIENCE = 400
 
 
 def run(function, seed, seconds):
@@ -80,7 +81,8 @@ def main():
     for module in ("lies", "slow", "limits", "fuzz", "storm"):
         if os.path.exists(os.path.join(peers.HERE, module + ".py")):
             __import__(module)
-    passed = failed = skipped = 0
+    passed = skipped = 0
+    failures = []
     for name, what, function in peers.cases:
         if options.names and not any(name.startswith(n) for n in options.names):
             continue
@@ -97,12 +99,16 @@ def main():
             skipped += 1
             print(f"skipped: {name}: this machine cannot", flush=True)
         else:
-            failed += 1
+            failures.append((name, said.split("\n", 1)[0]))
             print(said)
             print(f"FAILED: {name}: {what} {took} (--seed {options.seed})", flush=True)
     if options.list:
         return 0
+    # Once more, where whoever looks at the end of the output sees it.
+    for name, why in failures:
+        print(f"FAILED: {name}: {why}")
     tail = f", {skipped} skipped" if skipped else ""
+    failed = len(failures)
     print(f"{passed} passed, {failed} failed{tail}")
     return 77 if skipped and not passed and not failed else int(failed > 0)
 

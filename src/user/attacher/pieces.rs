@@ -7,6 +7,7 @@
 //! search and the moving of some four-byte numbers, and no look at all others.
 
 use crate::debug_log;
+use crate::testing::places;
 use crate::user::sys::maps::Mapping;
 
 /// A piece of an attachment: it may have been cut or moved by the program.
@@ -75,7 +76,7 @@ impl Attachments {
 
     /// Whether another attachment can be made.
     pub fn has_room(&self) -> bool {
-        self.len + SPARE < PIECES
+        self.len + SPARE < places(PIECES)
     }
 
     /// Piece number `i`, by address.
@@ -134,7 +135,7 @@ impl Attachments {
         let place = if self.free_count > 0 {
             self.free_count -= 1;
             self.free[self.free_count]
-        } else if self.used < PIECES {
+        } else if self.used < places(PIECES) {
             self.used += 1;
             self.used as u32 - 1
         } else {
