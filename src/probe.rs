@@ -2,7 +2,7 @@
 //! Tries facilities of the kernel with the very calls that the service makes,
 //! for `xpmem info`.
 
-use crate::user::sys::{maps::Space, net, uffd, PAGE};
+use crate::user::sys::{net, space::Space, uffd, PAGE};
 use crate::{process, rawsys};
 use std::io::{Error, Result};
 

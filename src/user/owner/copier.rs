@@ -16,6 +16,7 @@ use super::rescue;
 use crate::user::arena::mapping;
 use crate::user::arena::Shared;
 use crate::user::service::Service;
+use crate::user::sys::clone;
 use crate::user::sys::{task, uffd, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -166,7 +167,7 @@ pub fn is_there(shared: &Shared) -> bool {
     let started = &shared.copying.started;
     if started.load(Ordering::Relaxed) == 0 {
         let top = mapping::second_stack_top::<Shared>();
-        let thread = task::spawn_sibling(top, copier, 0);
+        let thread = clone::spawn_sibling(top, copier, 0);
         if let Ok(tid) = thread {
             rescue::prepare(tid);
         }

@@ -13,7 +13,8 @@ use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::peers::Side;
 use crate::user::service::Service;
-use crate::user::sys::maps::{self, Mapping, Name};
+use crate::user::sys::maps::{Mapping, Name};
+use crate::user::sys::procfs;
 use crate::user::sys::{mem, task, uffd};
 use core::ffi::c_int;
 
@@ -210,13 +211,13 @@ impl Service {
             }
         };
         let mut path = [0u8; 64];
-        if let Ok(fd) = crate::rawsys::open(maps::map_file_path(&mut path, m), flags, 0) {
+        if let Ok(fd) = crate::rawsys::open(procfs::map_file_path(&mut path, m), flags, 0) {
             if let Some(fd) = fits(fd) {
                 return Some(fd);
             }
         }
         let mut dir = [0u8; 32];
-        let dir = maps::proc_path(&mut dir, self.tgid, b"/fd");
+        let dir = procfs::proc_path(&mut dir, self.tgid, b"/fd");
         let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         if let Ok(open) = crate::rawsys::open(dir, list, 0) {
             let numbered = |number: c_int| {
@@ -230,7 +231,7 @@ impl Service {
             // Files that are lent one after the other were mostly opened so: with
             // thousands of them a look at all descriptors for each takes minutes.
             let next = core::iter::once(self.lent_number + 1);
-            let mut numbers = next.chain(maps::Numbers::from_start(open));
+            let mut numbers = next.chain(procfs::Numbers::from_start(open));
             let found = numbers.find_map(numbered);
             crate::rawsys::close(open);
             if let Some((number, fd)) = found {

@@ -14,6 +14,7 @@ use crate::user::arena::Shared;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::Service;
 use crate::user::sys::maps::{self, Mapping, Name};
+use crate::user::sys::procfs;
 use crate::user::sys::{mem, uffd, BOTTOM, PAGE, TOP};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -362,7 +363,7 @@ impl Service {
         };
         let own = [self.tgid, crate::user::sys::task::own_pid()];
         let mut found = false;
-        let mut processes = maps::Numbers::from_start(proc_dir);
+        let mut processes = procfs::Numbers::from_start(proc_dir);
         for pid in processes.by_ref() {
             if own.contains(&pid) {
                 continue;

@@ -7,7 +7,8 @@
 //! traces one thread and asks for the next would wait for the exec, and the
 //! exec for him. A signal handler gets him out of that: it waits for the dead.
 
-use crate::user::sys::{maps, sys, Sys};
+use crate::user::sys::procfs;
+use crate::user::sys::{sys, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -85,13 +86,13 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 /// Waits for every traced thread that has ended.
 extern "C" fn wait_for_the_dead(_: c_int) {
     let mut path = [0u8; 32];
-    let path = maps::proc_path(&mut path, PROGRAM.load(Ordering::Relaxed), b"/task");
+    let path = procfs::proc_path(&mut path, PROGRAM.load(Ordering::Relaxed), b"/task");
     // A directory of its own: it may have interrupted a look through the other.
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let Ok(tasks) = crate::rawsys::open(path, flags, 0) else {
         return;
     };
-    for tid in maps::Numbers::from_start(tasks) {
+    for tid in procfs::Numbers::from_start(tasks) {
         if has_ended(tid) {
             let _ = crate::user::sys::trace::wait(tid);
         }

@@ -19,7 +19,10 @@ use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Op, Shared};
 use crate::user::owner::settings::{advice_for, Bits, ABSENT, WIPED};
+use crate::user::program::restart;
 use crate::user::service::Service;
+use crate::user::sys::clone;
+use crate::user::sys::regs;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, task, Sys};
 use core::sync::atomic::Ordering;
@@ -106,7 +109,7 @@ extern "C" fn child() {}
 
 /// Has fork() call us, from now on.
 pub fn install() {
-    task::at_fork(prepare, parent, child);
+    clone::at_fork(prepare, parent, child);
 }
 
 impl Service {
@@ -152,7 +155,7 @@ impl Service {
         let traced = &self.traced[..self.traced_count];
         if let Some(i) = traced.iter().position(|t| t.tid == tid) {
             if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
-                let _ = trace::release(tid, signal, &self.traced[i].sleep);
+                let _ = restart::release(tid, signal, &self.traced[i].sleep);
             }
             self.forget_traced(i);
         }
@@ -320,7 +323,7 @@ impl Service {
         let Some(shared) = arena::existing() else {
             return Ok(());
         };
-        let original = trace::registers(child)?;
+        let original = regs::registers(child)?;
         let mut done = Ok(());
         let mut i = 0;
         while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
@@ -331,14 +334,14 @@ impl Service {
                 });
             }
         }
-        trace::set_registers(child, &original)?;
+        regs::set_registers(child, &original)?;
         done
     }
 
     fn privatize_range(
         &mut self,
         child: i32,
-        original: &trace::Registers,
+        original: &regs::Registers,
         (start, end): (usize, usize),
         bits: Bits,
     ) -> Sys<()> {
@@ -398,19 +401,19 @@ enum Made {
 /// anew: the kernel forks nobody while a signal is pending.
 fn is_to_restart(tid: i32) -> bool {
     const ERESTARTNOINTR: i64 = 513;
-    trace::registers(tid).is_ok_and(|regs| regs.answer() == -ERESTARTNOINTR)
+    regs::registers(tid).is_ok_and(|regs| regs.answer() == -ERESTARTNOINTR)
 }
 
 /// Has a standing thread make one system call, and leaves it at its exit.
 fn in_child(
     child: i32,
-    original: &trace::Registers,
+    original: &regs::Registers,
     number: libc::c_long,
     args: [u64; 6],
 ) -> Sys<()> {
     let mut regs = *original;
     regs.prepare_syscall(number, args);
-    trace::set_registers(child, &regs)?;
+    regs::set_registers(child, &regs)?;
     for _ in 0..2 {
         trace::to_syscall(child, 0)?;
         loop {
@@ -422,7 +425,7 @@ fn in_child(
             }
         }
     }
-    match trace::registers(child)?.answer() {
+    match regs::registers(child)?.answer() {
         answer if (-4095..0).contains(&answer) => Err(-answer as i32),
         _ => Ok(()),
     }

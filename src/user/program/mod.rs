@@ -3,5 +3,10 @@
 
 pub mod alarm;
 pub mod fork;
+#[cfg(target_arch = "x86_64")]
+mod limit;
+pub mod restart;
 pub mod scratch;
 pub mod stop;
+#[cfg(target_arch = "x86_64")]
+mod waits;

@@ -9,8 +9,9 @@
 use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::user::program::restart;
 use crate::user::service::Service;
-use crate::user::sys::maps::Numbers;
+use crate::user::sys::procfs::Numbers;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{net, task};
 use core::sync::atomic::Ordering;
@@ -24,7 +25,7 @@ pub struct Traced {
     /// The signal it was about to take.
     pub signal: i32,
     /// What it slept in before it was asked to stop.
-    pub sleep: trace::Sleep,
+    pub sleep: restart::Sleep,
 }
 
 /// Most threads that can be stopped.
@@ -192,7 +193,7 @@ impl Service {
             }
             match trace::seize(tid, 0) {
                 Ok(()) => {
-                    let sleep = trace::Sleep::of(tid);
+                    let sleep = restart::Sleep::of(tid);
                     let _ = trace::interrupt(tid);
                     self.traced[self.traced_count] = Traced {
                         tid,
@@ -261,7 +262,7 @@ impl Service {
         let mut kept = 0;
         for i in 0..self.traced_count {
             let mut t = self.traced[i];
-            if t.stopped && trace::release(t.tid, t.signal, &t.sleep).is_err() {
+            if t.stopped && restart::release(t.tid, t.signal, &t.sleep).is_err() {
                 // Killed where it stood. Until its tracer has waited for it,
                 // neither the program's parent nor an exec sees the end of it.
                 t.stopped = false;
@@ -289,7 +290,7 @@ impl Service {
                 waited => {
                     if let Waited::Stopped { signal, .. } = waited {
                         let t = &self.traced[i];
-                        if trace::release(t.tid, signal, &t.sleep).is_err() {
+                        if restart::release(t.tid, signal, &t.sleep).is_err() {
                             // Killed meanwhile: its end is yet to come.
                             i += 1;
                             continue;
@@ -314,7 +315,7 @@ impl Service {
     /// Whether a thread is a zombie or not there any more.
     fn thread_has_ended(&self, tid: i32) -> bool {
         let mut path = [0u8; 32];
-        let path = crate::user::sys::maps::proc_path(&mut path, tid, b"/stat");
+        let path = crate::user::sys::procfs::proc_path(&mut path, tid, b"/stat");
         let fd = match crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
             Ok(fd) => fd,
             // There may be no descriptor left to see it by.

@@ -16,7 +16,9 @@ use super::rites;
 use crate::debug_log;
 use crate::user::arena::mapping;
 use crate::user::arena::{self, status, Shared};
-use crate::user::sys::maps::{self, Numbers};
+use crate::user::sys::clone;
+use crate::user::sys::procfs;
+use crate::user::sys::procfs::Numbers;
 use crate::user::sys::task;
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -62,7 +64,7 @@ pub fn first_named(tasks: c_int, own: i32, limit: u32) -> Option<i32> {
         .filter(|&tid| tid != own && tid != last && (tid as u32) < limit)
         .find(|&tid| {
             let mut path = [0u8; 32];
-            let path = maps::proc_path(&mut path, tid, b"/comm");
+            let path = procfs::proc_path(&mut path, tid, b"/comm");
             let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
                 return false;
             };
@@ -118,7 +120,7 @@ fn attend(shared: &Shared, entry: extern "C" fn(usize) -> !) {
     shared.traceable.store(0, Ordering::Release);
     shared.bell.store(1, Ordering::Release);
     let stack = mapping::stack_top::<Shared>();
-    match task::spawn_on_same_memory(stack, entry, 0, &shared.bell) {
+    match clone::spawn_on_same_memory(stack, entry, 0, &shared.bell) {
         Ok(pid) => {
             shared.service_pid.store(pid as u32, Ordering::Release);
             let tid = shared.anchor_tid.load(Ordering::Relaxed);

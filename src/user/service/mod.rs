@@ -37,10 +37,12 @@ use super::program::stop::{Pause, Traced, Unstoppable, THREADS};
 use super::protocol::ids::{Id, SLOTS as IDS};
 use super::protocol::limits::CONNECTIONS;
 use super::protocol::wire::Words;
-use super::sys::maps::{self, Space};
 use super::sys::rights::Rights;
-use super::sys::{mem, net, task, trace, uffd, Sys, TOP};
+use super::sys::{mem, net, task, uffd, Sys, TOP};
 use crate::user::program::alarm;
+use crate::user::program::restart;
+use crate::user::sys::procfs;
+use crate::user::sys::space::Space;
 use crate::{debug_log, facilities};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -286,7 +288,7 @@ impl Service {
         self.space = Space::open()?;
         self.scratch = Scratch::reserve();
         self.thrifty_from = super::owner::thrift::limit();
-        self.stack_begin = maps::stack_begin().unwrap_or(0);
+        self.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.epoll = net::epoll()?;
@@ -301,11 +303,11 @@ impl Service {
         // Gone before its end could be told.
         task::signal_task(self.tgid, self.anchor, 0)?;
         let mut path = [0u8; 32];
-        let path = super::sys::maps::proc_path(&mut path, self.tgid, b"/task");
+        let path = super::sys::procfs::proc_path(&mut path, self.tgid, b"/task");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         self.task_dir = crate::rawsys::open(path, flags, 0)?;
         self.pidfd = task::pidfd(self.tgid)?;
-        trace::prepare(self.tgid, self.pidfd);
+        restart::prepare(self.tgid, self.pidfd);
         self.open_userfaultfds()?;
         self.memfd = mem::memfd(c"xpmem")?;
         task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;

@@ -6,6 +6,7 @@ use crate::user::arena::mapping;
 use crate::user::arena::{self, ending, status, Op, Shared};
 use crate::user::peers::rendezvous;
 use crate::user::program::fork;
+use crate::user::sys::clone;
 use crate::user::sys::{mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
 use core::ffi::c_int;
@@ -114,7 +115,7 @@ fn begin(shared: &Shared) -> Sys<()> {
         fork::install();
     }
     *shared.hooks.take() = crate::user::hooks::Hooks::prepare();
-    task::spawn_sibling(mapping::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)
+    clone::spawn_sibling(mapping::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)
 }
 
 /// Seconds, with a fraction or without, as nanoseconds. `None` if it is neither.

@@ -22,7 +22,7 @@ use crate::user::attacher::overlay::FIXED;
 use crate::user::attacher::{Piece, GATED};
 use crate::user::peers::Side;
 use crate::user::protocol::wire::{Message, Verb};
-use crate::user::sys::maps::Run;
+use crate::user::sys::space::Run;
 use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
 
 /// Tries to stop the threads for a copy that nothing else can replace.
@@ -196,7 +196,7 @@ impl Piece {
 
     /// Whether anything may be in sight of the program there. Pages come into
     /// attachments by the service alone.
-    fn is_seen(&self, space: &crate::user::sys::maps::Space) -> bool {
+    fn is_seen(&self, space: &crate::user::sys::space::Space) -> bool {
         let mut runs = [Run::default(); 1];
         self.overlay
             || !space.has_scan()

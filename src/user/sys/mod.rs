@@ -7,6 +7,7 @@
 //! task shares the program's memory but none of its thread-local storage, and
 //! whatever it took could be held by a thread that it has just stopped.
 
+pub mod clone;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
 pub mod faults;
@@ -14,14 +15,15 @@ pub mod maps;
 pub mod mem;
 pub mod net;
 pub mod policy;
+pub mod procfs;
+pub mod regs;
 pub mod rights;
 pub mod smaps;
+pub mod space;
 pub mod task;
 pub mod trace;
 pub mod uffd;
 pub mod valgrind;
-#[cfg(target_arch = "x86_64")]
-mod waits;
 
 use crate::rawsys;
 use core::ffi::{c_int, c_long};

@@ -354,3 +354,25 @@ fn poll(fd: c_int) -> i16 {
         _ => 0,
     }
 }
+
+/// The limit of time that a socket has for reading, or for writing: seconds and
+/// microseconds.
+#[cfg(target_arch = "x86_64")]
+pub fn time_limit(fd: c_int, reading: bool) -> Sys<[u64; 2]> {
+    let option = if reading {
+        libc::SO_RCVTIMEO
+    } else {
+        libc::SO_SNDTIMEO
+    };
+    let mut time = [0u64; 2];
+    let mut size = core::mem::size_of_val(&time) as u32;
+    sys!(
+        libc::SYS_getsockopt,
+        fd,
+        libc::SOL_SOCKET,
+        option,
+        time.as_mut_ptr(),
+        &raw mut size
+    )?;
+    Ok(time)
+}

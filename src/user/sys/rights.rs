@@ -4,7 +4,8 @@
 //! Only whether it is the same as before is of interest, so what is kept is a
 //! digest of it.
 
-use super::{maps, sys};
+use super::sys;
+use crate::user::sys::procfs;
 
 /// A running digest (FNV-1a).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +52,7 @@ impl Rights {
     /// Those of a live task. `None` where it has ended, or cannot be seen.
     pub fn of(tid: i32) -> Option<Self> {
         let mut path = [0u8; 32];
-        let path = maps::proc_path(&mut path, tid, b"/status");
+        let path = procfs::proc_path(&mut path, tid, b"/status");
         let fd = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
         let mut text = Text::new();
         let mut part = [0u8; 1024];

@@ -3,7 +3,7 @@
 //!
 //! Some system calls answer EINTR when their thread has been stopped, though no
 //! handler ran. One that waits without a limit is simply made again
-//! ([`super::trace`]). One with a limit has to wait for what is left of it, and
+//! ([`super::restart`]). One with a limit has to wait for what is left of it, and
 //! the thread must have its own arguments in the registers afterwards: the
 //! compiler counts on that. So the thread makes the call again from a few
 //! instructions of ours, which put everything back and return to its own place.
@@ -15,14 +15,14 @@
 //! When the wait began nobody knows: its time counts from the first stop that
 //! finds it. So it may last up to twice as long as it should, and never less.
 
-use super::trace::Registers;
-use super::{mem, sys, task};
+use super::limit::{words_at, Limit, SECOND};
+use crate::user::sys::regs::Registers;
+use crate::user::sys::task;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The kernel's own number: start again unless a handler runs.
 const ERESTARTNOHAND: i64 = 514;
-const SECOND: u64 = 1_000_000_000;
 
 /// One wait that has been begun again. In the memory of the program as it is
 /// before any page of it is shared: a fork child in a handler has it, too.
@@ -136,118 +136,6 @@ pub fn prepare(tgid: i32, pidfd: c_int) {
     PROGRAM[1].store(pidfd, Relaxed);
 }
 
-/// How a call is told how long to wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Limit {
-    /// Milliseconds in an argument.
-    Milliseconds(usize),
-    /// A `struct timespec`, to which an argument points.
-    Timespec(usize),
-    /// The last word of what argument 4 points to is such a pointer.
-    Events,
-    /// The socket's own for what ppoll calls `events`, and the errno at its end.
-    Socket { events: i16, at_end: c_int },
-}
-
-impl Limit {
-    fn of(number: i64, argument: impl Fn(usize) -> u64) -> Option<Self> {
-        const EXT_ARG: u64 = 8;
-        const ABS_TIMER: u64 = 32;
-        const IO_PGETEVENTS: i64 = 333;
-        let reads = Self::Socket {
-            events: libc::POLLIN,
-            at_end: libc::EAGAIN,
-        };
-        let writes = |at_end| Self::Socket {
-            events: libc::POLLOUT,
-            at_end,
-        };
-        Some(match number {
-            libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Self::Milliseconds(3),
-            libc::SYS_rt_sigtimedwait => Self::Timespec(2),
-            libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => Self::Timespec(3),
-            libc::SYS_io_getevents | IO_PGETEVENTS => Self::Timespec(4),
-            libc::SYS_io_uring_enter => {
-                let relative = argument(3) & (EXT_ARG | ABS_TIMER) == EXT_ARG;
-                if argument(1) != 0 || !relative || argument(5) != 24 {
-                    return None;
-                }
-                Self::Events
-            }
-            libc::SYS_read
-            | libc::SYS_readv
-            | libc::SYS_recvfrom
-            | libc::SYS_recvmsg
-            | libc::SYS_recvmmsg
-            | libc::SYS_accept
-            | libc::SYS_accept4 => reads,
-            libc::SYS_write
-            | libc::SYS_writev
-            | libc::SYS_sendto
-            | libc::SYS_sendmsg
-            | libc::SYS_sendmmsg => writes(libc::EAGAIN),
-            libc::SYS_connect => writes(libc::EINPROGRESS),
-            _ => return None,
-        })
-    }
-
-    /// How long the call waits in all, in nanoseconds; `None` where it cannot be
-    /// told, or is for ever.
-    fn length(self, tid: i32, regs: &Registers) -> Option<u64> {
-        match self {
-            Self::Milliseconds(n) => {
-                let ms = u64::try_from(regs.argument(n) as i32).ok()?;
-                Some(ms * 1_000_000)
-            }
-            Self::Timespec(n) => timespec_at(tid, regs.argument(n)),
-            Self::Events => timespec_at(tid, words_at::<3>(tid, regs.argument(4))?[2]),
-            Self::Socket { events, .. } => socket_limit(regs.argument(0) as c_int, events),
-        }
-    }
-}
-
-fn words_at<const N: usize>(tid: i32, address: u64) -> Option<[u64; N]> {
-    let mut words = [0u64; N];
-    for (i, word) in words.iter_mut().enumerate() {
-        let mut bytes = [0u8; 8];
-        mem::peek_process(tid, address as usize + 8 * i, &mut bytes).ok()?;
-        *word = u64::from_ne_bytes(bytes);
-    }
-    Some(words)
-}
-
-fn timespec_at(tid: i32, address: u64) -> Option<u64> {
-    if address == 0 {
-        return None;
-    }
-    let [seconds, nanoseconds] = words_at::<2>(tid, address)?;
-    seconds.checked_mul(SECOND)?.checked_add(nanoseconds)
-}
-
-/// The limit that a socket of the program has for reading or writing.
-fn socket_limit(fd: c_int, events: i16) -> Option<u64> {
-    let fd = task::descriptor_of(PROGRAM[1].load(Relaxed), fd).ok()?;
-    let option = if events == libc::POLLIN {
-        libc::SO_RCVTIMEO
-    } else {
-        libc::SO_SNDTIMEO
-    };
-    let mut time = [0u64; 2];
-    let mut size = core::mem::size_of_val(&time) as u32;
-    let answer = sys!(
-        libc::SYS_getsockopt,
-        fd,
-        libc::SOL_SOCKET,
-        option,
-        time.as_mut_ptr(),
-        &raw mut size
-    );
-    crate::rawsys::close(fd);
-    answer.ok()?;
-    let ns = time[0].checked_mul(SECOND)?.checked_add(time[1] * 1000)?;
-    (ns > 0).then_some(ns)
-}
-
 /// Has a thread that stands at the end of a wait with EINTR, and has been
 /// stopped there, wait for the rest of its time. Whether its registers are to be
 /// set.
@@ -273,7 +161,7 @@ pub fn begin_again(tid: i32, regs: &mut Registers) -> bool {
     let Some(limit) = Limit::of(number, |n| regs.argument(n)) else {
         return false;
     };
-    let Some(length) = limit.length(tid, regs) else {
+    let Some(length) = limit.length(tid, PROGRAM[1].load(Relaxed), regs) else {
         return false;
     };
     let Some(wait) = Wait::take(tid) else {
@@ -421,24 +309,5 @@ mod tests {
         assert_eq!(regs.r10, 0);
         wait.tid.store(0, Relaxed);
         assert!(Wait::at(regs.rbx, tid).is_none() && Wait::at(1, tid).is_none());
-    }
-
-    #[test]
-    fn others_are_left_alone() {
-        let limit = |number, args: [u64; 6]| Limit::of(number, |n| args[n]);
-        assert_eq!(limit(libc::SYS_futex, [0; 6]), None);
-        // Absolute, or with something to submit: not to be done twice.
-        assert_eq!(
-            limit(libc::SYS_io_uring_enter, [3, 1, 1, 8, 0x1000, 24]),
-            None
-        );
-        assert_eq!(
-            limit(libc::SYS_io_uring_enter, [3, 0, 1, 8 | 32, 0x1000, 24]),
-            None
-        );
-        assert_eq!(
-            limit(libc::SYS_io_uring_enter, [3, 0, 1, 8, 0x1000, 24]),
-            Some(Limit::Events)
-        );
     }
 }

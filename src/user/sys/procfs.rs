@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Paths, numbers and lists of /proc.
+
+use super::maps::Mapping;
+use super::sys;
+use core::ffi::{c_int, CStr};
+
+/// An address of the main stack of the calling task's address space: the
+/// stack pointer that the program began with. The name `[stack]` tells it only
+/// as long as that part of the stack is ordinary memory.
+pub fn stack_begin() -> Option<usize> {
+    const STARTSTACK: usize = 28;
+    let fd = crate::rawsys::open(c"/proc/self/stat", libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let mut text = [0u8; 512];
+    let n = super::task::read_text(fd, &mut text);
+    crate::rawsys::close(fd);
+    // `PID (name) STATE ...`, and the name may hold anything; fields count from 1.
+    let text = &text[..n];
+    let after_name = text.iter().rposition(|&b| b == b')')?;
+    let field = text[after_name + 1..]
+        .split(|&b| b == b' ')
+        .filter(|field| !field.is_empty())
+        .nth(STARTSTACK - 3)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Composes `/proc/PID<tail>`.
+pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a core::ffi::CStr {
+    let mut len = 6;
+    buf[..6].copy_from_slice(b"/proc/");
+    let mut digits = [0u8; 12];
+    let mut n = 0;
+    let mut rest = pid.max(0) as u32;
+    loop {
+        digits[n] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        n += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    for digit in digits[..n].iter().rev() {
+        buf[len] = *digit;
+        len += 1;
+    }
+    buf[len..len + tail.len()].copy_from_slice(tail);
+    buf[len + tail.len()] = 0;
+    core::ffi::CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
+}
+
+/// Composes `/proc/self/map_files/START-END`.
+pub fn map_file_path<'a>(buf: &'a mut [u8; 64], m: &Mapping) -> &'a CStr {
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        buf[len..len + bytes.len()].copy_from_slice(bytes);
+        len += bytes.len();
+    };
+    put(b"/proc/self/map_files/");
+    for (value, end) in [(m.start, b'-'), (m.end, 0)] {
+        let digits = (usize::BITS - value.leading_zeros()).div_ceil(4).max(1);
+        for k in (0..digits).rev() {
+            put(&[b"0123456789abcdef"[value >> (4 * k) & 15]]);
+        }
+        put(&[end]);
+    }
+    CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
+}
+
+/// The numeric names in an open /proc directory, from its start.
+pub struct Numbers {
+    fd: c_int,
+    buf: [u64; 128],
+    have: usize,
+    pos: usize,
+    cut: bool,
+}
+
+impl Numbers {
+    /// Reads from the beginning of an open directory.
+    pub fn from_start(fd: c_int) -> Self {
+        Self {
+            fd,
+            buf: [0; 128],
+            have: 0,
+            pos: 0,
+            cut: sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET).is_err(),
+        }
+    }
+
+    /// Whether names may be missing, because the directory could not be read.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn refill(&mut self) {
+        let size = core::mem::size_of_val(&self.buf);
+        let read = sys!(libc::SYS_getdents64, self.fd, self.buf.as_mut_ptr(), size);
+        self.cut |= read.is_err();
+        self.have = read.unwrap_or(0);
+        self.pos = 0;
+    }
+}
+
+impl Iterator for Numbers {
+    type Item = i32;
+
+    fn next(&mut self) -> Option<i32> {
+        loop {
+            if self.pos >= self.have {
+                self.refill();
+                if self.have == 0 {
+                    return None;
+                }
+            }
+            // A record: inode 8, offset 8, length 2, type 1, name.
+            let byte = |at: usize| (self.buf[at / 8] >> (at % 8 * 8)) as u8;
+            let at = self.pos;
+            let length = u16::from_le_bytes([byte(at + 16), byte(at + 17)]) as usize;
+            let mut value = 0i32;
+            let mut digits = 0;
+            let mut number = true;
+            for i in at + 19..at + length.max(19) {
+                match byte(i) {
+                    0 => break,
+                    b @ b'0'..=b'9' if digits < 9 => {
+                        value = value * 10 + i32::from(b - b'0');
+                        digits += 1;
+                    }
+                    _ => {
+                        number = false;
+                        break;
+                    }
+                }
+            }
+            self.pos = if length == 0 { self.have } else { at + length };
+            if number && digits > 0 {
+                return Some(value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::sys::maps::Name;
+    use crate::user::sys::space::Space;
+
+    #[test]
+    fn the_stack_is_where_the_program_began() {
+        let begin = stack_begin().expect("stat");
+        let space = Space::open().expect("maps");
+        let found = space.at(begin).expect("query").expect("mapped");
+        assert_eq!(found.name, Name::Stack);
+    }
+
+    #[test]
+    fn own_tasks_are_listed() {
+        let fd = crate::rawsys::open(c"/proc/self/task", libc::O_RDONLY | libc::O_DIRECTORY, 0)
+            .expect("task");
+        let own = super::super::task::gettid();
+        assert!(Numbers::from_start(fd).any(|tid| tid == own));
+        assert!(
+            Numbers::from_start(fd).any(|tid| tid == own),
+            "again from the start"
+        );
+        crate::rawsys::close(fd);
+    }
+}
