@@ -12,7 +12,7 @@ pub mod ranges;
 
 use super::hooks::Hooks;
 use super::owner::copier::Copying;
-use super::service::Service;
+use super::service::state::Service;
 use super::sys::{rights, task, Sys};
 use closing::Closing;
 use core::ffi::c_int;
@@ -49,6 +49,9 @@ pub mod ending {
 
 /// Answer to a command that came too late for this service.
 pub const OVER: c_int = libc::ERESTART;
+
+/// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
+pub const ANOTHER_FORKS: u64 = 1;
 
 /// What a thread can ask the service for, with its arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@ use crate::debug_log;
 use crate::user::owner::lend::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::wire::Message;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::{mem, uffd, PAGE};
 use core::ffi::c_int;
 

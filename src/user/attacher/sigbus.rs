@@ -17,7 +17,7 @@
 
 use crate::debug_log;
 use crate::user::program::stop::Unstoppable;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, task, uffd, PAGE};
 

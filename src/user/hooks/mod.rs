@@ -13,13 +13,14 @@
 //! guards with all threads standing, so between the two nothing is promoted.
 
 mod devices;
+pub mod fork;
 pub mod text;
 
 use super::arena::{self, Guard, Op, Shared};
 use super::owner::promote::Refusal;
 use super::owner::settings::of_advice;
-use super::service::Service;
-use super::sys::{mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
+use super::service::state::Service;
+use super::sys::{forking, mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -173,8 +174,8 @@ fn target(number: usize, args: [usize; 6]) -> Option<(usize, usize)> {
 }
 
 fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
-    if cfg!(target_arch = "x86_64") && super::program::fork::may_fork(number as u64) {
-        super::program::fork::before_call(number as u64, args.map(|a| a as u64));
+    if cfg!(target_arch = "x86_64") && forking::may_fork(number as u64) {
+        fork::before_call(number as u64, args.map(|a| a as u64));
         return (IN_PLACE, None);
     }
     let Some(shared) = arena::existing().filter(|s| s.is_running()) else {

@@ -13,11 +13,9 @@
 //! program's memory what the service would touch itself.
 
 use super::rescue;
-use crate::user::arena::mapping;
-use crate::user::arena::Shared;
-use crate::user::service::Service;
-use crate::user::sys::clone;
-use crate::user::sys::{task, uffd, Sys};
+use crate::user::arena::{mapping, Shared};
+use crate::user::service::state::Service;
+use crate::user::sys::{clone, task, uffd, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 

@@ -3,9 +3,8 @@
 //! time, and one of what has been moved aside, which counts.
 
 use super::exchange::Exchange;
-use crate::user::service::Service;
-use crate::user::sys::space::Run;
-use crate::user::sys::space::WRITTEN;
+use crate::user::service::state::Service;
+use crate::user::sys::space::{Run, WRITTEN};
 use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
 
 /// Up to this size the second copy of a file's mapping is a copy of all of it;

@@ -28,7 +28,7 @@ use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
 use crate::user::program::stop::Unstoppable;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{insist, mem, task, uffd, Sys};
 

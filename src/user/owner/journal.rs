@@ -14,7 +14,7 @@ use super::exchange::Exchange;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::{mem, task, uffd, PAGE};
 
 /// How often a page is tried that does not move back just now.

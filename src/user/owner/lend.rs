@@ -12,10 +12,9 @@ use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::peers::Side;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
-use crate::user::sys::procfs;
-use crate::user::sys::{mem, task, uffd};
+use crate::user::sys::{mem, procfs, task, uffd};
 use core::ffi::c_int;
 
 /// Most mappings that are lent at a time.

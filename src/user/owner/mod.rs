@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The owner's side: segments, who may attach them, and requests for pages.
 
+pub mod changes;
 pub mod copier;
 pub mod copies;
+pub mod demote;
 pub mod exchange;
 pub mod journal;
 pub mod lend;
@@ -15,6 +17,7 @@ pub mod revoke;
 pub mod settings;
 pub mod sysv;
 pub mod thrift;
+pub mod unmapped;
 
 use super::arena::Shared;
 use super::attacher::EAGER;
@@ -23,7 +26,7 @@ use super::peers::Side;
 use super::protocol::ids::{Id, Kind, SLOTS as IDS};
 use super::protocol::limits::CONNECTIONS;
 use super::protocol::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
-use super::service::Service;
+use super::service::state::Service;
 use super::sys::{mem, page_down, Sys, PAGE, TOP};
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;

@@ -19,7 +19,7 @@ use super::rescue;
 use super::{Segment, CHUNK_MAX};
 use crate::debug_log;
 use crate::user::arena::Shared;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, task, uffd, Sys, PAGE};
 

@@ -8,14 +8,12 @@
 use super::exchange::STANDING_CHUNK;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
-use crate::user::arena::mapping;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::Shared;
+use crate::user::arena::{mapping, Shared};
 use crate::user::program::stop::Unstoppable;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::{self, Mapping, Name};
-use crate::user::sys::procfs;
-use crate::user::sys::{mem, uffd, BOTTOM, PAGE, TOP};
+use crate::user::sys::{mem, procfs, uffd, BOTTOM, PAGE, TOP};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 

@@ -11,7 +11,7 @@ use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::stop::Unstoppable;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{insist, mem, page_up, Sys, PAGE, TOP};
 

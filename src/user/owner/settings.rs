@@ -9,7 +9,7 @@
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::policy::Policy;
 use crate::user::sys::smaps::{self, Flags};
 use crate::user::sys::{insist, mem, page_up, Sys, BOTTOM, PAGE, TOP};

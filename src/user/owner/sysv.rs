@@ -9,7 +9,7 @@ use super::promote::Refusal;
 use crate::debug_log;
 use crate::user::arena::Shared;
 use crate::user::hooks;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::Sys;
 

@@ -10,7 +10,7 @@
 use super::CHUNK_MAX;
 use crate::user::arena::ranges::{Origin, CAPACITY};
 use crate::user::arena::Shared;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::{task, PAGE};
 

@@ -13,10 +13,11 @@ use super::arena::Shared;
 use super::attacher::Piece;
 use super::patience::Patience;
 use super::protocol::wire::{Message, Verb, Words};
-use super::service::{Service, CONNECTION_TOKEN};
+use super::service::CONNECTION_TOKEN;
 use super::sys::net::{self, IN, OUT};
 use super::sys::{mem, Sys, TOP};
 use crate::debug_log;
+use crate::user::service::state::Service;
 use core::ffi::c_int;
 
 /// How many messages of one connection are read before others are looked at.

@@ -13,7 +13,7 @@
 use super::folder;
 use crate::user::arena::Shared;
 use crate::user::protocol::ids::TOKEN_BITS;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::dir::{self, Entries, NAME};
 use crate::user::sys::net::{self, Address};
 use crate::user::sys::{task, Sys};

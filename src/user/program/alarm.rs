@@ -7,8 +7,7 @@
 //! traces one thread and asks for the next would wait for the exec, and the
 //! exec for him. A signal handler gets him out of that: it waits for the dead.
 
-use crate::user::sys::procfs;
-use crate::user::sys::{sys, Sys};
+use crate::user::sys::{procfs, sys, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 

@@ -17,14 +17,13 @@ use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{self, Op, Shared};
-use crate::user::owner::settings::{advice_for, Bits, ABSENT, WIPED};
+use crate::user::arena::{self, Shared};
+use crate::user::owner::settings::{ABSENT, WIPED};
 use crate::user::program::restart;
-use crate::user::service::Service;
-use crate::user::sys::clone;
-use crate::user::sys::regs;
+use crate::user::service::state::Service;
+use crate::user::sys::forking::{child_tid_address, forks};
 use crate::user::sys::trace::{self, Waited};
-use crate::user::sys::{mem, task, Sys};
+use crate::user::sys::{mem, regs, task};
 use core::sync::atomic::Ordering;
 
 /// What the watch of a forking thread is at.
@@ -37,10 +36,7 @@ pub enum ForkPhase {
 }
 
 const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-
-/// How long a fork waits for another one, in nanoseconds.
-const PATIENCE: u64 = 60_000_000_000;
+pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// Tries to stop the other threads, each as long as a stop is patient. Without
 /// the child's copy is not of one moment.
@@ -50,75 +46,17 @@ const TRIES: u32 = 500;
 /// telling of a fork and the fork, where it does not tell of its end.
 const DETOURS: u32 = 1000;
 
-/// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
-const ANOTHER: u64 = 1;
-
-/// Two forks at once wait for each other here: handlers run in the same order in
-/// every thread, so who waits holds no lock that the other still needs.
-extern "C" fn prepare() {
-    if let Some(shared) = arena::existing().filter(|s| s.is_running()) {
-        announce(shared, task::gettid(), false);
-    }
-}
-
-/// Tells the service that a thread is about to fork.
-fn announce(shared: &Shared, tid: i32, alone: bool) {
-    let args = [tid as u64, alone.into(), 0, 0, 0];
-    let patience = task::now() + PATIENCE;
-    while shared.call(Op::ForkBegin, args) == Ok(ANOTHER) {
-        if task::now() > patience {
-            debug_log!("a fork that was begun does not end: this one is not watched");
-            break;
-        }
-        crate::rawsys::sleep(core::time::Duration::from_micros(200));
-    }
-}
-
-/// Whether a system call may make a child.
-pub fn may_fork(number: u64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if number == libc::SYS_fork as u64 {
-        return true;
-    }
-    number == libc::SYS_clone as u64 || number == CLONE3
-}
-
-/// A thread is about to make such a call, in libc's `_Fork`, `clone` or `syscall`.
-/// libc's fork has told of it already.
-pub fn before_call(number: u64, args: [u64; 6]) {
-    let Some(shared) = arena::existing().filter(|s| s.is_running()) else {
-        return;
-    };
-    if shared.promoted.is_empty() || !forks(crate::rawsys::getpid(), number, &args) {
-        return;
-    }
-    let tid = task::gettid();
-    if shared.forking.load(Ordering::Acquire) as i32 != tid {
-        announce(shared, tid, true);
-    }
-}
-
-extern "C" fn parent() {
-    if let Some(shared) = arena::existing().filter(|s| s.is_running()) {
-        let _ = shared.call(Op::ForkEnd, [0; 5]);
-    }
-}
-
-/// Nothing to do: the kernel has wiped the arena.
-extern "C" fn child() {}
-
-/// Has fork() call us, from now on.
-pub fn install() {
-    clone::at_fork(prepare, parent, child);
-}
-
 impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
     /// `alone`: it will not tell when it is over.
     pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
         if self.fork_phase != ForkPhase::None {
             // A signal handler may have led the watched thread out of its fork.
-            return if self.fork_tid == tid { 0 } else { ANOTHER };
+            return if self.fork_tid == tid {
+                0
+            } else {
+                arena::ANOTHER_FORKS
+            };
         }
         if !alone {
             self.forks_under_way += 1;
@@ -317,74 +255,6 @@ impl Service {
             }
         }
     }
-
-    /// Gives the standing child private copies.
-    fn privatize(&mut self, child: i32) -> Sys<()> {
-        let Some(shared) = arena::existing() else {
-            return Ok(());
-        };
-        let original = regs::registers(child)?;
-        let mut done = Ok(());
-        let mut i = 0;
-        while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
-            i += 1;
-            if r.origin == Origin::Private {
-                done = self.for_each_setting(r, |service, lo, hi, bits| {
-                    service.privatize_range(child, &original, (lo, hi), bits)
-                });
-            }
-        }
-        regs::set_registers(child, &original)?;
-        done
-    }
-
-    fn privatize_range(
-        &mut self,
-        child: i32,
-        original: &regs::Registers,
-        (start, end): (usize, usize),
-        bits: Bits,
-    ) -> Sys<()> {
-        if bits & ABSENT != 0 {
-            return Ok(());
-        }
-        let mut lo = start;
-        while lo < end {
-            let Some(m) = self.space.at(lo)? else {
-                return Err(libc::EFAULT);
-            };
-            let hi = m.end.min(end);
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-            let flags = flags | libc::MAP_NORESERVE;
-            let none = u64::MAX;
-            let map = [
-                lo as u64,
-                (hi - lo) as u64,
-                RW as u64,
-                flags as u64,
-                none,
-                0,
-            ];
-            in_child(child, original, libc::SYS_mmap, map)?;
-            for advice in advice_for(bits) {
-                let advise = [lo as u64, (hi - lo) as u64, advice as u64, 0, 0, 0];
-                in_child(child, original, libc::SYS_madvise, advise)?;
-            }
-            if bits & WIPED == 0 {
-                let mut at = lo;
-                while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
-                    mem::copy_file_to_process(self.memfd, child, a, b - a)?;
-                    at = b;
-                }
-            }
-            if m.prot() != RW {
-                let protect = [lo as u64, (hi - lo) as u64, m.prot() as u64, 0, 0, 0];
-                in_child(child, original, libc::SYS_mprotect, protect)?;
-            }
-            lo = hi;
-        }
-        Ok(())
-    }
 }
 
 /// What became of a fork that was let through.
@@ -402,73 +272,4 @@ enum Made {
 fn is_to_restart(tid: i32) -> bool {
     const ERESTARTNOINTR: i64 = 513;
     regs::registers(tid).is_ok_and(|regs| regs.answer() == -ERESTARTNOINTR)
-}
-
-/// Has a standing thread make one system call, and leaves it at its exit.
-fn in_child(
-    child: i32,
-    original: &regs::Registers,
-    number: libc::c_long,
-    args: [u64; 6],
-) -> Sys<()> {
-    let mut regs = *original;
-    regs.prepare_syscall(number, args);
-    regs::set_registers(child, &regs)?;
-    for _ in 0..2 {
-        trace::to_syscall(child, 0)?;
-        loop {
-            match trace::wait_soon(child, || false) {
-                Waited::Syscall => break,
-                // A signal on its way: it comes again when the child runs.
-                Waited::Stopped { signal, .. } => trace::to_syscall(child, signal)?,
-                _ => return Err(libc::ESRCH),
-            }
-        }
-    }
-    match regs::registers(child)?.answer() {
-        answer if (-4095..0).contains(&answer) => Err(-answer as i32),
-        _ => Ok(()),
-    }
-}
-
-const CLONE3: u64 = 435;
-
-/// Flags of the clone that a system call is, if it is one.
-fn clone_flags(tid: i32, number: u64, args: &[u64; 6]) -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
-    if number == libc::SYS_fork as u64 {
-        return Some(0);
-    }
-    if number == libc::SYS_clone as u64 {
-        return Some(args[0]);
-    }
-    if number == CLONE3 {
-        let mut flags = [0u8; 8];
-        mem::peek_process(tid, args[0] as usize, &mut flags).ok()?;
-        return Some(u64::from_le_bytes(flags));
-    }
-    None
-}
-
-/// Whether a system call makes a process with memory of its own, which can be met.
-fn forks(tid: i32, number: u64, args: &[u64; 6]) -> bool {
-    // Of one that is made untraced, or whose parent waits for it, nothing is told.
-    const UNMET: i32 = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_UNTRACED;
-    clone_flags(tid, number, args).is_some_and(|flags| flags & UNMET as u64 == 0)
-}
-
-/// Where the kernel will write the child's tid in the child's memory.
-fn child_tid_address(tid: i32, number: u64, args: &[u64; 6]) -> Option<usize> {
-    let flags = clone_flags(tid, number, args)?;
-    if flags & libc::CLONE_CHILD_SETTID as u64 == 0 {
-        return None;
-    }
-    if number == CLONE3 {
-        let mut at = [0u8; 8];
-        mem::peek_process(tid, args[0] as usize + 16, &mut at).ok()?;
-        return Some(u64::from_le_bytes(at) as usize);
-    }
-    // clone(flags, stack, parent_tid, child_tid, tls), the last two swapped
-    // on some.
-    Some(args[if cfg!(target_arch = "x86_64") { 3 } else { 4 }] as usize)
 }

@@ -2,6 +2,7 @@
 //! The program that is served: its threads, and its address space.
 
 pub mod alarm;
+pub mod child;
 pub mod fork;
 #[cfg(target_arch = "x86_64")]
 mod limit;

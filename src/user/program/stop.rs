@@ -10,7 +10,7 @@ use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::program::restart;
-use crate::user::service::Service;
+use crate::user::service::state::Service;
 use crate::user::sys::procfs::Numbers;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{net, task};

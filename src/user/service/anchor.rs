@@ -14,12 +14,9 @@
 
 use super::rites;
 use crate::debug_log;
-use crate::user::arena::mapping;
-use crate::user::arena::{self, status, Shared};
-use crate::user::sys::clone;
-use crate::user::sys::procfs;
+use crate::user::arena::{self, mapping, status, Shared};
 use crate::user::sys::procfs::Numbers;
-use crate::user::sys::task;
+use crate::user::sys::{clone, procfs, task};
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -85,7 +82,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         crate::debug::note_helpers(0, tid);
         if let Some(counter) = prepare() {
             shared.bell_counter.store(counter, Ordering::Release);
-            attend(shared, super::main);
+            attend(shared, super::boot::main);
             for _ in 0..RITES {
                 if !needs_rites(shared) {
                     break;

@@ -5,12 +5,13 @@
 //! queue ([`crate::user::owner::requests`]). What an owner answers is used where it was
 //! asked, see [`super::questions`].
 
-use super::{Service, Waiting, PIDFD_TOKEN};
+use super::PIDFD_TOKEN;
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
 use crate::user::owner::copier;
 use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
+use crate::user::service::state::{Service, Waiting};
 use crate::user::sys::net::{self, Descriptors};
 use crate::user::sys::{mem, task, Sys, TOP};
 use core::ffi::c_int;

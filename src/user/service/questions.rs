@@ -5,7 +5,6 @@
 //! in [`Service::waiting`], a thread in [`Service::faulting`]. It goes out when an
 //! answer comes or the socket has room, see [`Service::send_unsent`].
 
-use super::{Service, Waiting, OWNER_BUSY};
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
 use crate::user::attacher::sigbus::Faulting;
@@ -15,6 +14,8 @@ use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::ids::{Id, Kind};
 use crate::user::protocol::limits::{CONNECTIONS, WINDOW};
 use crate::user::protocol::wire::{Message, Verb};
+use crate::user::service::commands::OWNER_BUSY;
+use crate::user::service::state::{Service, Waiting};
 use crate::user::sys::{uffd, Sys, PAGE};
 
 impl Service {

@@ -5,13 +5,14 @@
 //! cannot be taken back by force: who does not answer in time is hung up on, and
 //! is not asked again.
 
-use super::{Service, CONNECTION_TOKEN, PIDFD_TOKEN};
+use super::{CONNECTION_TOKEN, PIDFD_TOKEN};
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;
 use crate::user::patience::{self, Patience};
 use crate::user::peers::Side;
 use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::{Message, Verb};
+use crate::user::service::state::Service;
 use crate::user::sys::{net, task};
 use core::time::Duration;
 

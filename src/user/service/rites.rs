@@ -16,12 +16,13 @@
 //! its place, which has its descriptors and its state.
 
 use super::anchor;
-use super::{await_permission, Service};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, ending, status, Shared};
 use crate::user::program::alarm;
 use crate::user::program::fork::ForkPhase;
+use crate::user::service::boot::await_permission;
+use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::procfs::Numbers;
 use crate::user::sys::rights::{Difference, Rights};

@@ -2,12 +2,9 @@
 //! Bringing the service up, once per process, at the first call that needs it.
 
 use super::anchor;
-use crate::user::arena::mapping;
-use crate::user::arena::{self, ending, status, Op, Shared};
+use crate::user::arena::{self, ending, mapping, status, Op, Shared};
 use crate::user::peers::rendezvous;
-use crate::user::program::fork;
-use crate::user::sys::clone;
-use crate::user::sys::{mem, rights, task, valgrind, Sys};
+use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -112,7 +109,7 @@ fn begin(shared: &Shared) -> Sys<()> {
         .program
         .store(crate::rawsys::getpid() as u32, Ordering::Release);
     if !AT_FORK.swap(true, Ordering::AcqRel) {
-        fork::install();
+        crate::user::hooks::fork::install();
     }
     *shared.hooks.take() = crate::user::hooks::Hooks::prepare();
     clone::spawn_sibling(mapping::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)

@@ -4,11 +4,11 @@
 //! One request of each, and no longer than a while before the program's own
 //! commands are looked at again.
 
-use super::Service;
 use crate::user::arena::Shared;
 use crate::user::owner::Outcome;
 use crate::user::peers::Side;
 use crate::user::protocol::wire::Message;
+use crate::user::service::state::Service;
 use crate::user::sys::task;
 
 /// How long requests are served before the program's own commands are looked

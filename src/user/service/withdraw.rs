@@ -14,7 +14,6 @@
 //! done by force: the content is copied into private memory and the pages are
 //! removed.
 
-use super::Service;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
@@ -22,6 +21,7 @@ use crate::user::attacher::overlay::FIXED;
 use crate::user::attacher::{Piece, GATED};
 use crate::user::peers::Side;
 use crate::user::protocol::wire::{Message, Verb};
+use crate::user::service::state::Service;
 use crate::user::sys::space::Run;
 use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
 

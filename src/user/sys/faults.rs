@@ -9,8 +9,7 @@
 
 use super::Sys;
 use crate::environment;
-use crate::user::arena::mapping;
-use crate::user::arena::Shared;
+use crate::user::arena::{mapping, Shared};
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 

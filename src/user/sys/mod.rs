@@ -11,6 +11,7 @@ pub mod clone;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
 pub mod faults;
+pub mod forking;
 pub mod maps;
 pub mod mem;
 pub mod net;

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel's events tell of promoted memory, acted upon while all threads stand.
+
+use crate::debug_log;
+use crate::user::arena;
+use crate::user::program::stop::{Unstoppable, LAST_PATIENCE};
+use crate::user::service::state::Service;
+use crate::user::sys::{net, task, uffd, TOP};
+
+/// How long, in nanoseconds, events wait for a tracer of the program to go. It
+/// is waited for once: a debugger that stays must not slow each call.
+const TRACER_PATIENCE: u64 = 50_000_000;
+
+/// An event of promoted memory, to be acted upon while all threads stand.
+#[derive(Clone, Copy)]
+pub struct Change {
+    /// `uffd::EVENT_REMAP` or `uffd::EVENT_UNMAP`.
+    pub kind: u8,
+    pub from: usize,
+    pub len: usize,
+    /// Where it has been moved.
+    pub to: usize,
+}
+
+/// Most of them: a thread has at most three, one after the other.
+pub const CHANGES: usize = 3 * crate::user::program::stop::THREADS;
+
+impl Service {
+    /// Something has happened to promoted memory, and who did it sleeps.
+    pub fn on_events(&mut self) {
+        // What a stop has read that was given up then is still to be acted on.
+        if !net::has_input(self.events) && self.change_count == 0 {
+            return;
+        }
+        match self.stop() {
+            Ok(()) => {
+                self.resume();
+                self.events_wait_since = 0;
+            }
+            Err(Unstoppable::Busy) if self.events_may_wait(LAST_PATIENCE) => {
+                self.cut_off_unmapped(0, TOP);
+            }
+            Err(Unstoppable::Forbidden) if self.events_may_wait(TRACER_PATIENCE) => {
+                self.cut_off_unmapped(0, TOP);
+                crate::rawsys::sleep(core::time::Duration::from_millis(1));
+            }
+            Err(why) => {
+                // Nobody may sleep for ever. What can go wrong without the
+                // stop is a change that races with the program's own threads.
+                debug_log!("events are handled without a stop: {why:?}");
+                self.act_on_events();
+                while net::has_input(self.events) {
+                    self.cut_off_unmapped(0, TOP);
+                    self.take_event();
+                    self.act_on_events();
+                }
+            }
+        }
+    }
+
+    /// Whether the unread events stay unread for now, after a stop that did not
+    /// come about: their callers sleep, other work is done, and the loop comes
+    /// here again.
+    fn events_may_wait(&mut self, patience: u64) -> bool {
+        let now = task::now();
+        if self.events_wait_since == 0 {
+            self.events_wait_since = now;
+        }
+        now - self.events_wait_since < patience
+    }
+
+    /// Reads one event. Its caller goes on, and must stand before it comes back
+    /// to user mode.
+    pub fn take_event(&mut self) {
+        let Ok(event) = uffd::read(self.events) else {
+            return;
+        };
+        let (from, to) = (event.a as usize, event.b as usize);
+        let (len, to) = match event.kind {
+            uffd::EVENT_REMAP => (event.c as usize, to),
+            uffd::EVENT_UNMAP => (to - from, 0),
+            uffd::EVENT_REMOVE => {
+                // One for each mapping, and no matter when until the caller is back.
+                let _ = self.discard(from, to);
+                return;
+            }
+            _ => return,
+        };
+        if self.change_count == CHANGES {
+            debug_log!("more changes at a time than there are threads");
+            self.act_on_events();
+        }
+        self.changes[self.change_count] = Change {
+            kind: event.kind,
+            from,
+            len,
+            to,
+        };
+        self.change_count += 1;
+    }
+
+    /// Acts on all events that have been read.
+    pub fn act_on_events(&mut self) {
+        let Some(shared) = arena::existing() else {
+            return;
+        };
+        self.revoke_unmapped();
+        for i in 0..core::mem::take(&mut self.change_count) {
+            let c = self.changes[i];
+            if let Err(errno) = self.settle_moved(shared, c.from, c.to, c.len) {
+                debug_log!("memory moved to {:#x} cannot be copied back: {errno}", c.to);
+                shared.promoted.remove(c.from, c.from + c.len);
+                self.moved_astray = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Promoted memory becomes the program's own again.
+
+use super::revoke::{outward, PRIVATE, RW};
+use super::settings::{self, Bits};
+use crate::debug_log;
+use crate::user::arena::ranges::Origin;
+use crate::user::arena::{self, Shared};
+use crate::user::program::stop::Unstoppable;
+use crate::user::service::state::Service;
+use crate::user::sys::policy::Policy;
+use crate::user::sys::{mem, uffd, Sys};
+
+impl Service {
+    /// The program has moved promoted memory to `to`: there it becomes private
+    /// again, and the old place is cut off.
+    pub fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
+        let mut at = to;
+        // The new mapping may be longer than the old: the tail shows pages of
+        // the file that belong to other addresses, and must be new memory.
+        loop {
+            let m = match self.space.at(at)? {
+                Some(m) if self.is_own(&m) && m.offset + (at - m.start) == from + (at - to) => m,
+                _ => break,
+            };
+            let offset = from + (at - to);
+            // What is behind the old memory is like its end.
+            let (bits, until) = self.settings.at(offset.min(from + len - 1), from + len);
+            let hi = match until {
+                until if until < from + len => m.end.min(to + (until - from)),
+                _ => m.end,
+            };
+            // The peers of the old place would go on to see it.
+            let kind = (m.prot(), bits);
+            crate::user::sys::insist(|| self.make_private(at, hi, offset, from + len, kind))?;
+            at = hi;
+        }
+        shared.promoted.remove(from, from + len);
+        let _ = self.settings.set(from, from + len, 0);
+        self.cut_off(from, from + len);
+        Ok(())
+    }
+
+    /// Puts private memory in place of the mapping `[lo, hi)` of the file at
+    /// `offset`, with the file's content up to offset `end`, zeros beyond.
+    fn make_private(
+        &mut self,
+        lo: usize,
+        hi: usize,
+        offset: usize,
+        end: usize,
+        (prot, bits): (i32, Bits),
+    ) -> Sys<()> {
+        let len = hi - lo;
+        let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
+        if self.has_policies {
+            let _ = Policy::of(lo).give(copy, len);
+        }
+        let fill = || -> Sys<()> {
+            let stop = end.min(offset + len);
+            let mut at = offset;
+            while let Some((a, b)) = mem::next_data(self.memfd, at, stop) {
+                mem::read_into(self.memfd, copy + (a - offset), b - a, a)?;
+                at = b;
+            }
+            if prot != RW {
+                mem::protect(copy, len, prot)?;
+            }
+            settings::apply(bits, copy, len)?;
+            // Else the event of the replacement would come to this very task.
+            uffd::unregister(self.events, lo, len)?;
+            mem::move_over(copy, len, lo)
+        };
+        let locked = mem::is_locked(lo);
+        fill().inspect_err(|_| {
+            let _ = mem::unmap(copy, len);
+        })?;
+        lock_if(locked, lo, len);
+        Ok(())
+    }
+
+    /// Makes everything promoted in `[start, end)` private again, with all
+    /// threads standing. EAGAIN where they cannot be stopped.
+    pub fn demote_stopped(&mut self, start: usize, end: usize) -> Sys<()> {
+        let Some(shared) = arena::existing() else {
+            return Ok(());
+        };
+        let (start, end) = outward(start, end);
+        self.recall(shared, start, end);
+        if shared.promoted.first_in(start, end).is_none() {
+            return Ok(());
+        }
+        match self.stop() {
+            Ok(()) => {}
+            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
+            Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+            Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+        }
+        let done = self.demote(shared, start, end);
+        self.resume();
+        done
+    }
+
+    /// As [`Self::demote_stopped`], with all threads standing already.
+    pub fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
+        let mut at = start;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            let mut lo = r.start;
+            while lo < r.end {
+                let Some(m) = self.space.find(lo)?.filter(|m| m.start < r.end) else {
+                    break;
+                };
+                if m.start > lo || !self.is_own(&m) {
+                    // Something else stands there by now: a killed service may have
+                    // been in the midst of this.
+                    lo = if m.start > lo { m.start } else { m.end };
+                    continue;
+                }
+                let (bits, hi) = self.settings.at(lo, m.end.min(r.end));
+                if r.origin == Origin::Private {
+                    self.make_private(lo, hi, lo, hi, (m.prot(), bits))?;
+                } else {
+                    self.make_shared_anonymous(lo, hi, m.prot())?;
+                }
+                shared.promoted.remove(lo, hi);
+                let _ = self.settings.set(lo, hi, 0);
+                self.cut_off(lo, hi);
+                lo = hi;
+            }
+            at = r.end;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::make_private`], for memory that a fork child must share.
+    fn make_shared_anonymous(&mut self, lo: usize, hi: usize, prot: i32) -> Sys<()> {
+        let len = hi - lo;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let copy = mem::map(0, len, RW, flags, -1, 0)?;
+        let mut at = lo;
+        while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
+            mem::read_into(self.memfd, copy + (a - lo), b - a, a)?;
+            at = b;
+        }
+        let place = || {
+            if prot != RW {
+                mem::protect(copy, len, prot)?;
+            }
+            uffd::unregister(self.events, lo, len)?;
+            mem::move_over(copy, len, lo)
+        };
+        let locked = mem::is_locked(lo);
+        place().inspect_err(|_| {
+            let _ = mem::unmap(copy, len);
+        })?;
+        lock_if(locked, lo, len);
+        Ok(())
+    }
+}
+
+/// What was locked stays locked: the pages are there.
+fn lock_if(locked: bool, start: usize, len: usize) {
+    if locked {
+        if let Err(errno) = mem::lock(start, len) {
+            debug_log!("{start:#x} is not locked any more: errno {errno}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A standing child of a fork gets private copies of what is promoted.
+
+use super::fork::RW;
+use crate::user::arena;
+use crate::user::arena::ranges::Origin;
+use crate::user::owner::settings::{advice_for, Bits, ABSENT, WIPED};
+use crate::user::service::state::Service;
+use crate::user::sys::trace::{self, Waited};
+use crate::user::sys::{mem, regs, Sys};
+
+impl Service {
+    /// Gives the standing child private copies.
+    pub fn privatize(&mut self, child: i32) -> Sys<()> {
+        let Some(shared) = arena::existing() else {
+            return Ok(());
+        };
+        let original = regs::registers(child)?;
+        let mut done = Ok(());
+        let mut i = 0;
+        while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
+            i += 1;
+            if r.origin == Origin::Private {
+                done = self.for_each_setting(r, |service, lo, hi, bits| {
+                    service.privatize_range(child, &original, (lo, hi), bits)
+                });
+            }
+        }
+        regs::set_registers(child, &original)?;
+        done
+    }
+
+    fn privatize_range(
+        &mut self,
+        child: i32,
+        original: &regs::Registers,
+        (start, end): (usize, usize),
+        bits: Bits,
+    ) -> Sys<()> {
+        if bits & ABSENT != 0 {
+            return Ok(());
+        }
+        let mut lo = start;
+        while lo < end {
+            let Some(m) = self.space.at(lo)? else {
+                return Err(libc::EFAULT);
+            };
+            let hi = m.end.min(end);
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            let flags = flags | libc::MAP_NORESERVE;
+            let none = u64::MAX;
+            let map = [
+                lo as u64,
+                (hi - lo) as u64,
+                RW as u64,
+                flags as u64,
+                none,
+                0,
+            ];
+            in_child(child, original, libc::SYS_mmap, map)?;
+            for advice in advice_for(bits) {
+                let advise = [lo as u64, (hi - lo) as u64, advice as u64, 0, 0, 0];
+                in_child(child, original, libc::SYS_madvise, advise)?;
+            }
+            if bits & WIPED == 0 {
+                let mut at = lo;
+                while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
+                    mem::copy_file_to_process(self.memfd, child, a, b - a)?;
+                    at = b;
+                }
+            }
+            if m.prot() != RW {
+                let protect = [lo as u64, (hi - lo) as u64, m.prot() as u64, 0, 0, 0];
+                in_child(child, original, libc::SYS_mprotect, protect)?;
+            }
+            lo = hi;
+        }
+        Ok(())
+    }
+}
+
+/// Has a standing thread make one system call, and leaves it at its exit.
+fn in_child(
+    child: i32,
+    original: &regs::Registers,
+    number: libc::c_long,
+    args: [u64; 6],
+) -> Sys<()> {
+    let mut regs = *original;
+    regs.prepare_syscall(number, args);
+    regs::set_registers(child, &regs)?;
+    for _ in 0..2 {
+        trace::to_syscall(child, 0)?;
+        loop {
+            match trace::wait_soon(child, || false) {
+                Waited::Syscall => break,
+                // A signal on its way: it comes again when the child runs.
+                Waited::Stopped { signal, .. } => trace::to_syscall(child, signal)?,
+                _ => return Err(libc::ESRCH),
+            }
+        }
+    }
+    match regs::registers(child)?.answer() {
+        answer if (-4095..0).contains(&answer) => Err(-answer as i32),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The service starts: what it needs is opened, and what this kernel has is looked at.
+
+use super::token;
+use crate::user::arena::{status, Shared};
+use crate::user::program::scratch::Scratch;
+use crate::user::program::stop::Unstoppable;
+use crate::user::program::{alarm, restart};
+use crate::user::service::state::Service;
+use crate::user::sys::space::Space;
+use crate::user::sys::{mem, net, procfs, task, uffd, Sys, TOP};
+use crate::{debug_log, facilities};
+use core::sync::atomic::Ordering;
+
+/// Entry of the service task: `argument` is the address of nothing in
+/// particular, the arena is found by itself.
+pub extern "C" fn main(_argument: usize) -> ! {
+    if let Some(shared) = crate::user::arena::existing() {
+        let service = shared.service.take();
+        match service.start(shared) {
+            Ok(()) => {
+                // Before anybody can ask for something: the bell rings here.
+                let pid = task::own_pid() as u32;
+                shared.service_pid.store(pid, Ordering::Release);
+                let inspects = shared.may_inspect();
+                shared
+                    .inspects
+                    .store(u32::from(inspects), Ordering::Release);
+                shared.status.store(status::RUNNING, Ordering::Release);
+                task::futex_wake(&shared.status);
+                service.run(shared);
+            }
+            Err(errno) => {
+                shared.failure.store(errno as u32, Ordering::Relaxed);
+                shared.status.store(status::FAILED, Ordering::Release);
+                task::futex_wake(&shared.status);
+            }
+        }
+    }
+    task::exit(0)
+}
+
+/// Waits until the anchor has let this task trace the program.
+pub fn await_permission(shared: &Shared) {
+    for _ in 0..200 {
+        if shared.traceable.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        task::futex_wait(&shared.traceable, 0, 10);
+    }
+}
+
+impl Service {
+    fn start(&mut self, shared: &Shared) -> Sys<()> {
+        task::signal_on_parent_death(task::PARENT_GONE)?;
+        task::set_name(c"xpmem-service");
+        task::own_session();
+        task::lift_descriptor_limit();
+        task::announce_child_stops();
+        core::mem::swap(&mut self.hooks, shared.hooks.take());
+        #[cfg(feature = "fault-injection")]
+        crate::user::sys::faults::prepare();
+        self.uid = task::geteuid();
+        self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
+        self.space = Space::open()?;
+        self.scratch = Scratch::reserve();
+        self.thrifty_from = crate::user::owner::thrift::limit();
+        self.stack_begin = procfs::stack_begin().unwrap_or(0);
+        self.signals = task::signal_descriptor()?;
+        self.bell = shared.bell_counter.load(Ordering::Acquire);
+        self.epoll = net::epoll()?;
+        self.gone = -1;
+        self.keep_reserve();
+        net::watch(self.epoll, self.signals, token::SIGNALS)?;
+        net::watch(self.epoll, self.bell, token::BELL)?;
+        self.tgid = crate::user::sys::task::parent();
+        if let Err(errno) = alarm::prepare(self.tgid) {
+            debug_log!("no alarm: errno {errno}");
+        }
+        // Gone before its end could be told.
+        task::signal_task(self.tgid, self.anchor, 0)?;
+        let mut path = [0u8; 32];
+        let path = crate::user::sys::procfs::proc_path(&mut path, self.tgid, b"/task");
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        self.task_dir = crate::rawsys::open(path, flags, 0)?;
+        self.pidfd = task::pidfd(self.tgid)?;
+        restart::prepare(self.tgid, self.pidfd);
+        self.open_userfaultfds()?;
+        self.memfd = mem::memfd(c"xpmem")?;
+        task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
+        mem::seal_size(self.memfd)?;
+        let (device, inode, _) = mem::identity(self.memfd)?;
+        self.memfd_identity = (device, inode);
+        // Mappings show the identity in the kernel's own words: take those.
+        self.memfd_identity = self
+            .identity_as_mapped(self.memfd)
+            .unwrap_or(self.memfd_identity);
+        await_permission(shared);
+        self.prove_tracing()?;
+        self.compare_all()?;
+        self.listener = self.rendezvous(shared)?;
+        net::watch(self.epoll, self.listener, token::LISTENER)?;
+        net::watch(self.epoll, self.pidfd, token::OWNER)?;
+        net::watch(self.epoll, self.events, token::EVENTS)?;
+        net::watch(self.epoll, self.faults, token::FAULTS)?;
+        debug_log!(
+            "service of {}: precopy {}, poison {}, map queries {}",
+            self.tgid,
+            self.abilities.precopy,
+            self.abilities.poison,
+            self.space.has_query()
+        );
+        Ok(())
+    }
+
+    fn open_userfaultfds(&mut self) -> Sys<()> {
+        const CHANGES: u64 = uffd::FEATURE_EVENT_UNMAP | uffd::FEATURE_EVENT_REMAP;
+        const ON_EVENTS: u64 =
+            CHANGES | uffd::FEATURE_EVENT_REMOVE | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+        const ON_FAULTS: u64 = CHANGES
+            | uffd::FEATURE_MISSING_SHMEM
+            | uffd::FEATURE_MINOR_SHMEM
+            | uffd::FEATURE_THREAD_ID
+            | uffd::FEATURE_WP_HUGETLBFS_SHMEM;
+        const { assert!(ON_EVENTS | ON_FAULTS == facilities::REQUIRED) };
+        let mut has = uffd::features()?;
+        if crate::testing::plays_old_kernel() {
+            // As Linux 6.1 has them.
+            has &= uffd::FEATURE_POISON - 1;
+            self.space.forget_new_ways();
+        }
+        if has & facilities::REQUIRED != facilities::REQUIRED {
+            debug_log!("userfaultfd lacks features: has {has:#x}");
+            return Err(libc::ENOSYS);
+        }
+        // With asynchronous write protection any kind of file can be watched.
+        let asynchronous = has & uffd::FEATURE_WP_ASYNC;
+        self.events = uffd::open(ON_EVENTS | asynchronous)?;
+        let poison = has & uffd::FEATURE_POISON;
+        self.abilities.poison = poison != 0;
+        // A fault inside a system call could be served too, with a privilege. But
+        // a thread in such a fault cannot be stopped before it is answered, and
+        // two processes that need each other's pages would wait for each other.
+        self.faults = uffd::open(ON_FAULTS | poison)?;
+        let here = crate::user::arena::mapping::range::<Shared>().0;
+        self.abilities.map_protected =
+            !crate::testing::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
+        self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
+        self.precopy = -1;
+        self.abilities.move_pages = false;
+        if self.abilities.precopy {
+            let moves = has & uffd::FEATURE_MOVE;
+            let on_precopy = uffd::FEATURE_WP_ASYNC
+                | uffd::FEATURE_WP_HUGETLBFS_SHMEM
+                | uffd::FEATURE_MISSING_SHMEM
+                | moves;
+            match uffd::open(on_precopy) {
+                Ok(fd) => {
+                    self.precopy = fd;
+                    self.abilities.move_pages = moves != 0;
+                }
+                Err(_) => self.abilities.precopy = false,
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops and releases all threads once: without that nothing works.
+    fn prove_tracing(&mut self) -> Sys<()> {
+        for _ in 0..50 {
+            match self.stop() {
+                Ok(()) => {
+                    self.resume();
+                    return Ok(());
+                }
+                Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+                Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+                Err(Unstoppable::Busy) => {}
+            }
+        }
+        Ok(())
+    }
+}

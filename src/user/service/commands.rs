@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Commands of the program's threads.
+
+use crate::user::arena::{Op, Shared};
+use crate::user::owner::remap::Remap;
+use crate::user::patience::Patience;
+use crate::user::service::state::Service;
+use crate::user::sys::task;
+use core::ffi::c_int;
+
+/// No errno: the owner that was dialled has too many who wait to be accepted.
+pub const OWNER_BUSY: c_int = 1 << 16;
+
+impl Service {
+    /// Serves the commands of the program's threads.
+    pub fn on_bell(&mut self, shared: &Shared) {
+        task::count_down(self.bell);
+        self.take_commands(shared);
+    }
+
+    pub fn take_commands(&mut self, shared: &Shared) {
+        self.retrying = false;
+        let mut from = 0;
+        while let Some((slot, op, args)) = shared.take(from) {
+            from = slot + 1;
+            self.serve(shared, slot, op, args);
+        }
+    }
+
+    fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {
+        let [a, b, c, d, e] = args;
+        let (start, end) = (a as usize, b as usize);
+        let answer = match op {
+            Some(Op::Make) => {
+                // From now on what a device is to pin is promoted before.
+                let _ = self.meet_libc();
+                self.make(start, end, c as u32)
+            }
+            Some(Op::Pin) => self.before_pin(shared, start, end),
+            Some(Op::Remove) => match self.remove(shared, slot, a as i64) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Get) => match self.get(slot, a as i64, b as c_int) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Release) => match self.release(slot, a as i64) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Some(Op::Attach) => {
+                match self.attach(shared, slot, a as i64, b as i64, c as usize, d as usize) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
+            Some(Op::Detach) => self.detach(start),
+            Some(Op::Retire) => {
+                self.retire(start, end);
+                Ok(0)
+            }
+            Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
+            Some(Op::Withdraw) => {
+                self.withdraw(shared, start, end);
+                Ok(0)
+            }
+            Some(Op::Advise) => self.advise_all(start, end, c as c_int),
+            Some(Op::Discard) => self.discard_all(start, end, c as c_int),
+            Some(Op::Remap) => {
+                let r = Remap {
+                    old: start,
+                    old_len: end,
+                    new_len: c as usize,
+                    flags: d as c_int,
+                    target: e as usize,
+                };
+                match self.remap(shared, slot, r) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
+            Some(Op::RecallSegment) => {
+                self.recall_segment(shared, start);
+                Ok(0)
+            }
+            Some(Op::Rearrange) => self.rearrange(shared, start, end),
+            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32, b != 0)),
+            // The end of this service is the answer.
+            Some(Op::Rights) => return self.on_other_rights(shared, a as i32),
+            Some(Op::ForkEnd) => {
+                self.fork_end();
+                Ok(0)
+            }
+            None => Err(libc::EINVAL),
+        };
+        if answer == Err(OWNER_BUSY) {
+            return self.try_again(shared, slot);
+        }
+        self.waiting[slot].retrying = false;
+        shared.finish(slot, answer);
+    }
+
+    /// The owner that a command is about has more to accept than it can: the
+    /// command is looked at again, for a while.
+    fn try_again(&mut self, shared: &Shared, slot: usize) {
+        let w = &mut self.waiting[slot];
+        if !core::mem::replace(&mut w.retrying, true) {
+            w.patience = Patience::NEW;
+        }
+        if w.patience.is_over(crate::user::patience::COMMAND_LIMIT) {
+            w.retrying = false;
+            return shared.finish(slot, Err(libc::ENOENT));
+        }
+        self.retrying = true;
+        shared.put_back(slot);
+    }
+}
