@@ -138,6 +138,64 @@ static void dump_process(int pid, unsigned depth)
 		proc_children(pid, dump_child, &depth);
 }
 
+// Name, state, system call and time of processor of each service of a process.
+struct brief {
+	char *text;
+	unsigned long size;
+};
+
+static long cpu_ticks(int pid)
+{
+	char path[64];
+	unsigned long user = 0, system = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+		user = 0;
+	if (f)
+		fclose(f);
+	return user + system;
+}
+
+static void brief_task(int pid, void *context)
+{
+	struct brief *to = context;
+	unsigned long used = strlen(to->text);
+	char path[64], call[16] = "?", wait[32] = "?";
+	long before = cpu_ticks(pid);
+	FILE *f;
+
+	usleep(100000);
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%15s", call) != 1)
+		strcpy(call, "?");
+	if (f)
+		fclose(f);
+	snprintf(path, sizeof(path), "/proc/%d/wchan", pid);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%31s", wait) != 1)
+		strcpy(wait, "?");
+	if (f)
+		fclose(f);
+	if (used + 1 < to->size)
+		snprintf(to->text + used, to->size - used, " %d %c %s %s +%ld;", pid, proc_state(pid), call, wait,
+			 cpu_ticks(pid) - before);
+}
+
+void child_brief(unsigned n, char *text, unsigned long size)
+{
+	struct brief to = { text, size };
+
+	text[0] = 0;
+	if (children[n].pid) {
+		brief_task(children[n].pid, &to);
+		proc_children(children[n].pid, brief_task, &to);
+	}
+}
+
 void child_dump(unsigned n, const char *role)
 {
 	fprintf(stderr, "stress: %s %d:\n", role, children[n].pid);

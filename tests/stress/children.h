@@ -29,6 +29,9 @@ void child_kill(unsigned n);
 
 // States and wait channels of all threads, to stderr.
 void child_dump(unsigned n, const char *role);
+// The same in short, of the first thread and of the services: pid, state, system
+// call, wait channel, ticks of processor in a tenth of a second.
+void child_brief(unsigned n, char *text, unsigned long size);
 // The same of processes that others of ours have left behind, such as a service
 // whose program is dead.
 void strangers_dump(void);

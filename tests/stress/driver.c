@@ -131,7 +131,9 @@ static bool moved(unsigned i, uint64_t beat)
 
 static void hang(const char *who, unsigned i)
 {
-	fail_note(d.mb, F_HANG, K_LIBC, "%s %u made no progress for %d s", who, i, HANG_S);
+	fail_note(d.mb, F_HANG, K_LIBC, "%s %u made no progress for %d s; ready %u %u %u %u of %u", who, i, HANG_S,
+		  d.mb->attacher[0].ready_epoch, d.mb->attacher[1].ready_epoch, d.mb->attacher[2].ready_epoch,
+		  d.mb->attacher[3].ready_epoch, d.mb->owner.epoch);
 	for (unsigned w = 0; w < NWORKERS; w++) {
 		struct slot *s = &d.mb->slot[w];
 
@@ -139,6 +141,9 @@ static void hang(const char *who, unsigned i)
 			s->op_name, s->seq, s->flags, s->want, s->ack[0], s->ack[1], s->ack[2], s->ack[3], s->addr,
 			s->len);
 	}
+	for (unsigned n = 0; n < NCHILDREN; n++)
+		if (!d.deeds.hang[n][0])
+			child_brief(n, d.deeds.hang[n], sizeof(d.deeds.hang[n]));
 	for (unsigned n = 0; n < NCHILDREN; n++)
 		if (children[n].pid)
 			child_dump(n, role_of(n));

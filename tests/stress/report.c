@@ -58,6 +58,9 @@ int report(struct mailbox *mb, const struct options *o, const struct deeds *d)
 		return n == 0;
 	}
 	failures(mb);
+	for (unsigned n = 0; n < sizeof(d->hang) / sizeof(d->hang[0]); n++)
+		if (d->hang[n][0])
+			printf("  %s: %s\n", n ? "an attacher and its service" : "the owner and its service", d->hang[n]);
 	for (unsigned f = 0; f < NFAIL; f++) {
 		uint64_t n = sum(mb, f);
 

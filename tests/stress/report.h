@@ -8,6 +8,7 @@
 struct deeds {
 	unsigned owners, owner_kills, attacher_kills, stops;
 	uint64_t late_revocations; // as the library counts them
+	char hang[5][160]; // of each process, when one made no progress
 };
 
 // Prints figures and verdicts; answers the exit status.
