@@ -267,7 +267,8 @@ impl Service {
                         self.hang_up(shared, i);
                     }
                 },
-                Err(libc::EAGAIN) => break,
+                // It is told of again.
+                Err(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => break,
                 Err(libc::EINTR) => {}
                 Ok(None) | Err(_) => self.hang_up(shared, i),
             }

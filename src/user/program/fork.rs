@@ -67,11 +67,11 @@ impl Service {
         self.release_stray(tid);
         let mut alarm = Alarm::default();
         alarm.set();
-        let seized = trace::seize(tid, OPTIONS).and_then(|()| trace::interrupt(tid));
-        if let Err(errno) = seized {
+        if let Err(errno) = trace::seize(tid, OPTIONS) {
             debug_log!("fork of thread {tid} cannot be watched: errno {errno}");
             return 0;
         }
+        let _ = trace::interrupt(tid);
         drop(alarm);
         match self.wait_soon(tid) {
             Waited::Stopped { .. } => {
@@ -82,7 +82,12 @@ impl Service {
                 shared.forking.store(tid as u32, Ordering::Release);
                 let _ = trace::to_syscall(tid, 0);
             }
-            waited => debug_log!("fork of thread {tid} cannot be watched: {waited:?}"),
+            waited => {
+                debug_log!("fork of thread {tid} cannot be watched: {waited:?}");
+                if waited != Waited::Gone {
+                    self.leave_stray(tid);
+                }
+            }
         }
         0
     }
@@ -106,10 +111,13 @@ impl Service {
             // It never came to a fork that we saw.
             let tid = self.fork_tid;
             let _ = trace::interrupt(tid);
-            if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
-                let _ = trace::detach(tid, signal);
-            } else {
-                let _ = trace::detach(tid, 0);
+            let let_go = match self.wait_soon(tid) {
+                Waited::Stopped { signal, .. } => trace::detach(tid, signal),
+                Waited::Gone => Ok(()),
+                _ => trace::detach(tid, 0),
+            };
+            if let_go.is_err() {
+                self.leave_stray(tid);
             }
             self.fork_over();
         }
@@ -133,7 +141,12 @@ impl Service {
             match trace::wait(tid) {
                 Waited::Nothing => return,
                 Waited::Gone => return self.fork_over(),
-                Waited::Stopped { signal, .. } => {
+                Waited::Stopped { signal, event } => {
+                    if event == trace::EVENT_FORK || event == trace::EVENT_CLONE {
+                        if let Ok(child) = trace::event_message(tid) {
+                            self.on_missed_child(child as i32);
+                        }
+                    }
                     let _ = trace::to_syscall(tid, signal);
                 }
                 Waited::Syscall => match trace::syscall_entry(tid) {
@@ -151,6 +164,17 @@ impl Service {
                     }
                 },
             }
+        }
+    }
+
+    /// The watched thread has made a thread or a process, which stands for us, and
+    /// we have not seen it begin.
+    fn on_missed_child(&mut self, child: i32) {
+        if task::signal_task(child, child, 0).is_ok() {
+            debug_log!("child {child} of a fork is lost: it lacks what is shared");
+            trace::end(child);
+        } else {
+            self.leave_stray(child);
         }
     }
 
@@ -177,7 +201,7 @@ impl Service {
                 Err(errno) => {
                     // It has its parent's memory before it: it must not run.
                     debug_log!("child {child} of a fork is lost: errno {errno}");
-                    let _ = task::signal_task(child, child, libc::SIGKILL);
+                    trace::end(child);
                 }
             }
         }
@@ -190,14 +214,19 @@ impl Service {
         if made == Made::Again {
             let _ = trace::to_syscall(tid, 0);
         } else {
-            let _ = trace::detach(tid, 0);
+            if trace::detach(tid, 0).is_err() {
+                self.leave_stray(tid);
+            }
             self.fork_over();
         }
         if stopped {
             self.resume();
         }
         if let Some(child) = child {
-            let _ = trace::detach(child, 0);
+            if trace::detach(child, 0).is_err() {
+                // Killed where it stood.
+                trace::bury(child);
+            }
         }
     }
 
@@ -241,7 +270,7 @@ impl Service {
                         return Made::Child(child);
                     }
                     debug_log!("child {child} of a fork is lost: it does not stop");
-                    let _ = task::signal_task(child, child, libc::SIGKILL);
+                    trace::end(child);
                     return Made::Nothing;
                 }
                 Waited::Stopped { signal: _, event } if event == trace::EVENT_STOP => {

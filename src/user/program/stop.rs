@@ -281,6 +281,21 @@ impl Service {
         COUNTERS.longest_stop_us.fetch_max(us, Ordering::Relaxed);
     }
 
+    /// A thread that is traced, and has not stopped as it should have, is let go
+    /// when it does.
+    pub fn leave_stray(&mut self, tid: i32) {
+        let _ = trace::interrupt(tid);
+        if let Some(place) = self.traced.get_mut(self.traced_count) {
+            *place = Traced {
+                tid,
+                stopped: false,
+                signal: 0,
+                sleep: restart::Sleep::of(tid),
+            };
+            self.traced_count += 1;
+        }
+    }
+
     /// Lets threads go that stopped after their stop had been given up.
     pub fn release_strays(&mut self) {
         let mut i = 0;
@@ -288,7 +303,12 @@ impl Service {
             match trace::wait(self.traced[i].tid) {
                 Waited::Nothing => i += 1,
                 waited => {
-                    if let Waited::Stopped { signal, .. } = waited {
+                    let signal = match waited {
+                        Waited::Stopped { signal, .. } => Some(signal),
+                        Waited::Syscall => Some(0),
+                        _ => None,
+                    };
+                    if let Some(signal) = signal {
                         let t = &self.traced[i];
                         if restart::release(t.tid, signal, &t.sleep).is_err() {
                             // Killed meanwhile: its end is yet to come.
@@ -304,7 +324,7 @@ impl Service {
 
     /// Whether the program has ended, or is about to become another by exec.
     pub fn program_has_ended(&self) -> bool {
-        task::signal_task(self.tgid, self.anchor, 0).is_err()
+        task::signal_task(self.tgid, self.anchor, 0) == Err(libc::ESRCH)
     }
 
     /// Waits for a thread of the program that is sure to stop soon.

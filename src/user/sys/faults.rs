@@ -29,6 +29,9 @@ struct Words {
     detail: AtomicU32,
 }
 
+/// No errno: the service is killed.
+const KILL: c_int = 0;
+
 /// Where the words are mapped; 0: nobody asks for failures.
 static WORDS: AtomicUsize = AtomicUsize::new(0);
 
@@ -51,7 +54,7 @@ pub fn prepare() {
 /// Whether this call is to fail.
 pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
     let addr = WORDS.load(Ordering::Acquire);
-    if addr == 0 || never_fails(number, args) || !in_service() {
+    if addr == 0 || never_fails(number) || !in_service() {
         return Ok(());
     }
     // SAFETY: the mapping is for ever, of a file of at least a page, and atomics of
@@ -63,6 +66,10 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
     if words.count.fetch_add(1, Ordering::Relaxed) + 1 != words.fail.load(Ordering::Relaxed) {
         return Ok(());
     }
+    let errno = words.errno.load(Ordering::Relaxed) as c_int;
+    if !can_answer(number, errno) {
+        return Ok(());
+    }
     words.number.store(number as u32, Ordering::Relaxed);
     let detail = if number == libc::SYS_ptrace {
         args[0]
@@ -70,44 +77,34 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
         args[1]
     };
     words.detail.store(detail as u32, Ordering::Relaxed);
-    match words.errno.load(Ordering::Relaxed) as c_int {
-        0 => loop {
-            let own = super::task::own_pid();
-            let _ = super::task::signal_task(own, own, libc::SIGKILL);
-        },
-        errno => Err(errno),
+    while errno == KILL {
+        let own = super::task::own_pid();
+        let _ = super::task::signal_task(own, own, libc::SIGKILL);
     }
+    Err(errno)
 }
 
-/// Waits, bells, and what the kernel refuses to nobody who may call it at all.
-fn never_fails(number: c_long, args: &[usize; 6]) -> bool {
-    const CONT: usize = 7;
-    const DETACH: usize = 17;
-    const SYSCALL: usize = 24;
-    const SETREGSET: usize = 0x4205;
-    match number {
+/// Bells, and what the kernel refuses to nobody who may call it at all.
+fn never_fails(number: c_long) -> bool {
+    matches!(
+        number,
         libc::SYS_futex
-        | libc::SYS_nanosleep
-        | libc::SYS_clock_gettime
-        | libc::SYS_getpid
-        | libc::SYS_gettid
-        | libc::SYS_getppid
-        | libc::SYS_close
-        | libc::SYS_exit
-        | libc::SYS_exit_group
-        | libc::SYS_write
-        | libc::SYS_epoll_pwait
-        | libc::SYS_ppoll
-        | libc::SYS_rt_sigtimedwait
-        | libc::SYS_wait4 => true,
-        // An answer that cannot be sent is another matter.
-        libc::SYS_sendmsg | libc::SYS_recvmsg => true,
-        // A thread that stands is let go, or has been killed.
-        libc::SYS_ptrace => matches!(args[0], CONT | DETACH | SYSCALL | SETREGSET),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_epoll_wait | libc::SYS_poll => true,
-        _ => false,
-    }
+            | libc::SYS_nanosleep
+            | libc::SYS_clock_gettime
+            | libc::SYS_getpid
+            | libc::SYS_gettid
+            | libc::SYS_getppid
+            | libc::SYS_close
+            | libc::SYS_exit
+            | libc::SYS_exit_group
+            | libc::SYS_write
+    )
+}
+
+/// A message that could be sent and read before is refused for want of memory alone.
+fn can_answer(number: c_long, errno: c_int) -> bool {
+    let is_message = number == libc::SYS_sendmsg || number == libc::SYS_recvmsg;
+    !is_message || matches!(errno, KILL | libc::ENOMEM | libc::EAGAIN)
 }
 
 /// Whether this is a task of the service: it has a stack in the arena.

@@ -206,7 +206,7 @@ pub fn copy_file_to_process(fd: c_int, pid: i32, off: usize, len: usize) -> Sys<
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let from = map(0, part, libc::PROT_READ, flags, fd, off + done)?;
         let copied = copy_to_process(pid, from, off + done, part);
-        unmap(from, part)?;
+        super::insist(|| unmap(from, part))?;
         copied?;
         done += part;
     }

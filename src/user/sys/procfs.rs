@@ -94,7 +94,13 @@ impl Numbers {
 
     fn refill(&mut self) {
         let size = core::mem::size_of_val(&self.buf);
-        let read = sys!(libc::SYS_getdents64, self.fd, self.buf.as_mut_ptr(), size);
+        let at = self.buf.as_mut_ptr();
+        // What is gone has no names any more; else who is left out runs on.
+        let read = super::insist(|| match sys!(libc::SYS_getdents64, self.fd, at, size) {
+            Err(errno @ (libc::ENOENT | libc::ESRCH)) => Ok(Err(errno)),
+            answer => answer.map(Ok),
+        });
+        let read = read.and_then(|read| read);
         self.cut |= read.is_err();
         self.have = read.unwrap_or(0);
         self.pos = 0;

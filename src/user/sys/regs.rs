@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Registers of stopped threads, on each architecture.
 
-use super::{sys, Sys};
+use super::trace::surely;
+use super::Sys;
 
 const GETREGSET: usize = 0x4204;
 const SETREGSET: usize = 0x4205;
@@ -113,13 +114,7 @@ pub fn registers(tid: i32) -> Sys<Registers> {
         iov_base: (&raw mut regs).cast(),
         iov_len: core::mem::size_of::<Registers>(),
     };
-    sys!(
-        libc::SYS_ptrace,
-        GETREGSET,
-        tid,
-        NT_PRSTATUS,
-        &raw const part
-    )?;
+    surely(GETREGSET, tid, NT_PRSTATUS, (&raw const part).addr())?;
     Ok(regs)
 }
 
@@ -129,12 +124,5 @@ pub fn set_registers(tid: i32, regs: &Registers) -> Sys<()> {
         iov_base: core::ptr::from_ref(regs).cast_mut().cast(),
         iov_len: core::mem::size_of::<Registers>(),
     };
-    sys!(
-        libc::SYS_ptrace,
-        SETREGSET,
-        tid,
-        NT_PRSTATUS,
-        &raw const part
-    )
-    .map(drop)
+    surely(SETREGSET, tid, NT_PRSTATUS, (&raw const part).addr())
 }

@@ -24,29 +24,48 @@ pub fn seize(tid: i32, options: usize) -> Sys<()> {
     sys!(libc::SYS_ptrace, SEIZE, tid, 0, options).map(drop)
 }
 
-/// Asks a seized thread to stop. [`wait`] tells when it has.
-pub fn interrupt(tid: i32) -> Sys<()> {
-    // Traced and not asked to stop, it could neither be waited for nor let go.
-    insist(|| match sys!(libc::SYS_ptrace, INTERRUPT, tid, 0, 0) {
+/// A request about a traced thread that the kernel refuses only where there is no
+/// such thread, or one that does not stand (ESRCH): what else it says passes. A
+/// thread about which nobody asks any more would stand for ever.
+pub fn surely(request: usize, tid: i32, address: usize, data: usize) -> Sys<()> {
+    let ask = || sys!(libc::SYS_ptrace, request, tid, address, data);
+    insist(|| match ask() {
         Err(libc::ESRCH) => Ok(Err(libc::ESRCH)),
         answer => answer.map(|_| Ok(())),
     })?
 }
 
+/// Asks a seized thread to stop. [`wait`] tells when it has.
+pub fn interrupt(tid: i32) -> Sys<()> {
+    surely(INTERRUPT, tid, 0, 0)
+}
+
 /// Lets a stopped thread go and stops being its tracer; `signal` is the one
 /// it was about to take, 0 for none.
 pub fn detach(tid: i32, signal: c_int) -> Sys<()> {
-    sys!(libc::SYS_ptrace, DETACH, tid, 0, signal).map(drop)
+    surely(DETACH, tid, 0, signal as usize)
+}
+
+/// Ends a process that is traced, and waits for it: before that nobody else sees
+/// its end.
+pub fn end(pid: i32) {
+    let _ = task::signal_task(pid, pid, libc::SIGKILL);
+    bury(pid);
+}
+
+/// Waits for a traced task that has been killed.
+pub fn bury(tid: i32) {
+    while !matches!(wait_soon(tid, || false), Waited::Gone | Waited::Nothing) {}
 }
 
 /// Lets a stopped thread go on, still traced.
 pub fn go_on(tid: i32, signal: c_int) -> Sys<()> {
-    sys!(libc::SYS_ptrace, CONT, tid, 0, signal).map(drop)
+    surely(CONT, tid, 0, signal as usize)
 }
 
 /// Lets a stopped thread go on to the next entry or exit of a system call.
 pub fn to_syscall(tid: i32, signal: c_int) -> Sys<()> {
-    sys!(libc::SYS_ptrace, SYSCALL, tid, 0, signal).map(drop)
+    surely(SYSCALL, tid, 0, signal as usize)
 }
 
 /// Writes to memory of a standing thread, also where it is not writable.
@@ -78,7 +97,7 @@ pub fn write_text(tid: i32, address: usize, bytes: &[u8]) -> Sys<()> {
 /// The message of the event that the thread stopped for.
 pub fn event_message(tid: i32) -> Sys<u64> {
     let mut message = 0u64;
-    sys!(libc::SYS_ptrace, GETEVENTMSG, tid, 0, &raw mut message)?;
+    surely(GETEVENTMSG, tid, 0, (&raw mut message).addr())?;
     Ok(message)
 }
 
@@ -113,9 +132,8 @@ pub fn wait(tid: i32) -> Waited {
                 Waited::Stopped { signal, event: 0 }
             }
         }
-        Ok(_) => Waited::Gone,
-        Err(libc::EINTR) => Waited::Nothing,
-        Err(_) => Waited::Gone,
+        Ok(_) | Err(libc::ECHILD) => Waited::Gone,
+        Err(_) => Waited::Nothing,
     }
 }
 
@@ -142,13 +160,7 @@ pub fn syscall_entry(tid: i32) -> Sys<Option<(u64, [u64; 6])>> {
     // op and architecture, ip, sp, then number and six arguments at an entry.
     let mut info = [0u64; 11];
     let size = core::mem::size_of_val(&info);
-    sys!(
-        libc::SYS_ptrace,
-        GET_SYSCALL_INFO,
-        tid,
-        size,
-        info.as_mut_ptr()
-    )?;
+    surely(GET_SYSCALL_INFO, tid, size, info.as_mut_ptr().addr())?;
     if info[0] & 0xff != 1 {
         return Ok(None);
     }
