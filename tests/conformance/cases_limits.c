@@ -90,6 +90,16 @@ static long f_poke_scattered(long base, long size, long count, long seed)
 	return served;
 }
 
+static long f_poke_each(long base, long distance, long count, long d)
+{
+	long served = 0;
+
+	(void)d;
+	for (long i = 0; i < count; i++)
+		served += poke(base + i * distance, 'x') == 0;
+	return served;
+}
+
 static long mappings(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
@@ -136,5 +146,52 @@ CASE(scattered_pages, "a peer reaches as many places as it likes, and the owner 
 	}
 	for (long at = 0; at < size; at += 997 * PAGE)
 		EXPECT(heap[at] == 'y' || heap[at] == 'x');
+	quit(&p);
+}
+
+/* With XPMEM_TEST_RANGES=100 the owner is short of mappings. Without, these show
+ * that the places are reached. */
+#define FAR (512l << 20)
+
+CASE(scattered_far_apart, "places half a GiB apart cost the owner no more mappings than others")
+{
+	struct peer p = spawn();
+	const char *ranges = getenv("XPMEM_TEST_RANGES");
+	long count = ranges ? atol(ranges) * 5 / 4 : 20, most = ranges ? atol(ranges) : count, before, addr;
+	char *heap = mmap(NULL, count * FAR, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (heap == MAP_FAILED)
+		skip_case("no room for a heap");
+	madvise(heap, count * FAR, MADV_NOHUGEPAGE);
+	addr = share(&p, heap, count * FAR);
+	before = mappings();
+	EXPECT_EQ(call4(&p, f_poke_each, addr + FAR / 2, FAR, count, 0), count);
+	if (getenv("CASES_VERBOSE"))
+		printf("  %ld mappings more, %ld ranges\n", mappings() - before, most);
+	EXPECT(mappings() <= before + 2 * most + 32);
+	for (long i = 0; i < count; i++)
+		EXPECT_EQ(heap[FAR / 2 + i * FAR], 'x');
+	quit(&p);
+}
+
+CASE(scattered_mappings, "memory that is many mappings already costs none more where they are short")
+{
+	enum { SPAN = 256 };
+	struct peer p = spawn();
+	const char *ranges = getenv("XPMEM_TEST_RANGES");
+	long count = ranges ? atol(ranges) * 2 : 20, most = ranges ? atol(ranges) : count, before, addr;
+	char *heap = anonymous(count * SPAN * PAGE);
+
+	madvise(heap, count * SPAN * PAGE, MADV_NOHUGEPAGE);
+	for (long i = 0; i < count; i++)
+		EXPECT_EQ(mprotect(heap + i * SPAN * PAGE, PAGE, PROT_NONE), 0);
+	addr = share(&p, heap, count * SPAN * PAGE);
+	before = mappings();
+	EXPECT_EQ(call4(&p, f_poke_each, addr + SPAN / 2 * PAGE, SPAN * PAGE, count, 0), count);
+	if (getenv("CASES_VERBOSE"))
+		printf("  %ld mappings more, %ld ranges\n", mappings() - before, most);
+	EXPECT(mappings() <= before + 2 * most + 32);
+	for (long i = 0; i < count; i++)
+		EXPECT_EQ(heap[(i * SPAN + SPAN / 2) * PAGE], 'x');
 	quit(&p);
 }

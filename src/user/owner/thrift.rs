@@ -25,8 +25,9 @@ const SPARE: usize = 64;
 const LOOKS: usize = 4096;
 const CLOSE_LOOKS: usize = 16;
 
-/// How many chunks at most are promoted to come near to another range.
-const STEPS: usize = 64;
+/// How many chunks at most are promoted to come near to another range: 4 GiB. As
+/// many ranges as there may be are nowhere farther apart than twice that.
+const STEPS: usize = 1024;
 
 /// How many ranges may be promoted before the service is thrifty.
 pub fn limit() -> usize {
@@ -86,7 +87,10 @@ impl Service {
         let (mut down, mut up) = neighbours(shared, mapping, addr);
         let mut mapping = *mapping;
         if down.min(up) > CHUNK_MAX {
-            if down.min(up) == usize::MAX || self.fill_a_gap(shared) {
+            if down.min(up) == usize::MAX {
+                return self.part_of_its_own(shared, &mapping, addr, (lo, hi));
+            }
+            if self.fill_a_gap(shared) {
                 return (lo, hi);
             }
             self.draw_near(shared, addr, down <= up);
@@ -107,6 +111,30 @@ impl Service {
             to = mapping.end;
         }
         self.without_own_memory(addr, from, to).unwrap_or((lo, hi))
+    }
+
+    /// What to promote of a mapping without a neighbour: all of it takes no mapping
+    /// more, and a part at its edge one instead of two.
+    fn part_of_its_own(
+        &mut self,
+        shared: &Shared,
+        m: &Mapping,
+        addr: usize,
+        (lo, hi): (usize, usize),
+    ) -> (usize, usize) {
+        let part = if m.end - m.start <= CHUNK_MAX {
+            (m.start, m.end)
+        } else if self.fill_a_gap(shared) {
+            (lo, hi)
+        } else if addr - m.start < CHUNK_MAX {
+            (m.start, hi)
+        } else if m.end - addr <= CHUNK_MAX {
+            (lo, m.end)
+        } else {
+            (lo, hi)
+        };
+        self.without_own_memory(addr, part.0, part.1)
+            .unwrap_or((lo, hi))
     }
 
     /// Has the promoted range below `addr`, or above it, grow until it is near.
