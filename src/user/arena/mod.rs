@@ -79,7 +79,7 @@ pub enum Op {
     Advise,
     /// start, end, advice: the content is to be dropped -> 1 if that is all done
     Discard,
-    /// the arguments of mremap -> address, or [`super::owner::remap::NOT_NEEDED`]
+    /// the arguments of mremap -> address, or [`NOT_NEEDED`]
     Remap,
     /// address: of a SysV segment that is about to be detached
     RecallSegment,
@@ -136,6 +136,9 @@ pub struct Slot {
     /// A value, or a negated errno.
     answer: AtomicI64,
 }
+
+/// Answer of [`Service::remap`]: the kernel can do this one by itself.
+pub const NOT_NEEDED: u64 = u64::MAX >> 1;
 
 /// How many commands can be on their way at a time.
 pub const SLOTS: usize = 128;

@@ -3,7 +3,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::user::attacher::pieces::Piece;
-use crate::user::owner::CHUNK_MAX;
+use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::protocol::wire::{Message, Status, READ_ONLY};
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, page_up, uffd, Sys, TOP};

@@ -11,15 +11,12 @@ pub mod sigbus;
 use super::arena::{Op, Shared};
 use super::peers::Side;
 use super::protocol::ids::Kind;
+use super::protocol::limits::EAGER;
 use super::protocol::wire::{Message, Verb, WHOLE};
 use super::service::state::Service;
 use super::sys::{mem, uffd, Sys, PAGE, TOP};
 use crate::debug_log;
 pub use pieces::{Attachments, Piece};
-
-/// Up to this size an attachment's pages are shared when it is made: a page
-/// that is there cannot fail a system call.
-pub const EAGER: usize = 256 * 1024;
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then

@@ -17,12 +17,10 @@ pub mod fork;
 pub mod text;
 
 use super::arena::{self, Guard, Op, Shared};
-use super::owner::promote::Refusal;
-use super::owner::settings::of_advice;
-use super::service::state::Service;
 use super::sys::{forking, mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
+use crate::user::sys::advice::of_advice;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
 
@@ -38,10 +36,10 @@ pub struct Hooks {
 /// Found by the thread that starts the service, written by the service.
 pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 /// The hooks are part of the memory image: a fork child has them.
-static WRITTEN: AtomicBool = AtomicBool::new(false);
+pub static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Functions of libc, and what they call.
-const NAMES: [(&core::ffi::CStr, usize); 17] = [
+pub const NAMES: [(&core::ffi::CStr, usize); 17] = [
     (c"munmap", libc::SYS_munmap as usize),
     (c"mmap", libc::SYS_mmap as usize),
     (c"mremap", libc::SYS_mremap as usize),
@@ -70,7 +68,7 @@ const SYS_FORK: usize = ANY - 1;
 
 /// Which of [`NAMES`] are met, wherever libc makes them; part of the memory image
 /// as the jumps are.
-static MET: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
+pub static MET: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
 
 /// Whether libc's function for a system call is met.
 pub fn meets(number: libc::c_long) -> bool {
@@ -209,7 +207,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     }
     let answer = match op {
         Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
-            Ok(super::owner::remap::NOT_NEEDED) | Err(libc::EAGAIN | arena::OVER) => None,
+            Ok(arena::NOT_NEEDED) | Err(libc::EAGAIN | arena::OVER) => None,
             Ok(addr) => Some(addr as isize),
             Err(errno) => Some(-errno as isize),
         },
@@ -290,61 +288,5 @@ impl Hooks {
         }
         PAGE.store(hooks.page, Ordering::Release);
         hooks
-    }
-}
-
-/// Where the sites of one function of libc are met.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Met {
-    Nowhere,
-    Partly,
-    Everywhere,
-}
-
-impl Service {
-    /// Writes the hooks, with all threads standing, before the first promotion.
-    pub fn write_hooks(&mut self) {
-        if core::mem::replace(&mut self.hooks.tried, true) || self.hooks.count == 0 {
-            return;
-        }
-        WRITTEN.store(true, Ordering::Release);
-        let thunks = Thunks {
-            page: self.hooks.page,
-        };
-        let stopped = self.traced[..self.traced_count].iter().find(|t| t.stopped);
-        let standing = stopped.map_or(0, |t| t.tid);
-        let mut met = [Met::Nowhere; NAMES.len()];
-        for i in 0..self.hooks.count {
-            let number = self.hooks.sites[i].number;
-            let Some(name) = NAMES.iter().position(|n| n.1 == number) else {
-                continue;
-            };
-            match thunks.lead(i, &self.hooks.sites[i], standing) {
-                Ok(()) => {
-                    crate::debug::count(&COUNTERS.hooks_installed);
-                    if met[name] == Met::Nowhere {
-                        met[name] = Met::Everywhere;
-                    }
-                }
-                Err(errno) => {
-                    debug_log!("libc's system call {number} is not met: errno {errno}");
-                    met[name] = Met::Partly;
-                }
-            }
-        }
-        for (known, met) in MET.iter().zip(met) {
-            known.store(met == Met::Everywhere, Ordering::Release);
-        }
-    }
-
-    /// Sees to it that libc is met before anything is shared that the kernel's
-    /// events say too little of.
-    pub fn meet_libc(&mut self) -> Result<(), Refusal> {
-        if !self.hooks.tried && self.hooks.count > 0 {
-            self.stop()?;
-            self.write_hooks();
-            self.resume();
-        }
-        Ok(())
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Promoted memory becomes the program's own again.
 
+use super::locked::lock_if;
 use super::revoke::{outward, PRIVATE, RW};
-use super::settings::{self, Bits};
-use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
+use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{mem, uffd, Sys};
 
@@ -66,7 +66,7 @@ impl Service {
             if prot != RW {
                 mem::protect(copy, len, prot)?;
             }
-            settings::apply(bits, copy, len)?;
+            advice::apply(bits, copy, len)?;
             // Else the event of the replacement would come to this very task.
             uffd::unregister(self.events, lo, len)?;
             mem::move_over(copy, len, lo)
@@ -155,14 +155,5 @@ impl Service {
         })?;
         lock_if(locked, lo, len);
         Ok(())
-    }
-}
-
-/// What was locked stays locked: the pages are there.
-fn lock_if(locked: bool, start: usize, len: usize) {
-    if locked {
-        if let Err(errno) = mem::lock(start, len) {
-            debug_log!("{start:#x} is not locked any more: errno {errno}");
-        }
     }
 }

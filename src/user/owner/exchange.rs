@@ -21,14 +21,14 @@
 //!
 //! [`Scratch::give_room`]: crate::user::program::scratch::Scratch::give_room
 
-use super::promote::Refusal;
-use super::settings::Bits;
+use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
+use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{insist, mem, task, uffd, Sys};
 
@@ -293,12 +293,6 @@ impl Service {
         Ok(())
     }
 
-    fn lock_again(&self, lo: usize, len: usize) {
-        if let Err(errno) = insist(|| mem::lock(lo, len)) {
-            debug_log!("{lo:#x}+{len:#x} is not locked any more: errno {errno}");
-        }
-    }
-
     /// Replaces `[at, at + n)`, or as much of it as can be moved.
     fn replace_piece(&mut self, x: &mut Exchange, at: usize, n: usize) -> Result<(), Refusal> {
         let (n, why) = if x.by_page {
@@ -387,18 +381,6 @@ impl Service {
             self.lock_promoted(lo, lo + len);
         }
         Ok(())
-    }
-
-    /// Locks the memory that has taken the place of locked memory. Every page
-    /// that was there is in the file by now, and is mapped so that the lock holds
-    /// it; one that was not (`MLOCK_ONFAULT`) is locked when it comes.
-    fn lock_promoted(&self, lo: usize, hi: usize) {
-        self.lock_again(lo, hi - lo);
-        let mut at = lo;
-        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
-            let _ = mem::populate(start, end - start);
-            at = end;
-        }
     }
 }
 

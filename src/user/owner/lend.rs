@@ -7,7 +7,7 @@
 //! attachers are asked to take theirs away, and the program waits until they
 //! have: a recall.
 
-use super::promote::Refusal;
+use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;

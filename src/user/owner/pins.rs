@@ -14,11 +14,12 @@
 //! It also refuses pages that a fork child still shares. Those cannot be pinned
 //! for writing; a write that changes nothing gives the program its own copy.
 
-use super::promote::Refusal;
+use super::refusal::Refusal;
 use super::rescue;
-use super::{Segment, CHUNK_MAX};
+use super::segments::Segment;
 use crate::debug_log;
 use crate::user::arena::Shared;
+use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, task, uffd, Sys, PAGE};

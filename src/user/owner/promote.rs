@@ -10,120 +10,12 @@ use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{mapping, Shared};
-use crate::user::program::stop::Unstoppable;
+use crate::user::owner::refusal::Refusal;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::{self, Mapping, Name};
 use crate::user::sys::{mem, procfs, uffd, BOTTOM, PAGE, TOP};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-
-/// Why memory is not shared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// Nothing is mapped there, or nobody may touch it.
-    Hole,
-    /// The segment is no more.
-    Gone,
-    /// Not now; try again.
-    Later,
-    /// A device, the kernel's own pages, or this library's.
-    Special,
-    /// Pages of another size.
-    HugePages,
-    /// A shared mapping that cannot be moved.
-    SharedFile,
-    /// A shared anonymous mapping that another process may have mapped too.
-    Relatives,
-    /// The lowest pages of the main stack.
-    StackBottom,
-    /// Somebody else traces the program.
-    Traced,
-    /// A device writes to a page of it.
-    Pinned,
-    /// The program has forbidden every change of it, for good (mseal).
-    Sealed,
-    /// The kernel said no.
-    Os(i32),
-}
-
-impl Refusal {
-    /// Of an error that means that the program has just changed what is mapped.
-    pub fn of_changed(errno: i32) -> Self {
-        match errno {
-            libc::ENOMEM | libc::EFAULT | libc::EINVAL | libc::EAGAIN => Refusal::Later,
-            errno => Refusal::Os(errno),
-        }
-    }
-
-    /// Whether it is likely to pass, and is waited for.
-    pub fn passes(self) -> bool {
-        matches!(
-            self,
-            Refusal::Pinned | Refusal::Traced | Refusal::Os(libc::ENOMEM | libc::EAGAIN)
-        )
-    }
-
-    /// Whether a small attach fails for it. What another process has, too, may
-    /// become the owner's alone before it is touched.
-    pub fn fails_an_attach(self) -> bool {
-        !matches!(
-            self,
-            Refusal::Relatives | Refusal::SharedFile | Refusal::Special
-        )
-    }
-
-    /// What is in the way, for the log.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Refusal::Hole => "nothing is there",
-            Refusal::Gone => "the segment is no more",
-            Refusal::Later => "a thread of the owner does not stop",
-            Refusal::Special => "it is of a device, of the kernel or of this library",
-            Refusal::HugePages => "its pages are of another size",
-            Refusal::SharedFile => "its file can be neither watched nor opened",
-            Refusal::Relatives => "another process has it, too, by fork",
-            Refusal::StackBottom => "the main stack grows there",
-            Refusal::Traced => "a thread of the owner cannot be traced",
-            Refusal::Pinned => "a device has pinned it",
-            Refusal::Sealed => "it is sealed",
-            Refusal::Os(libc::ENOMEM) => "there is no memory, or no mapping more",
-            Refusal::Os(libc::EBUSY) => "another userfaultfd watches it",
-            Refusal::Os(_) => "the kernel refuses",
-        }
-    }
-
-    /// What can be done about it, for the log.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Refusal::Later => "see what it sleeps in",
-            Refusal::Relatives => "share it before the fork",
-            Refusal::Traced => "let debuggers go, and leave PR_SET_DUMPABLE as it is",
-            Refusal::Pinned => "share it before it is registered with a device",
-            Refusal::Sealed => "share it before mseal",
-            Refusal::Os(libc::ENOMEM) => "raise vm.max_map_count or the limit of memory",
-            Refusal::Os(libc::EBUSY) => "unregister it there",
-            _ => "share other memory",
-        }
-    }
-
-    /// Of an error of a call that puts something else in place of memory.
-    pub fn of_refused_change(errno: i32) -> Self {
-        match errno {
-            libc::EPERM => Refusal::Sealed,
-            errno => Refusal::Os(errno),
-        }
-    }
-}
-
-impl From<Unstoppable> for Refusal {
-    fn from(why: Unstoppable) -> Self {
-        match why {
-            Unstoppable::Busy => Refusal::Later,
-            Unstoppable::Forbidden => Refusal::Traced,
-            Unstoppable::Ended => Refusal::Gone,
-        }
-    }
-}
 
 /// Pages that stay below what is promoted of the main stack, so that it can
 /// go on growing.

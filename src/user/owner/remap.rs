@@ -6,17 +6,13 @@
 //! mapping, or anything promoted, the service does it piece by piece, while the
 //! caller waits and all threads stand.
 
-use super::settings;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::Shared;
+use crate::user::arena::{Shared, NOT_NEEDED};
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{insist, mem, page_up, Sys, PAGE, TOP};
-
-/// Answer of [`Service::remap`]: the kernel can do this one by itself.
-pub const NOT_NEEDED: u64 = u64::MAX >> 1;
+use crate::user::sys::{advice, insist, mem, page_up, Sys, PAGE, TOP};
 
 const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -154,7 +150,7 @@ impl Service {
         match mem::map(end, more, last.prot(), flags, -1, 0) {
             Ok(at) if at == end => {
                 let (bits, _) = self.settings.at(end - PAGE, end);
-                return Some(settings::apply(bits, at, more).map(|()| r.old));
+                return Some(advice::apply(bits, at, more).map(|()| r.old));
             }
             Ok(elsewhere) => {
                 let _ = mem::unmap(elsewhere, more);

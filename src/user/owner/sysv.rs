@@ -5,7 +5,7 @@
 //! There is no event for either, so they have to be met in libc. Where they
 //! cannot be, such segments are not shared at all.
 
-use super::promote::Refusal;
+use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::Shared;
 use crate::user::hooks;

@@ -7,9 +7,9 @@
 //! where that is far away a gap elsewhere is filled first. Where nobody has
 //! touched the memory in a gap yet that costs next to nothing.
 
-use super::CHUNK_MAX;
 use crate::user::arena::ranges::{Origin, CAPACITY};
 use crate::user::arena::Shared;
+use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::{task, PAGE};

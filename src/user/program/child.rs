@@ -4,8 +4,8 @@
 use super::fork::RW;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;
-use crate::user::owner::settings::{advice_for, Bits, ABSENT, WIPED};
 use crate::user::service::state::Service;
+use crate::user::sys::advice::{advice_for, Bits, ABSENT, WIPED};
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, regs, Sys};
 

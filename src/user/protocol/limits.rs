@@ -13,6 +13,13 @@ pub const WINDOW: usize = 32;
 pub const OF_ONE_PEER: usize = 16;
 pub const OF_UNSEEN_PEERS: usize = CONNECTIONS / 2;
 
+/// Up to this size an attachment's pages are shared when it is made: a page
+/// that is there cannot fail a system call.
+pub const EAGER: usize = 256 * 1024;
+
+/// The largest chunk that one request for pages shares. The larger it is the longer the owner stands still (benches/README.md).
+pub const CHUNK_MAX: usize = 4 * 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@
 pub mod anchor;
 pub mod boot;
 pub mod commands;
+pub mod interception;
 pub mod messages;
 pub mod questions;
 pub mod recall;

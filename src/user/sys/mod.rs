@@ -7,6 +7,7 @@
 //! task shares the program's memory but none of its thread-local storage, and
 //! whatever it took could be held by a thread that it has just stopped.
 
+pub mod advice;
 pub mod clone;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
