@@ -37,6 +37,7 @@ run_suite "no more than stock needs" 120 env LD_LIBRARY_PATH="$TOP/build/lib" LD
     "$bin/limits"
 run_suite "each allocation fails once" 120 env LD_LIBRARY_PATH="$TOP/build/lib" \
     LD_PRELOAD="$bin/noalloc.so $lib" "$bin/limits"
+run_case "a full file system" 60 env LD_PRELOAD="$lib" "$bin/full"
 run_suite "without libhwloc, and with a local one" 60 "$bin/local" "$lib"
 run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 

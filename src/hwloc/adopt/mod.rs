@@ -162,10 +162,10 @@ fn bring(source: &Source) -> Result<Held> {
 fn hold(source: &Source) -> Result<Held> {
     let _filling = second::Filling::at(source.addr);
     let wanted = private_wanted();
-    if wanted.unwrap_or(source.used <= COPY_LIMIT) {
+    if wanted.unwrap_or(source.used <= COPY_LIMIT || source.has_holes) {
         match hold_copy(source, source.addr) {
             // Private memory may be short where there is room for a mapping.
-            Err(Error::NoMemory) if wanted.is_none() => {}
+            Err(Error::NoMemory) if wanted.is_none() && !source.has_holes => {}
             other => return other,
         }
     }

@@ -27,6 +27,9 @@ pub struct Source {
     pub length: usize,
     /// Bytes in use, as far as the writer says.
     pub used: usize,
+    /// A part of what is in use has no blocks. Where the file system is full,
+    /// touching a mapping there is a SIGBUS: it is copied.
+    pub has_holes: bool,
     /// Whether the running release wants no address where there are no infos.
     pub strict_infos: bool,
 }
@@ -57,16 +60,20 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
     }
     write::check_range(fileoffset, addr, length)?;
     // Pages beyond the end of a file are a SIGBUS, not a read.
-    if map::file_size(fd)? < fileoffset + length as u64 {
+    let (size, blocks) = map::file_extent(fd)?;
+    if size < fileoffset + length as u64 {
         return Err(Error::Invalid);
     }
-    let used = t.in_use(length as u64).map(|used| used as usize);
+    let used = t.in_use(length as u64).unwrap_or(length as u64);
+    let end = fileoffset + used;
+    let has_holes = blocks < end && map::data(fd, fileoffset, end) != Some((fileoffset, end));
     Ok(Source {
         fd,
         offset,
         addr,
         length,
-        used: used.unwrap_or(length),
+        used: used as usize,
+        has_holes,
         strict_infos: false,
     })
 }
@@ -103,15 +110,33 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
 }
 
 /// A private copy of the file, at `addr` or anywhere for 0.
+#[inline(never)]
 pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
     let mut mapping = map::map(addr, source.length, Place::Anonymous)?;
     let used = source.used;
-    mapping.populate(used);
-    let have = map::read_at(source.fd, &mut mapping.bytes_mut()[..used], source.offset)?;
-    if have < used {
-        return Err(Error::Invalid);
+    if !source.has_holes {
+        mapping.populate(used);
+    }
+    // Holes take no memory here either.
+    let (start, end) = (source.offset as u64, source.offset as u64 + used as u64);
+    let mut at = start;
+    while let Some((from, to)) = next_part(source, at, end) {
+        let part = (from - start) as usize..(to - start) as usize;
+        let have = map::read_at(source.fd, &mut mapping.bytes_mut()[part], from as i64)?;
+        if (have as u64) < to - from {
+            return Err(Error::Invalid);
+        }
+        at = to;
     }
     Ok(mapping)
+}
+
+/// The next part of the file that has to be read.
+fn next_part(source: &Source, at: u64, end: u64) -> Option<(u64, u64)> {
+    match source.has_holes {
+        true => map::data(source.fd, at, end),
+        false => (at < end).then_some((at, end)),
+    }
 }
 
 /// Checks the bytes of a mapping that were written for `base`.

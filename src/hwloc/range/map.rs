@@ -267,6 +267,13 @@ pub fn file_size(fd: RawFd) -> Result<u64> {
     Ok(u64::try_from(status(fd)?.st_size).unwrap_or(0))
 }
 
+/// Size of a file in bytes, and how many of them it has blocks for.
+pub fn file_extent(fd: RawFd) -> Result<(u64, u64)> {
+    let stat = status(fd)?;
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok((number(stat.st_size), number(stat.st_blocks) * 512))
+}
+
 /// Whether a file is one, and no device.
 pub fn is_regular(fd: RawFd) -> Result<bool> {
     Ok(status(fd)?.st_mode & libc::S_IFMT == libc::S_IFREG)
@@ -303,6 +310,7 @@ pub fn seekable(fd: RawFd) -> Result<()> {
 
 /// The next part of a file, from `from` to no more than `end`, that is not a
 /// hole; all of it where that cannot be told.
+#[inline(never)]
 pub fn data(fd: RawFd, from: u64, end: u64) -> Option<(u64, u64)> {
     let seek = |at: u64, whence| {
         let at = i64::try_from(at).ok()?;
