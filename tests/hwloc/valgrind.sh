@@ -3,14 +3,15 @@
 #
 # tests/hwloc/valgrind.sh EXCHANGE LIBXPMEM: memory errors and leaks of writing
 # and adopting, ours with each release of libhwloc that there is and with what
-# stock and ours wrote, with hwloc's own check on; on several machines.
+# stock and ours wrote, with hwloc's own check on; on several machines, as many at
+# a time as there are processors.
 set -u
 exchange=$1 ours=$2
 cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+top=$(mktemp -d)
+trap 'rm -rf "$top"' EXIT
 export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
-passed=0 failed=0 skipped=0
+jobs=0 most=$(nproc)
 command -v valgrind >/dev/null || { echo "valgrind is not installed"; exit 77; }
 grind=(-q "--suppressions=$(dirname "$0")/valgrind.supp" --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=9)
 
@@ -39,7 +40,14 @@ cell() { # cell NAME COMMAND...
     fi
 }
 machine() { # machine NAME VARIABLE=VALUE
-    local release
+    while [ "$(jobs -rp | wc -l)" -ge "$most" ]; do wait -n; done
+    jobs=$((jobs + 1))
+    cells "$top/$jobs" "$@" &
+}
+cells() { # cells FOLDER NAME VARIABLE=VALUE: its account is left in FOLDER
+    local work=$1 release passed=0 failed=0 skipped=0
+    shift
+    mkdir "$work"
     export "${2?}"
     for release in here trixie sid; do
         if [ $release != here ] && [ ! -e "$cache/$release/valgrind/done" ]; then
@@ -52,13 +60,22 @@ machine() { # machine NAME VARIABLE=VALUE
         cell "$1: stock to ours/$release" $release ours adopt "$work/stock" 300000000000 stock-ours
         cell "$1: ours to stock/$release" $release stock adopt "$work/ours" 300000000000 ours-stock
     done
-    unset "${2%%=*}"
+    echo "$passed $failed $skipped" >"$work/account"
 }
 machine "this machine" X=
 machine "packages" 'EXCHANGE_SYNTHETIC=pack:2 [numa][numa] l3:2 core:3 pu:1'
 for name in 8intel64-4n2t-memattrs fakecpukinds fakeheterodistances 96em64t-4n4d3ca2co-pci \
     64intel64-fakeKNL-SNC4-hybrid power8gpudistances; do
     [ ! -e "$cache/xml/$name.xml" ] || machine $name "EXCHANGE_XML=$cache/xml/$name.xml"
+done
+wait
+passed=0 failed=0 skipped=0
+for job in $(seq $jobs); do
+    if read -r p f s <"$top/$job/account"; then
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    else
+        failed=$((failed + 1))
+    fi
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
