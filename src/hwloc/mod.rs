@@ -9,6 +9,7 @@
 //! | where        | what                                                     |
 //! |--------------|----------------------------------------------------------|
 //! | [`layout`]   | the structures of layout ABI `0x20400` (hwloc 2.4 to 2.15) |
+//! | [`bits`]     | sets of small integers                                   |
 //! | [`image`]    | bytes of a file, reached by bounded addresses            |
 //! | [`validate`] | is a file a topology, whole and consistent?              |
 //! | [`resolve`]  | from stored indexes to objects                           |
@@ -22,6 +23,7 @@
 //! | [`memory`]   | allocations that may fail; [`environment`] variables     |
 
 pub mod adopt;
+pub mod bits;
 pub mod encode;
 pub mod environment;
 pub mod image;

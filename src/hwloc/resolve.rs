@@ -12,7 +12,8 @@
 //! said to be.
 
 use crate::error::{Error, Result};
-use crate::hwloc::image::{Bits, Image};
+use crate::hwloc::bits::Bits;
+use crate::hwloc::image::Image;
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::validate::Levels;

@@ -3,7 +3,8 @@
 //! it stands behind the topology's structure, in the same allocation.
 
 use crate::error::{Error, Result};
-use crate::hwloc::image::{self, Bits, Image, OrInvalid};
+use crate::hwloc::bits::Bits;
+use crate::hwloc::image::{self, Image, OrInvalid};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::resolve::{Place, Resolver};

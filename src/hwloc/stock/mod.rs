@@ -2,5 +2,6 @@
 //! hwloc's own implementation, as this process has it.
 
 pub mod library;
+pub mod minimal;
 pub mod native;
 pub mod objects;

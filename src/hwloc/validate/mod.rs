@@ -27,8 +27,9 @@ mod attributes;
 mod levels;
 mod tree;
 
-use super::image::{ensure, sum, Checked, Corrupt, Image};
+use super::image::{ensure, Checked, Corrupt, Image};
 use super::layout::*;
+use crate::hwloc::bits::sum;
 use core::mem::size_of;
 pub use levels::Levels;
 

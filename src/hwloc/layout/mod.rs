@@ -7,7 +7,11 @@
 //! every bit pattern a valid value, so a hostile file can be read field by
 //! field without undefined behaviour.
 
-use core::mem::{offset_of, size_of};
+mod kinds;
+mod sizes;
+
+pub use self::kinds::*;
+use core::mem::size_of;
 
 /// `HWLOC_TOPOLOGY_ABI` of the releases 2.4.0 (2020) to 2.15.0.
 pub const ABI: u32 = 0x20400;
@@ -17,41 +21,16 @@ pub type Addr = u64;
 
 /// Number of object types.
 pub const TYPES: usize = 20;
-/// Number of special levels: NUMA nodes, bridges, PCI, OS, Misc, memory caches.
-pub const SPECIAL_LEVELS: usize = 6;
 /// Bytes of the topology structure that all releases of this ABI share.
 pub const TOPOLOGY_COMMON: usize = 824;
 /// Bytes at the end of [`TOPOLOGY_COMMON`] that are scratch of a discovery
 /// and never read in an adopted topology: an adopter keeps its own.
 pub const TOPOLOGY_ADOPTED: usize = 752;
 
-/// Object types, by the numbers of hwloc's enum.
-pub mod ty {
-    pub const MACHINE: u32 = 0;
-    pub const PU: u32 = 3;
-    pub const L1CACHE: u32 = 4;
-    pub const L5CACHE: u32 = 8;
-    pub const L1ICACHE: u32 = 9;
-    pub const L3ICACHE: u32 = 11;
-    pub const GROUP: u32 = 12;
-    pub const NUMANODE: u32 = 13;
-    pub const BRIDGE: u32 = 14;
-    pub const PCI_DEVICE: u32 = 15;
-    pub const OS_DEVICE: u32 = 16;
-    pub const MISC: u32 = 17;
-    pub const MEMCACHE: u32 = 18;
-    pub const DIE: u32 = 19;
-    /// "No type": distances between objects of several types.
-    pub const NONE: u32 = u32::MAX;
-}
-
 /// `type_depth` of a type that the machine does not have.
 pub const DEPTH_UNKNOWN: i32 = -1;
 /// `type_depth` of a type that stands on several levels.
 pub const DEPTH_MULTIPLE: i32 = -2;
-/// Depth of the first special level; the others follow downwards.
-pub const DEPTH_NUMANODE: i32 = -3;
-
 /// Type filters.
 pub const KEEP_ALL: u32 = 0;
 pub const KEEP_NONE: u32 = 1;
@@ -402,137 +381,4 @@ pub struct Cpukind {
     pub nr_infos: u32,
     pub _pad: u32,
     pub infos: Addr,
-}
-
-// The sizes and offsets that hwloc's own ABI test freezes. A platform on
-// which they differ must not compile this file.
-const _: () = {
-    assert!(size_of::<usize>() == 8);
-    assert!(size_of::<Header>() == 24);
-    assert!(size_of::<Topology>() == TOPOLOGY_COMMON);
-    assert!(offset_of!(Topology, levels) == 24);
-    assert!(offset_of!(Topology, flags) == 32);
-    assert!(offset_of!(Topology, type_depth) == 40);
-    assert!(offset_of!(Topology, type_filter) == 120);
-    assert!(offset_of!(Topology, is_thissystem) == 200);
-    assert!(offset_of!(Topology, is_loaded) == 204);
-    assert!(offset_of!(Topology, modified) == 208);
-    assert!(offset_of!(Topology, pid) == 212);
-    assert!(offset_of!(Topology, userdata) == 216);
-    assert!(offset_of!(Topology, next_gp_index) == 224);
-    assert!(offset_of!(Topology, adopted_shmem_addr) == 232);
-    assert!(offset_of!(Topology, adopted_shmem_length) == 240);
-    assert!(offset_of!(Topology, slevels) == 248);
-    assert!(offset_of!(Topology, allowed_cpuset) == 440);
-    assert!(offset_of!(Topology, allowed_nodeset) == 448);
-    assert!(offset_of!(Topology, binding_hooks) == 456);
-    assert!(offset_of!(Topology, support_discovery) == 648);
-    assert!(offset_of!(Topology, userdata_export_cb) == 680);
-    assert!(offset_of!(Topology, userdata_not_decoded) == 696);
-    assert!(offset_of!(Topology, first_dist) == 704);
-    assert!(offset_of!(Topology, next_dist_id) == 720);
-    assert!(offset_of!(Topology, nr_memattrs) == 724);
-    assert!(offset_of!(Topology, memattrs) == 728);
-    assert!(offset_of!(Topology, nr_cpukinds) == 736);
-    assert!(offset_of!(Topology, cpukinds) == 744);
-    assert!(offset_of!(Topology, grouping) == TOPOLOGY_ADOPTED);
-    assert!(offset_of!(Topology, next_subkind) == 784);
-    assert!(offset_of!(Topology, backends) == 792);
-    assert!(offset_of!(Topology, pci_busid_backend) == 800);
-    assert!(offset_of!(Topology, sum) == 808);
-    assert!(offset_of!(Topology, tma) == 816);
-    assert!(size_of::<Obj>() == 248);
-    assert!(offset_of!(Obj, attr) == 40);
-    assert!(offset_of!(Obj, depth) == 48);
-    assert!(offset_of!(Obj, next_cousin) == 56);
-    assert!(offset_of!(Obj, parent) == 72);
-    assert!(offset_of!(Obj, sibling_rank) == 80);
-    assert!(offset_of!(Obj, arity) == 104);
-    assert!(offset_of!(Obj, children) == 112);
-    assert!(offset_of!(Obj, symmetric_subtree) == 136);
-    assert!(offset_of!(Obj, memory_first_child) == 144);
-    assert!(offset_of!(Obj, io_first_child) == 160);
-    assert!(offset_of!(Obj, misc_first_child) == 176);
-    assert!(offset_of!(Obj, cpuset) == 184);
-    assert!(offset_of!(Obj, infos) == 216);
-    assert!(offset_of!(Obj, infos_count) == 224);
-    assert!(offset_of!(Obj, userdata) == 232);
-    assert!(offset_of!(Obj, gp_index) == 240);
-    assert!(size_of::<Attr>() == 40);
-    assert!(size_of::<PageType>() == 16);
-    assert!(size_of::<Info>() == 16);
-    assert!(size_of::<Bitmap>() == 24);
-    assert!(size_of::<Distances>() == 88);
-    assert!(offset_of!(Distances, nbobjs) == 24);
-    assert!(offset_of!(Distances, kind) == 48);
-    assert!(offset_of!(Distances, objs) == 64);
-    assert!(offset_of!(Distances, next) == 80);
-    assert!(size_of::<Memattr>() == 32);
-    assert!(size_of::<Target>() == 48);
-    assert!(offset_of!(Target, initiators) == 40);
-    assert!(size_of::<Initiator>() == 40);
-    assert!(offset_of!(Initiator, value) == 32);
-    assert!(size_of::<Cpukind>() == 40);
-    assert!(offset_of!(Cpukind, infos) == 32);
-};
-
-/// A level's position among the special ones, for a negative depth.
-pub fn special_level(depth: i32) -> Option<usize> {
-    let index = DEPTH_NUMANODE.checked_sub(depth)?;
-    usize::try_from(index).ok().filter(|i| *i < SPECIAL_LEVELS)
-}
-
-/// The type that stands on each special level.
-pub const SPECIAL_TYPES: [u32; SPECIAL_LEVELS] = [
-    ty::NUMANODE,
-    ty::BRIDGE,
-    ty::PCI_DEVICE,
-    ty::OS_DEVICE,
-    ty::MISC,
-    ty::MEMCACHE,
-];
-
-/// The special depth of a type, or `None` for a type of the CPU tree.
-#[inline]
-pub const fn special_depth(kind: u32) -> Option<i32> {
-    // A look at `SPECIAL_TYPES` would cost more; every object of a check asks.
-    let level = match kind {
-        ty::NUMANODE => 0,
-        ty::BRIDGE => 1,
-        ty::PCI_DEVICE => 2,
-        ty::OS_DEVICE => 3,
-        ty::MISC => 4,
-        ty::MEMCACHE => 5,
-        _ => return None,
-    };
-    Some(DEPTH_NUMANODE - level)
-}
-const _: () = {
-    let mut i = 0;
-    while i < SPECIAL_LEVELS {
-        assert!(
-            matches!(special_depth(SPECIAL_TYPES[i]), Some(d) if d == DEPTH_NUMANODE - i as i32)
-        );
-        i += 1;
-    }
-};
-
-/// Machine, packages, dies, groups, caches, cores and PUs.
-pub fn is_normal(kind: u32) -> bool {
-    kind <= ty::GROUP || kind == ty::DIE
-}
-
-/// NUMA nodes and memory-side caches.
-pub fn is_memory(kind: u32) -> bool {
-    kind == ty::NUMANODE || kind == ty::MEMCACHE
-}
-
-/// Bridges, PCI and OS devices.
-pub fn is_io(kind: u32) -> bool {
-    (ty::BRIDGE..=ty::OS_DEVICE).contains(&kind)
-}
-
-/// Objects without sets: I/O and Misc.
-pub fn is_special(kind: u32) -> bool {
-    (ty::BRIDGE..=ty::MISC).contains(&kind)
 }

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sets of small integers, as hwloc keeps them.
+
+use crate::error::Error;
+
+/// The sum of words that somebody may change meanwhile.
+pub fn sum(words: &[u64]) -> u64 {
+    words.iter().fold(0, |sum, word| sum.wrapping_add(*word))
+}
+
+/// A set of small integers: bits in words, and whether all beyond are set.
+/// The words may change under a reader: they are compared and combined, and
+/// nothing is found by them.
+#[derive(Clone, Copy, Debug)]
+pub struct Bits<'a> {
+    pub words: &'a [u64],
+    pub infinite: bool,
+}
+
+/// Whether two lists of words are equal. Sets are mostly a few words: a call
+/// of `memcmp` costs more than comparing them.
+#[inline]
+pub fn same_words(a: &[u64], b: &[u64]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if a.len() > 8 {
+        return a == b;
+    }
+    a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
+}
+
+impl Bits<'_> {
+    fn beyond(&self) -> u64 {
+        if self.infinite {
+            u64::MAX
+        } else {
+            0
+        }
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> u64 {
+        match self.words.get(index) {
+            Some(w) => *w,
+            None => self.beyond(),
+        }
+    }
+
+    pub fn is_set(&self, bit: u32) -> bool {
+        self.word(bit as usize / 64) >> (bit % 64) & 1 == 1
+    }
+
+    /// The lowest member.
+    pub fn first(&self) -> Option<u32> {
+        for (i, w) in self.words.iter().enumerate() {
+            if *w != 0 {
+                return Some(i as u32 * 64 + w.trailing_zeros());
+            }
+        }
+        self.infinite.then_some(self.words.len() as u32 * 64)
+    }
+
+    /// Whether `bit` is the one and only member.
+    pub fn is_only(&self, bit: u32) -> bool {
+        let at = bit as usize / 64;
+        let Some((low, rest)) = self.words.split_at_checked(at) else {
+            return false;
+        };
+        let zero = |words: &[u64]| words.iter().all(|w| *w == 0);
+        !self.infinite
+            && rest.first() == Some(&(1u64 << (bit % 64)))
+            && zero(low)
+            && zero(&rest[1..])
+    }
+
+    pub fn equals(&self, other: &Bits<'_>) -> bool {
+        let n = self.words.len().min(other.words.len());
+        self.infinite == other.infinite
+            && same_words(&self.words[..n], &other.words[..n])
+            && self.words[n..].iter().all(|w| *w == other.beyond())
+            && other.words[n..].iter().all(|w| *w == self.beyond())
+    }
+
+    /// Adds the members to `words`, those of a finite set; false if one was
+    /// there before, or has no place.
+    #[inline]
+    pub fn move_into(&self, words: &mut [u64]) -> bool {
+        let mut common = 0;
+        for (mine, new) in words.iter_mut().zip(self.words) {
+            let new = *new;
+            common |= *mine & new;
+            *mine |= new;
+        }
+        let beyond = self.words.get(words.len()..).unwrap_or(&[]);
+        common == 0 && beyond.iter().all(|w| *w == 0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.infinite && self.words.iter().all(|w| *w == 0)
+    }
+
+    /// Whether some member is in `other`, a finite set, too.
+    pub fn intersects(&self, other: &Bits<'_>) -> bool {
+        self.within(other).any(|w| w != 0)
+    }
+
+    /// The words of the members that are in `other`, a finite set, too.
+    pub fn within<'b>(&'b self, other: &Bits<'b>) -> impl Iterator<Item = u64> + 'b {
+        let words = other.words.iter().enumerate();
+        words.map(|(i, w)| w & self.word(i))
+    }
+
+    /// Whether every member is in `other` too.
+    pub fn included_in(&self, other: &Bits<'_>) -> bool {
+        let n = self.words.len().max(other.words.len());
+        (!self.infinite || other.infinite) && (0..n).all(|i| self.word(i) & !other.word(i) == 0)
+    }
+}
+
+/// A finite set that grows: the union of other sets.
+#[derive(Debug, Default)]
+pub struct Union {
+    words: Vec<u64>,
+}
+
+impl Union {
+    pub fn clear(&mut self) {
+        self.words.clear();
+    }
+
+    pub fn as_bits(&self) -> Bits<'_> {
+        Bits {
+            words: &self.words,
+            infinite: false,
+        }
+    }
+
+    /// Adds the members of `set` that are not in `except`; false if one of
+    /// those was there before.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn add_disjoint(
+        &mut self,
+        set: &Bits<'_>,
+        except: &Bits<'_>,
+    ) -> crate::error::Result<bool> {
+        let more = set.words.len().saturating_sub(self.words.len());
+        if more != 0 {
+            self.words.try_reserve(more).map_err(|_| Error::NoMemory)?;
+            self.words.resize(set.words.len(), 0);
+        }
+        let mut common = 0;
+        for (i, (mine, word)) in self.words.iter_mut().zip(set.words).enumerate() {
+            let new = word & !except.word(i);
+            common |= *mine & new;
+            *mine |= new;
+        }
+        Ok(common == 0)
+    }
+}
+
+/// The empty set.
+pub const NOTHING: Bits<'static> = Bits {
+    words: &[],
+    infinite: false,
+};

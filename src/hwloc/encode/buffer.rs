@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bytes under construction.
+
+use crate::error::{Error, Result};
+use crate::hwloc::bits::sum;
+use crate::hwloc::memory;
+use crate::hwloc::range::map::{self, Mapping, Place};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// The bytes under construction. The memory of a small one is kept for the
+/// next: pages fresh from the kernel cost more than encoding into them.
+pub struct Buffer {
+    room: Mapping,
+    pub(super) used: usize,
+    /// Bytes that are not zero any more.
+    dirty: usize,
+}
+
+/// The memory that is kept, if any.
+static KEPT: AtomicPtr<Buffer> = AtomicPtr::new(null_mut());
+/// What is worth keeping, and no more.
+const KEEP_LIMIT: usize = 512 << 10;
+
+impl Buffer {
+    fn new(capacity: usize) -> Result<Self> {
+        let capacity = capacity.next_multiple_of(map::page_size());
+        Ok(Buffer {
+            room: if capacity < map::HUGE_PAGE / 2 {
+                map::map(0, capacity, Place::Anonymous)?
+            } else {
+                map::map_huge(capacity)?
+            },
+            used: 0,
+            dirty: 0,
+        })
+    }
+
+    pub(super) fn with_capacity(capacity: usize) -> Result<Self> {
+        let kept = KEPT.swap(null_mut(), Ordering::AcqRel);
+        if kept.is_null() {
+            return Buffer::new(capacity);
+        }
+        // SAFETY: `release` put it there; whoever swaps it out owns it.
+        let mut buffer = *unsafe { Box::from_raw(kept) };
+        if buffer.room.len() < capacity {
+            return Buffer::new(capacity);
+        }
+        buffer.dirty = buffer.dirty.max(buffer.used);
+        buffer.used = 0;
+        Ok(buffer)
+    }
+
+    /// Gives the memory back, or keeps it for the next.
+    pub fn release(self) {
+        if self.room.len() > KEEP_LIMIT {
+            return;
+        }
+        let Ok(kept) = memory::boxed(self) else {
+            return;
+        };
+        let old = KEPT.swap(Box::into_raw(kept), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: as in `with_capacity`.
+            drop(unsafe { Box::from_raw(old) });
+        }
+    }
+
+    /// Makes room for more, zeroed.
+    pub(super) fn grow(&mut self, size: usize) -> Result<usize> {
+        let at = self.room(size)?;
+        if at < self.dirty {
+            let dirty = self.used.min(self.dirty);
+            self.room.bytes_mut()[at..dirty].fill(0);
+        }
+        Ok(at)
+    }
+
+    /// Makes room that the caller overwrites whole.
+    pub(super) fn room(&mut self, size: usize) -> Result<usize> {
+        let at = self.used;
+        let end = at.checked_add(size).ok_or(Error::NoMemory)?;
+        if end > self.room.len() {
+            let mut larger = Buffer::new(end + end / 2)?;
+            larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
+            *self = larger;
+        }
+        self.used = end;
+        Ok(at)
+    }
+
+    /// The sum of all words.
+    pub(super) fn sum(&self) -> u64 {
+        // SAFETY: pages of whole words, of which this many are in use.
+        sum(unsafe { core::slice::from_raw_parts(self.as_slice().as_ptr().cast(), self.used / 8) })
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.room.bytes_mut()[..self.used]
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.room.bytes()[..self.used]
+    }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The state of an encoding, and where everything goes.
+
+use super::buffer::Buffer;
+use crate::error::Result;
+use crate::hwloc::bits::Bits;
+use crate::hwloc::image::{Image, OrInvalid};
+use crate::hwloc::layout::*;
+use crate::hwloc::validate::Levels;
+use core::hash::{BuildHasherDefault, Hasher};
+use core::mem::size_of;
+use std::collections::HashMap;
+
+/// Words are their own hash, well spread.
+#[derive(Default)]
+pub(super) struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(word));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+pub(super) type Fast = BuildHasherDefault<WordHasher>;
+
+/// A word after a run of zeros, in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) word_at: usize,
+    pub(super) zeros: usize,
+}
+
+pub(super) struct Encoder<'a, 'w> {
+    pub(super) source: &'w Image<'a>,
+    pub(super) levels: &'w Levels<'a>,
+    pub(super) base: Addr,
+    pub(super) buffer: Buffer,
+    /// Where the objects of each normal and each special level begin.
+    pub(super) normal: Vec<usize>,
+    pub(super) special: [usize; SPECIAL_LEVELS],
+    /// The arrays of the normal levels.
+    pub(super) arrays: Vec<usize>,
+    pub(super) runs: HashMap<u64, Run, Fast>,
+    pub(super) strings: HashMap<&'a [u8], Addr, Fast>,
+    /// The largest set of processors.
+    pub(super) root_cpus: Bits<'a>,
+    pub(super) no_attr: Addr,
+    /// Bytes of strings and words of sets that a check of the file looks at,
+    /// each as often as it is named.
+    pub(super) looked_at: usize,
+    /// The largest number of words of a set.
+    pub(super) longest: usize,
+}
+
+impl Encoder<'_, '_> {
+    /// Makes zeroed room and answers its offset.
+    pub(super) fn reserve(&mut self, size: usize) -> Result<usize> {
+        self.buffer.grow(size.next_multiple_of(8))
+    }
+
+    pub(super) fn set<T: Plain>(&mut self, at: usize, value: T) {
+        let room = &mut self.buffer.bytes()[at..at + size_of::<T>()];
+        // SAFETY: the slice is as long as the value.
+        unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
+    }
+
+    pub(super) fn peek<T: Plain>(&self, at: usize) -> T {
+        let room = &self.buffer.as_slice()[at..at + size_of::<T>()];
+        // SAFETY: as long as the value; any bit pattern is one.
+        unsafe { room.as_ptr().cast::<T>().read_unaligned() }
+    }
+
+    pub(super) fn addr(&self, at: usize) -> Addr {
+        self.base + at as u64
+    }
+
+    /// Room of whole words that the caller overwrites whole.
+    pub(super) fn claim(&mut self, size: usize) -> Result<usize> {
+        if size % 8 != 0 {
+            return self.reserve(size);
+        }
+        self.buffer.room(size)
+    }
+
+    pub(super) fn put<T: Plain>(&mut self, value: T) -> Result<Addr> {
+        let at = self.claim(size_of::<T>())?;
+        self.set(at, value);
+        Ok(self.addr(at))
+    }
+
+    pub(super) fn put_slice<T: Plain>(&mut self, values: &[T]) -> Result<Addr> {
+        if values.is_empty() {
+            return Ok(0);
+        }
+        let at = self.claim(size_of_val(values))?;
+        let room = &mut self.buffer.bytes()[at..at + size_of_val(values)];
+        // SAFETY: source and room have the same size and do not overlap.
+        unsafe {
+            let from = values.as_ptr().cast::<u8>();
+            room.as_mut_ptr()
+                .copy_from_nonoverlapping(from, size_of_val(values));
+        }
+        Ok(self.addr(at))
+    }
+
+    /// Where the object at a depth and logical index goes.
+    #[inline]
+    pub(super) fn place(&self, depth: i32, logical_index: u32) -> Result<usize> {
+        let start = match usize::try_from(depth) {
+            Ok(normal) => *self.normal.get(normal).valid()?,
+            Err(_) => self.special[special_level(depth).valid()?],
+        };
+        Ok(start + logical_index as usize * size_of::<Obj>())
+    }
+
+    /// The address in the file of an object of the source.
+    pub(super) fn object(&self, addr: Addr) -> Result<Addr> {
+        if addr == 0 {
+            return Ok(0);
+        }
+        let obj: &Obj = self.source.at(addr).valid()?;
+        Ok(self.addr(self.place(obj.depth, obj.logical_index)?))
+    }
+
+    pub(super) fn objects(&mut self, list: &[Addr]) -> Result<Addr> {
+        if list.is_empty() {
+            return Ok(0);
+        }
+        let at = self.claim(size_of_val(list))?;
+        for (i, obj) in list.iter().enumerate() {
+            let addr = self.object(*obj)?;
+            self.set(at + i * 8, addr);
+        }
+        Ok(self.addr(at))
+    }
+
+    /// The array of a level, whose objects lie in a row.
+    pub(super) fn row(&mut self, first: usize, count: usize) -> Result<usize> {
+        let at = self.claim(count * 8)?;
+        let base = self.base;
+        let room = &mut self.buffer.bytes()[at..at + count * 8];
+        for (i, word) in room.chunks_exact_mut(8).enumerate() {
+            let addr = base + (first + i * size_of::<Obj>()) as u64;
+            word.copy_from_slice(&addr.to_ne_bytes());
+        }
+        Ok(at)
+    }
+}
