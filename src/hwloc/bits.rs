@@ -8,6 +8,23 @@ pub fn sum(words: &[u64]) -> u64 {
     words.iter().fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
+/// Tests count the words that are looked at: a check of a file may look at no
+/// more than it has charged for.
+#[cfg(test)]
+pub mod account {
+    use std::cell::Cell;
+    std::thread_local! {
+        pub static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+}
+
+#[inline(always)]
+fn look_at(words: usize) {
+    #[cfg(test)]
+    account::LOOKED_AT.with(|all| all.set(all.get() + words));
+    let _ = words;
+}
+
 /// A set of small integers: bits in words, and whether all beyond are set.
 /// The words may change under a reader: they are compared and combined, and
 /// nothing is found by them.
@@ -21,6 +38,7 @@ pub struct Bits<'a> {
 /// of `memcmp` costs more than comparing them.
 #[inline]
 pub fn same_words(a: &[u64], b: &[u64]) -> bool {
+    look_at(a.len());
     if a.len() != b.len() {
         return false;
     }
@@ -53,6 +71,7 @@ impl Bits<'_> {
 
     /// The lowest member.
     pub fn first(&self) -> Option<u32> {
+        look_at(self.words.len());
         for (i, w) in self.words.iter().enumerate() {
             if *w != 0 {
                 return Some(i as u32 * 64 + w.trailing_zeros());
@@ -63,6 +82,7 @@ impl Bits<'_> {
 
     /// Whether `bit` is the one and only member.
     pub fn is_only(&self, bit: u32) -> bool {
+        look_at(self.words.len());
         let at = bit as usize / 64;
         let Some((low, rest)) = self.words.split_at_checked(at) else {
             return false;
@@ -75,6 +95,7 @@ impl Bits<'_> {
     }
 
     pub fn equals(&self, other: &Bits<'_>) -> bool {
+        look_at(self.words.len() + other.words.len());
         let n = self.words.len().min(other.words.len());
         self.infinite == other.infinite
             && same_words(&self.words[..n], &other.words[..n])
@@ -86,6 +107,7 @@ impl Bits<'_> {
     /// there before, or has no place.
     #[inline]
     pub fn move_into(&self, words: &mut [u64]) -> bool {
+        look_at(self.words.len() + words.len());
         let mut common = 0;
         for (mine, new) in words.iter_mut().zip(self.words) {
             let new = *new;
@@ -97,6 +119,7 @@ impl Bits<'_> {
     }
 
     pub fn is_empty(&self) -> bool {
+        look_at(self.words.len());
         !self.infinite && self.words.iter().all(|w| *w == 0)
     }
 
@@ -107,6 +130,7 @@ impl Bits<'_> {
 
     /// The words of the members that are in `other`, a finite set, too.
     pub fn within<'b>(&'b self, other: &Bits<'b>) -> impl Iterator<Item = u64> + 'b {
+        look_at(other.words.len());
         let words = other.words.iter().enumerate();
         words.map(|(i, w)| w & self.word(i))
     }
@@ -114,6 +138,7 @@ impl Bits<'_> {
     /// Whether every member is in `other` too.
     pub fn included_in(&self, other: &Bits<'_>) -> bool {
         let n = self.words.len().max(other.words.len());
+        look_at(n);
         (!self.infinite || other.infinite) && (0..n).all(|i| self.word(i) & !other.word(i) == 0)
     }
 }
@@ -151,6 +176,7 @@ impl Union {
             self.words.try_reserve(more).map_err(|_| Error::NoMemory)?;
             self.words.resize(set.words.len(), 0);
         }
+        look_at(set.words.len());
         let mut common = 0;
         for (i, (mine, word)) in self.words.iter_mut().zip(set.words).enumerate() {
             let new = word & !except.word(i);

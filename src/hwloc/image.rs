@@ -227,7 +227,7 @@ impl<'a> Image<'a> {
         let offset = self.locate(addr, 1, 1)?;
         let room = self.len - offset;
         // SAFETY: `room` bytes from there on are inside the image.
-        let length = unsafe { libc::strnlen(self.data.wrapping_add(offset).cast(), room) };
+        let length = unsafe { text_length(self.data.wrapping_add(offset), room) };
         if length == room {
             return None;
         }
@@ -299,6 +299,20 @@ unsafe fn read_once<T: Plain>(at: *const T) -> T {
     let value = unsafe { at.read() };
     compiler_fence(Ordering::SeqCst);
     value
+}
+
+/// `strnlen`, which Miri lacks.
+///
+/// # Safety
+/// `room` bytes must be readable.
+unsafe fn text_length(at: *const u8, room: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(not(miri))]
+        return libc::strnlen(at.cast(), room);
+        #[cfg(miri)]
+        return (0..room).find(|i| at.add(*i).read() == 0).unwrap_or(room);
+    }
 }
 
 /// Structures in a row, each read by value when its turn comes.

@@ -139,9 +139,35 @@ static void environment(const char *name, const char *value)
 	CHECK(name, child_passed());
 }
 
+/* A topology for the gap, which another process writes: there it is free. */
+static int adopt_there(const char *self, hwloc_topology_t t, unsigned long low)
+{
+	int file = memfd_create("gap", 0), status, tries;
+	char where[32], name[32];
+	hwloc_topology_t a;
+	size_t n;
+
+	hwloc_shmem_topology_get_length(t, &n, 0);
+	snprintf(where, sizeof(where), "%#lx", low - n - 65536);
+	snprintf(name, sizeof(name), "%d", file);
+	/* Its stack may begin there too. */
+	for (tries = 0; tries < 20; tries++) {
+		if (child()) {
+			execl("/proc/self/exe", self, "write", where, name, NULL);
+			_exit(9);
+		}
+		wait(&status);
+		if (status == 0)
+			break;
+	}
+	errno = 0;
+	return status != 0 || hwloc_shmem_topology_adopt(&a, file, 0, (void *)(low - n - 65536), n, 0) == 0
+		|| errno != EBUSY;
+}
+
 /* In the gap that the kernel keeps below the stack, asked of a child that was
  * started anew, so that its stack is elsewhere than the writer's. */
-static int below_the_stack(char *end)
+static int below_the_stack(const char *self)
 {
 	char line[512];
 	unsigned long low = 0;
@@ -151,7 +177,6 @@ static int below_the_stack(char *end)
 	FILE *maps = fopen("/proc/self/maps", "r");
 	void *at;
 
-	(void)end;
 	while (fgets(line, sizeof(line), maps))
 		if (strstr(line, "[stack]"))
 			low = strtoul(line, NULL, 16);
@@ -166,7 +191,7 @@ static int below_the_stack(char *end)
 		    || (free_there != at && errno != EBUSY))
 			return 1;
 	}
-	return 0;
+	return adopt_there(self, t, low);
 }
 
 /* Behind the heap, where it grows: what mmap says, we say. */
@@ -256,8 +281,10 @@ int main(int argc, char **argv)
 	static const char *const machines[] = { "pack:2 core:4 pu:2", "pack:4 [numa] core:64 pu:2" };
 	int i, status;
 
+	if (argc > 3)
+		return !put(machine("pu:2"), atoi(argv[3]), 0, (void *)strtoul(argv[2], NULL, 0));
 	if (argc > 1)
-		return below_the_stack(argv[1]);
+		return below_the_stack(argv[0]);
 	for (i = 0; i < 2; i++) {
 		hwloc_topology_t t = machine(machines[i]);
 

@@ -177,9 +177,12 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::hwloc::adopt::relocate;
+    use crate::hwloc::bits::account::LOOKED_AT;
     use crate::hwloc::encode;
     use crate::hwloc::image::{work_for, Image};
     use crate::hwloc::validate;
+
+    use core::mem::offset_of;
 
     const BASE: Addr = 0x2000_0000_0000;
 
@@ -290,5 +293,93 @@ mod tests {
         // SAFETY: as above.
         let image = unsafe { Image::new(BASE, words.as_ptr().cast(), bytes, &little) };
         assert!(validate::image(&image.expect("aligned")).is_err());
+    }
+
+    /// A machine of `count` processors, all objects of which name one set of
+    /// `long` words.
+    fn flat(count: usize, long: usize) -> Vec<u64> {
+        let mut words = words(&minimal(BASE, true).expect("memory"));
+        let at = |addr: Addr| ((addr - BASE) / 8) as usize;
+        let size = size_of::<Obj>() / 8;
+        let t = size_of::<Header>() / 8;
+        let field = |offset: usize| offset / 8;
+        let levels = at(words[t + field(offset_of!(Topology, levels))]);
+        let counts = at(words[t + field(offset_of!(Topology, level_nbobjects))]);
+        let root = at(words[at(words[levels])]);
+        let pu = words[at(words[at(words[levels + 1])])..][..size].to_vec();
+        let set = at(pu[field(offset_of!(Obj, cpuset))]);
+
+        let first = words.len();
+        let addr = |i: usize| BASE + ((first + i * size) * 8) as Addr;
+        for i in 0..count {
+            let mut pu = pu.clone();
+            let before = if i == 0 { 0 } else { addr(i - 1) };
+            let after = if i + 1 == count { 0 } else { addr(i + 1) };
+            pu[field(offset_of!(Obj, gp_index))] = 10 + i as u64;
+            pu[field(offset_of!(Obj, depth))] = 1 | (i as u64) << 32;
+            pu[field(offset_of!(Obj, sibling_rank))] = i as u64;
+            for link in [offset_of!(Obj, next_cousin), offset_of!(Obj, next_sibling)] {
+                pu[field(link)] = after;
+            }
+            for link in [offset_of!(Obj, prev_cousin), offset_of!(Obj, prev_sibling)] {
+                pu[field(link)] = before;
+            }
+            words.extend(pu);
+        }
+        let array = BASE + words.len() as u64 * 8;
+        words.extend((0..count).map(addr));
+        words[levels + 1] = array;
+        words[counts] = 1 | (count as u64) << 32;
+        words[root + field(offset_of!(Obj, arity))] = count as u64;
+        words[root + field(offset_of!(Obj, children))] = array;
+        words[root + field(offset_of!(Obj, first_child))] = addr(0);
+        words[root + field(offset_of!(Obj, last_child))] = addr(count - 1);
+        words[t + field(offset_of!(Topology, next_gp_index))] = 10 + count as u64;
+        let run = words.len();
+        words.resize(run + long, 0);
+        words[run] = 1;
+        words[set] = long as u64 | (long as u64) << 32;
+        words[set + 1] = BASE + run as u64 * 8;
+        words[2] = words.len() as u64 * 8;
+        words
+    }
+
+    /// What is looked at is charged, and what may be charged is in proportion to
+    /// the file: however many objects name however long a set.
+    #[test]
+    fn nothing_is_looked_at_that_is_not_charged() {
+        let mut ends = [0; 2];
+        for (count, long) in [
+            (2, 2),
+            (64, 1),
+            (64, 1000),
+            (1000, 64),
+            (1000, 5000),
+            (5000, 1000),
+        ] {
+            let words = flat(count, long);
+            let bytes = words.len() * 8;
+            let work = work_for(bytes);
+            let budget = work.get();
+            assert!(budget <= 16 * bytes as u64 + (256 << 10));
+            // SAFETY: a buffer that outlives the image.
+            let image = unsafe { Image::new(BASE, words.as_ptr().cast(), bytes, &work) };
+            LOOKED_AT.set(0);
+            let checked = validate::image(&image.expect("aligned"));
+            let looked_at = 8 * LOOKED_AT.get() as u64;
+            let spent = budget - work.get();
+            assert!(
+                looked_at > 0 && looked_at <= 4 * spent,
+                "{looked_at} for {spent}, {count} x {long}"
+            );
+            ends[usize::from(checked.is_ok())] += 1;
+            let all = (count * long * 8) as u64;
+            assert_eq!(
+                checked.is_ok(),
+                all < budget / 4,
+                "{count} x {long}: {checked:?}"
+            );
+        }
+        assert!(ends[0] > 0 && ends[1] > 0);
     }
 }
