@@ -102,9 +102,13 @@ const NAMES: [&[u8]; 16] = [
     b"hwloc_shmem_topology_adopt",
 ];
 
-/// The addresses of [`NAMES`] in an object. A copy of hwloc inside of other
-/// software has a prefix before each.
-fn addresses(object: &Object) -> Option<[usize; NAMES.len()]> {
+/// Of [`NAMES`], those that serve without our code: a release to come may have
+/// no other.
+const FORWARDED: [usize; 5] = [0, 1, 13, 14, 15];
+
+/// The addresses of [`NAMES`] in an object, and whether it has them all. A copy
+/// of hwloc inside of other software has a prefix before each.
+fn addresses(object: &Object) -> Option<([usize; NAMES.len()], bool)> {
     let prefix =
         |(name, _): (&CStr, usize)| name.to_bytes().strip_suffix(NAMES[0]).map(<[u8]>::len);
     let prefix = object.functions().find_map(prefix)?;
@@ -115,7 +119,17 @@ fn addresses(object: &Object) -> Option<[usize; NAMES.len()]> {
             found[i] = address;
         }
     }
-    found.iter().all(|address| *address != 0).then_some(found)
+    if FORWARDED.iter().any(|i| found[*i] == 0) {
+        return None;
+    }
+    let mut all = true;
+    for i in 0..found.len() {
+        if found[i] == 0 {
+            // Not called: such a library is not served here.
+            (found[i], all) = (found[0], false);
+        }
+    }
+    Some((found, all))
 }
 
 impl Library {
@@ -145,7 +159,7 @@ impl Library {
         if let Some(library) = known(start) {
             return Ok(library);
         }
-        let at = addresses(object).ok_or(Error::Unsupported)?;
+        let (at, all) = addresses(object).ok_or(Error::Unsupported)?;
         if !object.pin() {
             return Err(Error::Unsupported);
         }
@@ -172,7 +186,7 @@ impl Library {
                 stock_get_length: transmute(at[13]),
                 stock_write: transmute(at[14]),
                 stock_adopt: transmute(at[15]),
-                served: AtomicUsize::new(0),
+                served: AtomicUsize::new(if all { 0 } else { NOT_SERVED }),
                 usable: AtomicUsize::new(0),
                 native: [const { AtomicPtr::new(null_mut()) }; 2],
             }
