@@ -221,3 +221,44 @@ CASE(killed_move, "in libc's mremap to another place")
 	s.memory = to;
 	expect_service(&s, 5);
 }
+
+static void fork_once(void)
+{
+	struct scene s = begin();
+	int status = 0;
+	pid_t child;
+
+	shared_scene(&s);
+	arm();
+	child = fork();
+	if (child == 0) {
+		for (size_t at = 0; at < SIZE; at += PAGE)
+			if (s.memory[at] != 1)
+				_exit(1);
+		mark(s.memory, 3);
+		_exit(0);
+	}
+	disarm();
+	if (child > 0) {
+		EXPECT_EQ(waitpid(child, &status, 0), child);
+		/* A child that cannot have its copies must not run, or finds nothing. */
+		EXPECT(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) != SIGABRT));
+	}
+	expect_mark(s.memory, 1);
+	touch(&s, 1);
+	expect_service(&s, 5);
+}
+
+CASE(killed_fork, "in fork: parent and child have a memory each, or are killed")
+{
+	int status;
+	pid_t program = fork();
+
+	if (program == 0) {
+		fork_once();
+		exit(0);
+	}
+	EXPECT_EQ(waitpid(program, &status, 0), program);
+	/* While a child could share its parent's memory it is better that there is none. */
+	EXPECT(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+}

@@ -11,7 +11,8 @@
 //! of its system call: by then it holds every lock that it will need, so the
 //! other threads can be stopped without fear. The child inherits the shared
 //! mappings for a moment, is stopped before its first instruction, has them
-//! replaced by private copies, and then both go on.
+//! replaced by private copies, and then both go on. A service that is killed in
+//! that moment takes both with it: else the child would write into its parent.
 
 use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
@@ -189,6 +190,9 @@ impl Service {
         let mut before = [0u8; 4];
         let saved =
             tid_word.and_then(|at| mem::peek_process(tid, at, &mut before).ok().map(|()| at));
+        // From here on a child would share its parent's memory, and write into it. So
+        // nobody goes through the fork alone if this task is killed.
+        trace::set_options(tid, OPTIONS | trace::O_EXITKILL);
         self.for_children(libc::MADV_DOFORK);
         let made = self.make_child(tid);
         let child = match made {
@@ -206,6 +210,7 @@ impl Service {
             }
         }
         self.for_children(libc::MADV_DONTFORK);
+        trace::set_options(tid, OPTIONS);
         if let (Some(at), Some(_)) = (saved, child) {
             // The kernel has written the child's tid there while the page was
             // still shared: it belongs to the parent again.

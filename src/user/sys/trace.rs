@@ -9,11 +9,14 @@ pub const INTERRUPT: usize = 0x4207;
 const DETACH: usize = 17;
 const CONT: usize = 7;
 const SYSCALL: usize = 24;
+const SETOPTIONS: usize = 0x4200;
 const GETEVENTMSG: usize = 0x4201;
 
 pub const O_SYSGOOD: usize = 1;
 pub const O_FORK: usize = 2;
 pub const O_CLONE: usize = 8;
+/// It is killed with its tracer.
+pub const O_EXITKILL: usize = 1 << 20;
 
 pub const EVENT_FORK: c_int = 1;
 pub const EVENT_CLONE: c_int = 3;
@@ -22,6 +25,11 @@ pub const EVENT_STOP: c_int = 128;
 /// Becomes the tracer of a thread without stopping it.
 pub fn seize(tid: i32, options: usize) -> Sys<()> {
     sys!(libc::SYS_ptrace, SEIZE, tid, 0, options).map(drop)
+}
+
+/// Changes the options of a thread that stands.
+pub fn set_options(tid: i32, options: usize) {
+    let _ = surely(SETOPTIONS, tid, 0, options);
 }
 
 /// A request about a traced thread that the kernel refuses only where there is no
