@@ -335,7 +335,7 @@ impl Shared {
     /// service that has more.
     pub fn may_inspect(&self) -> bool {
         let pid = self.service_pid.load(Ordering::Acquire) as i32;
-        rights::may_inspect(pid, self.status.as_ptr().expose_provenance())
+        rights::may_inspect(pid)
     }
 
     /// Takes note that the calling thread is about to change `[start, end)`.

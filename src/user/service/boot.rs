@@ -22,10 +22,6 @@ pub extern "C" fn main(_argument: usize) -> ! {
                 // Before anybody can ask for something: the bell rings here.
                 let pid = task::own_pid() as u32;
                 shared.service_pid.store(pid, Ordering::Release);
-                let inspects = shared.may_inspect();
-                shared
-                    .inspects
-                    .store(u32::from(inspects), Ordering::Release);
                 shared.status.store(status::RUNNING, Ordering::Release);
                 task::futex_wake(&shared.status);
                 service.run(shared);

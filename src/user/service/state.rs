@@ -65,7 +65,8 @@ pub struct Service {
     /// Counts up when a command has come.
     pub bell: c_int,
     pub listener: c_int,
-    /// Given up for a moment where a new attacher finds none left; -1: none.
+    /// Given up for a moment by a promotion, and where a new attacher finds none left;
+    /// -1: none.
     pub reserve: c_int,
     /// The listener is not looked at before.
     pub deaf_until: u64,
