@@ -227,7 +227,16 @@ impl Service {
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
+        // One descriptor is needed on the way, and is kept for that.
+        if self.reserve < 0 {
+            self.keep_reserve();
+        }
+        if self.reserve < 0 {
+            return Err(Refusal::Os(libc::EMFILE));
+        }
+        crate::rawsys::close(core::mem::replace(&mut self.reserve, -1));
         let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
+        self.keep_reserve();
         if done > 0 {
             count(&COUNTERS.promotions);
             COUNTERS
