@@ -254,10 +254,14 @@ def owner_thawed():
 def no_descriptor():
     import resource
 
-    honest, id, addr = owner()
+    honest = Host(XPMEM_WAIT="1")
+    addr = honest.do("map", 1 << 20, 65)
+    id = honest.make()
     old = Host()
     at = old.attach(id, addr, 1 << 20)
     expect(old.do("read", at + 0x80000), 65, "a page")
+    with_file = old.attach(id, honest.do("map_file", 1 << 20, 66), 1 << 20)
+    with_relatives = old.attach(id, honest.do("map_shared", 1 << 20, 67), 1 << 20)
     service = honest.service()
     limits = resource.prlimit(service, resource.RLIMIT_NOFILE)
     resource.prlimit(service, resource.RLIMIT_NOFILE, (highest(service) + 1, limits[1]))
@@ -270,7 +274,13 @@ def no_descriptor():
     time.sleep(1)
     expect(processor_time(service) - used < 0.3, True, "the service sleeps")
     expect(old.do("read", at + 0x80000), 65, "a page for an old one")
+    expect(old.do("read", at + 0xE0000), 65, "one that has not been shared yet")
+    expect(old.do("read", with_file), SIGBUS, "a file, for which one is needed")
+    expect(old.do("read", with_relatives), SIGBUS, "memory that another may have, which one is needed to see")
+    expect(honest.do("sum", addr, 1 << 20), sum_of(65, 1 << 20), "the owner's memory")
     resource.prlimit(service, resource.RLIMIT_NOFILE, limits)
+    expect(old.do("read", with_file), 66, "the file")
+    expect(old.do("read", with_relatives), 67, "the memory")
     expect(waiting[0].do("read", waiting[0].attach(id, addr, PAGE)), 65, "a new attacher")
     # And where the attacher has none left itself.
     new = Host()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Owners and attachers are stopped, continued and killed, and every sum is right."""
+"""Owners, attachers and services are stopped, continued and killed, and every sum is right."""
 from peers import *
 
 SIZE_OF_ALL = 1 << 20
@@ -97,3 +97,83 @@ def storm_all(seconds):
     expect(counts["looks"] > counts["sigbus"], True, f"{counts}")
     for host in attachers + [p.host for p in parties]:
         host.quit()
+
+
+def helpers(host):
+    """The services of a program: one, none while it is replaced, or what ends a last one."""
+    found = []
+    for pid in children_of(host.pid):
+        try:
+            if open(f"/proc/{pid}/comm").read().strip() == "xpmem-service":
+                found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
+def strike(host, counts):
+    """Kills or stops the service of a program, and perhaps the task that follows it."""
+    for _ in range(random.choice([1, 1, 1, 2, 3])):
+        for pid in helpers(host):
+            stops = random.random() < 0.15
+            try:
+                os.kill(pid, signal.SIGSTOP if stops else signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            counts["stops" if stops else "kills"] += 1
+            if stops and random.random() < 0.7:
+                time.sleep(random.random() * 0.3)
+                try:
+                    os.kill(pid, signal.SIGCONT)
+                except ProcessLookupError:
+                    pass
+        time.sleep(random.random() * 0.004)
+
+
+# A program may have seventeen in its life.
+SERVICES = 14
+
+
+@case("services alone are killed and stopped while pages are shared and written, with sums")
+def storm_services(seconds):
+    ends = time.monotonic() + seconds
+    counts = dict.fromkeys(("rounds", "looks", "sigbus", "kills", "stops"), 0)
+    while time.monotonic() < ends:
+        party, attachers = Party(), [Host(), Host()]
+        shared = party.host.do("map_shared", SIZE_OF_ALL, party.byte)
+        for _ in range(SERVICES):
+            sources = [party.addr, party.file, shared]
+            windows = [Window(party, host, source) for host in attachers for source in random.sample(sources, 2)]
+            victim = random.choice([party.host, party.host, *attachers])
+            # All of them are at work: pages come to be shared, are looked at and written.
+            for host in attachers:
+                at = random.choice([w for w in windows if w.host is host]).addr
+                host.tell("sum", at, SIZE_OF_ALL)
+            party.host.tell("fill", random.choice(sources), SIZE_OF_ALL, party.byte)
+            time.sleep(random.random() * 0.01)
+            strike(victim, counts)
+            expect(party.host.hear(), 0, "fill")
+            right = sum_of(party.byte, SIZE_OF_ALL)
+            for host in attachers:
+                seen = host.hear()
+                counts["looks"] += 1
+                counts["sigbus"] += seen == SIGBUS
+                expect(seen in (right, SIGBUS), True, f"{seen}, not {right}")
+            for source in sources:
+                expect(party.host.do("sum", source, SIZE_OF_ALL), right, "the owner's own sum")
+            # New content, which nobody may miss.
+            party.byte = random.randrange(1, 128)
+            for source in sources:
+                expect(party.host.do("fill", source, SIZE_OF_ALL, party.byte), 0, "fill")
+            for window in windows:
+                if look(window):
+                    counts["looks"] += 1
+            party.id = party.host.do("make", 0, -1, 0o600)
+            expect(party.id > 0, True, f"xpmem_make, errno {party.host.errno}")
+            counts["rounds"] += 1
+            if time.monotonic() > ends:
+                break
+        for host in (party.host, *attachers):
+            host.quit()
+    print(f"storm_services: {counts}", flush=True)
+    expect(counts["looks"] > counts["sigbus"], True, f"{counts}")

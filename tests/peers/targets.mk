@@ -12,4 +12,4 @@ $(PEERS_HOST): tests/peers/host.c include/xpmem.h
 		-Wl,-rpath,'$$ORIGIN/../lib'
 
 soak-peers: build $(PEERS_HOST)
-	python3 tests/peers/run.py --seconds $$(($(MINUTES) * 20))
+	python3 tests/peers/run.py --seconds $$(($(MINUTES) * 15))
