@@ -5,6 +5,7 @@
  */
 #include "check.h"
 #include "dump.h"
+#include <hwloc/export.h>
 #include <pthread.h>
 
 static char *const addr = (void *)0x350000000000;
@@ -221,6 +222,42 @@ static void foreign(void)
 	close(fd);
 }
 
+/* A restriction that takes nothing but a processor that may not be used can put
+ * packages in another order: hwloc changes the list of children, and leaves ranks,
+ * the way back and the array as they were. */
+static void reordered(void)
+{
+	hwloc_topology_t all, t, a, b;
+	hwloc_bitmap_t left = hwloc_bitmap_alloc();
+	int fd = memfd_create("reordered", MFD_CLOEXEC), xml_length;
+	size_t length;
+	char *xml;
+
+	hwloc_bitmap_set_range(left, 1, 3);
+	hwloc_topology_init(&all);
+	hwloc_topology_set_flags(all, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
+	hwloc_topology_set_synthetic(all, "pack:2 core:2 pu:1(indexes=0,2,1,3)");
+	hwloc_topology_load(all);
+	hwloc_topology_allow(all, left, NULL, HWLOC_ALLOW_FLAG_CUSTOM);
+	hwloc_topology_export_xmlbuffer(all, &xml, &xml_length, 0);
+	hwloc_topology_init(&t);
+	hwloc_topology_set_xmlbuffer(t, xml, xml_length);
+	hwloc_topology_load(t);
+	hwloc_free_xmlbuffer(all, xml);
+	hwloc_topology_destroy(all);
+	CHECK("restricted", !hwloc_topology_restrict(t, left, 0));
+	CHECK("written", (length = put(t, fd, 0, addr)) != 0);
+	CHECK("adopted", !adopt(fd, 0, addr, length, &a));
+	CHECK("as written", walk(a) == walk(t));
+	CHECK("adopted elsewhere", !adopt(fd, 0, addr, length, &b));
+	CHECK("as written", walk(b) == walk(t));
+	hwloc_topology_destroy(a);
+	hwloc_topology_destroy(b);
+	hwloc_topology_destroy(t);
+	hwloc_bitmap_free(left);
+	close(fd);
+}
+
 int main(void)
 {
 	int i;
@@ -235,5 +272,6 @@ int main(void)
 	many();
 	deleted();
 	foreign();
+	reordered();
 	return finish();
 }

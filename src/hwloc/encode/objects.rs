@@ -186,8 +186,9 @@ impl Encoder<'_, '_> {
         let level = self.levels.at(obj.depth).valid()?.objs;
         let array = usize::try_from(obj.depth).ok();
         let array = array.and_then(|depth| self.arrays.get(depth)).copied();
+        let in_order = *first == source.first_child && *last == source.last_child;
         // Mostly they are a part of their level.
-        match array.filter(|_| level.get(at..at + count) == Some(list)) {
+        match array.filter(|_| in_order && level.get(at..at + count) == Some(list)) {
             Some(array) => {
                 let first = self.addr(self.place(obj.depth, obj.logical_index)?);
                 let beyond = ((count - 1) * size_of::<Obj>()) as u64;
@@ -195,8 +196,8 @@ impl Encoder<'_, '_> {
             }
             None => Ok([
                 self.objects(list)?,
-                self.object(*first)?,
-                self.object(*last)?,
+                self.object(source.first_child)?,
+                self.object(source.last_child)?,
             ]),
         }
     }

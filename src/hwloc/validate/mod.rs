@@ -16,10 +16,12 @@
 //!
 //! Two steps need nothing but pointers inside the file: `levels` finds the
 //! arrays of objects, `tree` walks from the root. No mark on visited
-//! objects is needed: an object is reached only from the parent it names, at
-//! the rank it names, and must stand in the level array where it says. So a
-//! cycle or a second path cannot be built, and when as many objects were
-//! reached as the arrays hold, each entry of the arrays was.
+//! objects is needed: an object is reached only from the parent it names, by the
+//! list of its type there, which ends after as many as the parent says, and must
+//! stand in the level array where it says. So a cycle or a second path cannot be
+//! built, and when as many objects were reached as the arrays hold, each entry of
+//! the arrays was. Ranks, the way back and the array of children say the same as
+//! the list; hwloc itself can leave them in another order.
 
 #![deny(clippy::indexing_slicing)]
 

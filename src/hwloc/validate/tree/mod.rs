@@ -179,13 +179,14 @@ impl<'a> Walk<'a, '_> {
             what: "object: array of children outside",
             at: node.addr,
         })?;
-        let last = array.last().copied().unwrap_or(0) == p.last_child;
-        ensure(last, "object: wrong last child", node.addr)?;
+        if array.last().copied().unwrap_or(0) != p.last_child {
+            self.elsewhere(p.last_child, node.addr)?;
+        }
         Ok(array)
     }
 
-    /// Reads a normal child, which stands where its siblings and the array
-    /// say.
+    /// Reads the normal child that is next in the list. Where the array says
+    /// another, that is a child, too.
     #[inline(always)]
     fn child<'n>(
         &self,
@@ -194,13 +195,52 @@ impl<'a> Walk<'a, '_> {
         siblings: &mut Siblings,
         place: &'n mut Place<'a>,
     ) -> Checked<Node<'n, 'a>> {
-        let right = listed == siblings.next;
-        ensure(right, "object: wrong links between siblings", siblings.next)?;
-        let child = self.node(listed, place, (node.cpus, node.nodes))?;
-        siblings.check(&child)?;
+        if listed != siblings.next {
+            self.elsewhere(listed, node.addr)?;
+        }
+        let child = self.node(siblings.next, place, (node.cpus, node.nodes))?;
+        self.linked(siblings, &child)?;
         let right = is_normal(child.obj.kind) && child.obj.depth > node.obj.depth;
         ensure(right, "object: in the wrong list of children", child.addr)?;
         Ok(child)
+    }
+
+    /// Checks the links of the next child, and goes on to the one behind it.
+    #[inline(always)]
+    fn linked(&self, siblings: &mut Siblings, child: &Node<'_, 'a>) -> Checked<()> {
+        if !siblings.are_right(child.obj) {
+            self.out_of_order(siblings, child)?;
+        }
+        siblings.pass(child);
+        Ok(())
+    }
+
+    /// A restriction can put a list in another order, of processors that are
+    /// left, and leave the ranks, the way back and the array as they were. The
+    /// list alone leads to the children, and ends.
+    #[cold]
+    #[inline(never)]
+    fn out_of_order(&self, siblings: &Siblings, child: &Node<'_, 'a>) -> Checked<()> {
+        let c = child.obj;
+        let in_list = c.parent == siblings.parent
+            && c.sibling_rank < siblings.arity
+            && (c.next_sibling == 0) == (siblings.rank + 1 == siblings.arity);
+        ensure(in_list, "object: wrong links between siblings", child.addr)?;
+        match c.prev_sibling {
+            0 => self.want(false),
+            before => self.elsewhere(before, siblings.parent)?,
+        }
+        Ok(())
+    }
+
+    /// An object that is named at the wrong place is a child of that parent.
+    #[cold]
+    #[inline(never)]
+    fn elsewhere(&self, addr: Addr, parent: Addr) -> Checked<()> {
+        self.want(false);
+        let obj = self.levels.object(self.image, addr);
+        let child = obj.is_some_and(|obj| obj.parent == parent);
+        ensure(child, "object: wrong links between siblings", addr)
     }
 
     /// An only child has the same two sets. Its own check, that they are what
@@ -303,7 +343,7 @@ impl<'a> Walk<'a, '_> {
         for _ in 0..arity {
             let above = (parent.cpus, parent.nodes);
             let child = self.node(siblings.next, &mut place, above)?;
-            siblings.check(&child)?;
+            self.linked(&mut siblings, &child)?;
             let right = match class {
                 Class::Memory => is_memory(child.obj.kind),
                 Class::Io => is_io(child.obj.kind),

@@ -2,7 +2,6 @@
 //! An object under check, its sets and its place among siblings.
 
 use crate::hwloc::bits::{Bits, NOTHING};
-use crate::hwloc::image::{ensure, Checked};
 use crate::hwloc::layout::*;
 use core::mem::MaybeUninit;
 
@@ -83,19 +82,21 @@ impl Siblings {
         }
     }
 
-    /// Checks the links of the next child, and goes on to the one behind it.
+    /// Whether the next child has the links of one.
     #[inline(always)]
-    pub(super) fn check(&mut self, child: &Node<'_, '_>) -> Checked<()> {
-        let c = child.obj;
-        let linked = c.parent == self.parent
+    pub(super) fn are_right(&self, c: &Obj) -> bool {
+        c.parent == self.parent
             && c.sibling_rank == self.rank
             && c.prev_sibling == self.prev
-            && (c.next_sibling == 0) == (self.rank + 1 == self.arity);
-        ensure(linked, "object: wrong links between siblings", child.addr)?;
+            && (c.next_sibling == 0) == (self.rank + 1 == self.arity)
+    }
+
+    /// Goes on to the one behind it.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, child: &Node<'_, '_>) {
         self.rank += 1;
         self.prev = child.addr;
-        self.next = c.next_sibling;
-        Ok(())
+        self.next = child.obj.next_sibling;
     }
 }
 
