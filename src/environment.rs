@@ -48,6 +48,8 @@ variables! {
     Tests TEST_NO_REVOKE = c"XPMEM_TEST_NO_REVOKE";
     /// Pages that were moved aside are copied back, as if they would not move.
     Tests TEST_NO_MOVE_BACK = c"XPMEM_TEST_NO_MOVE_BACK";
+    /// What is written to memory while it is copied is lost: tests must notice.
+    Tests TEST_FIRST_COPY = c"XPMEM_TEST_FIRST_COPY";
     /// The library does with what Linux 6.1 has.
     Tests TEST_OLD_KERNEL = c"XPMEM_TEST_OLD_KERNEL";
     /// The alarm of whoever traces rings in each stop.

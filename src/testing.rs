@@ -19,6 +19,11 @@ pub fn moving_back_is_refused() -> bool {
     is_set(&environment::TEST_NO_MOVE_BACK)
 }
 
+/// Whether what is written to memory while it is copied is to be lost.
+pub fn first_copies_count() -> bool {
+    is_set(&environment::TEST_FIRST_COPY)
+}
+
 /// Whether the back end is to do with what Linux 6.1 has.
 pub fn plays_old_kernel() -> bool {
     is_set(&environment::TEST_OLD_KERNEL)

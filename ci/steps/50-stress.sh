@@ -50,6 +50,15 @@ if [ "$(id -u)" = 0 ]; then
 fi
 stress_run "stress as an ordinary user" \
     "${AS_USER[@]}" "$stress" --preload "$library" --seconds "$seconds" "${seed[@]}" "${mixed[@]}"
+# A tracer that comes and goes is waited for. None may be there in a fork.
+stress_run "a tracer comes and goes" \
+    "${AS_USER[@]}" "$stress" --preload "$library" --seconds 10 "${seed[@]}" --skip brk,fork --trace
+stress_run "control: unless nothing is waited for" env XPMEM_WAIT=0 \
+    "${AS_USER[@]}" "$stress" --preload "$library" --seconds 30 "${seed[@]}" --skip brk,fork --trace --expect signal
+stress_run "60,000 other mappings" \
+    "${AS_USER[@]}" "$stress" --preload "$library" --seconds 10 "${seed[@]}" "${mixed[@]}" --mappings 60000
+stress_run "few descriptors" "${AS_USER[@]}" prlimit --nofile=40:40 \
+    "$stress" --preload "$library" --seconds 10 "${seed[@]}" "${mixed[@]}"
 # Opened as an MPI plugin opens it: nothing of libc's is interposed by the linker.
 stress_run "stress, library opened late" \
     "${AS_USER[@]}" "$stress" --lib "$library" --seconds $((seconds / 3)) "${seed[@]}" "${mixed[@]}"
@@ -59,6 +68,11 @@ control=$TOP/build/fault-injection
 if out=$(cargo build --release --locked --lib --features fault-injection --target-dir "$control" 2>&1); then
     stress_run "control: no revocation must be found out" env XPMEM_TEST_NO_REVOKE=1 \
         "$stress" --preload "$control/release/libxpmem.so" --seconds $((seconds / 4)) "${seed[@]}" --expect stale
+    stress_run "control: nor of System V segments" env XPMEM_TEST_NO_REVOKE=1 \
+        "$stress" --preload "$control/release/libxpmem.so" --seconds 15 "${seed[@]}" --only sysv --expect stale
+    # Some one direct read of a hundred ends between a copy and the exchange.
+    stress_run "control: what a device writes into a copy's source must not be lost" env XPMEM_TEST_FIRST_COPY=1 \
+        "$stress" --preload "$control/release/libxpmem.so" --seconds 60 "${seed[@]}" --only device --expect stale
 else
     printf '%s\n' "$out" | tail -n 20
     not_ok "the library builds with fault-injection"

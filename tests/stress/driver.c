@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -224,6 +225,31 @@ static void end_owner(bool by_kill)
 		hang("attachers of a dead owner", 0);
 }
 
+// A tracer that comes and goes, as strace -p does; who is traced already is left.
+static void trace_somebody(pid_t owner)
+{
+	unsigned n = 0, chosen = 0;
+	char path[40];
+	struct dirent *e;
+	int status;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", owner);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir)))
+		if (e->d_name[0] != '.' && rng_one_in(&d.rng, ++n))
+			chosen = strtoul(e->d_name, NULL, 10);
+	if (dir)
+		closedir(dir);
+	if (!chosen || ptrace(PTRACE_SEIZE, chosen, 0, 0))
+		return;
+	usleep(rng_below(&d.rng, 15000));
+	ptrace(PTRACE_INTERRUPT, chosen, 0, 0);
+	if (waitpid(chosen, &status, __WALL) == (pid_t)chosen && WIFSTOPPED(status))
+		ptrace(PTRACE_DETACH, chosen, 0, status >> 16 ? 0 : WSTOPSIG(status));
+	d.deeds.traces++;
+}
+
 static void mischief(void)
 {
 	unsigned n = 1 + rng_below(&d.rng, NATTACHERS);
@@ -232,6 +258,8 @@ static void mischief(void)
 		child_stop(rng_one_in(&d.rng, 3) ? OWNER : n, 1 + rng_below(&d.rng, 150));
 		d.deeds.stops++;
 	}
+	if (d.o->trace && rng_one_in(&d.rng, 3) && children[OWNER].pid && !children[OWNER].resume_at)
+		trace_somebody(children[OWNER].pid);
 	if (d.o->kill_attachers && rng_one_in(&d.rng, 100) && children[n].pid) {
 		child_kill(n);
 		d.deeds.attacher_kills++;
@@ -366,12 +394,22 @@ static bool prepare(void)
 	setenv("XPMEM_DIR", d.run, 1);
 	setenv("XDG_RUNTIME_DIR", d.run, 1);
 	setenv("TMPDIR", d.run, 1);
+	setenv("STRESS_FILES", d.dir, 1);
 	d.mailbox_fd = memfd_create("stress-mailbox", 0);
 	d.plain_fd = d.o->plain ? memfd_create("stress-arena", 0) : -1;
 	if (d.mailbox_fd < 0 || (d.plain_fd >= 0 && ftruncate(d.plain_fd, ARENA_SIZE)))
 		return false;
 	d.mb = mailbox_map(d.mailbox_fd, true);
 	return d.mb != NULL;
+}
+
+// What was to be found has been.
+static bool found(int fail)
+{
+	for (unsigned k = 0; fail >= 0 && k < NKLASS; k++)
+		if (atomic_load(&d.mb->stats.fail[fail][k]))
+			return true;
+	return false;
 }
 
 int driver_main(const struct options *o)
@@ -388,7 +426,7 @@ int driver_main(const struct options *o)
 	}
 	d.mb->seed = o->seed;
 	start_owner();
-	while (now_us() < end && !d.hung && !d.unsupported && !interrupted) {
+	while (now_us() < end && !d.hung && !d.unsupported && !interrupted && !found(o->expect)) {
 		reap();
 		child_resume_due();
 		mischief();

@@ -22,6 +22,8 @@ const char *const klass_name[NKLASS] = {
 	[K_FORK] = "fork",
 	[K_SHARED] = "shared anonymous memory",
 	[K_FILE] = "shared files",
+	[K_DEVICE] = "direct reads",
+	[K_SYSV] = "System V segments",
 };
 
 const char *const fail_name[NFAIL] = {

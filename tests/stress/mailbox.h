@@ -39,6 +39,8 @@ enum klass {
 	K_FORK,
 	K_SHARED,  // shared anonymous memory as the source
 	K_FILE,    // shared mappings of a file
+	K_DEVICE,  // what a device writes to
+	K_SYSV,    // System V segments
 	NKLASS,
 };
 extern const char *const klass_name[NKLASS];

@@ -88,7 +88,7 @@ void op_count(struct worker *w)
 {
 	const struct vmops *vm = w->plain ? &vm_plain : &vm_libc;
 	uint64_t at = slice_of(w->id, SLICE_BUF) + (16ul << 20);
-	bool heap = !w->plain && rng_one_in(&w->rng, 2), forks = !w->plain && rng_one_in(&w->rng, 40);
+	bool heap = !w->plain && rng_one_in(&w->rng, 2), forks = !w->plain && w->classes & 1u << K_FORK && rng_one_in(&w->rng, 40);
 	volatile uint64_t *words = heap ? aligned_alloc(64, PAGE) : vm->map(at, PAGE, false) ? (void *)at : NULL;
 	struct counting mine = { .words = words, .word = CW_WORKER, .inject = w->inject };
 	struct counting mates = { .words = words, .word = CW_MATE };

@@ -8,10 +8,13 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <linux/sched.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +101,23 @@ static void parent(struct family *f, pid_t pid)
 		fail_note(w->mb, F_CRASH, K_FORK, "the child of a fork ended with %d", WEXITSTATUS(status));
 }
 
+// By a call of libc's, or by one of its `syscall`.
+static pid_t fork_somehow(struct worker *w)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+
+	switch (rng_below(&w->rng, 6)) {
+	case 0:
+		return _Fork();
+	case 1:
+		return syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	case 2:
+		return syscall(SYS_clone3, &args, sizeof(args));
+	default:
+		return fork();
+	}
+}
+
 void op_fork(struct worker *w)
 {
 	uint64_t at = slice_of(w->id, SLICE_BUF) + (40ul << 20);
@@ -117,7 +137,7 @@ void op_fork(struct worker *w)
 	pattern_fill(f.shown, f.shown_len / 8, w->key, f.gen);
 	pattern_fill(f.hidden, f.hidden_len / 8, w->key, f.gen);
 	publish_again(w, "before fork", K_FORK, f.shown, f.shown_len, f.gen, 0);
-	pid = fork();
+	pid = fork_somehow(w);
 	if (pid == 0)
 		child(&f);
 	if (pid > 0)

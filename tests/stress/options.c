@@ -17,16 +17,19 @@ static const char usage[] =
 	"  --seed N          repeat a run\n"
 	"  --min-steps N     fail when fewer steps were done\n"
 	"  --owner-life N    seconds an owner lives on average (8)\n"
+	"  --trace           a tracer of the owner comes and goes\n"
+	"  --mappings N      the owner has so many others\n"
 	"  --no-kill         kill -9 nobody     --no-stop   SIGSTOP nobody\n"
 	"  --only A,B,..     classes: malloc libc libc-x raw raw-x brk static stack fork shared file\n"
+	"                    device sysv\n"
 	"  --skip A,B,..     all classes but these\n"
 	"  --inject FAULT    stale lost wake fd proc memory crash, put in on purpose\n"
-	"  --expect FAILURE  stale lost wake crash leak wrong: must be found, else this run fails\n"
+	"  --expect FAILURE  stale lost wake crash leak wrong signal: must be found, else this run fails\n"
 	"  --dir DIR         scratch folder (default: a new one)\n";
 
 static const char *const class_word[NKLASS] = { "malloc", "libc",   "libc-x", "raw",  "raw-x",
 						"brk",	  "static", "stack",  "fork", "shared",
-						"file" };
+						"file",	  "device", "sysv" };
 
 static unsigned classes_of(char *list)
 {
@@ -52,7 +55,7 @@ static int expect_of(const char *word)
 		const char *word;
 		enum fail f;
 	} map[] = { { "stale", F_STALE }, { "lost", F_LOST }, { "wake", F_WAKE }, { "crash", F_CRASH },
-		    { "leak", F_LEAK },	  { "wrong", F_GARBAGE } };
+		    { "leak", F_LEAK },	  { "wrong", F_GARBAGE }, { "signal", F_SIGNAL } };
 
 	for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if (!strcmp(word, map[i].word))
@@ -73,7 +76,7 @@ static enum inject inject_of(const char *word)
 void options_parse(struct options *o, int argc, char **argv)
 {
 	enum { LIB = 256, PRELOAD, PLAIN, SECONDS, SEED, MIN, LIFE, NOKILL, NOSTOP, ONLY, SKIP, INJECT, EXPECT, DIR, HELP,
-	       ROLE, BOX, PLAINFD, SELF, INC, MASK };
+	       ROLE, BOX, PLAINFD, SELF, INC, MASK, TRACE, MAPPINGS };
 	static const struct option longs[] = {
 		{ "lib", 1, 0, LIB },	      { "preload", 1, 0, PRELOAD },  { "plain", 0, 0, PLAIN },
 		{ "seconds", 1, 0, SECONDS }, { "seed", 1, 0, SEED },	     { "min-steps", 1, 0, MIN },
@@ -82,6 +85,7 @@ void options_parse(struct options *o, int argc, char **argv)
 		{ "expect", 1, 0, EXPECT },   { "dir", 1, 0, DIR },	     { "help", 0, 0, HELP },
 		{ "role", 1, 0, ROLE },	      { "mailbox", 1, 0, BOX },	     { "plain-fd", 1, 0, PLAINFD },
 		{ "self", 1, 0, SELF },	      { "incarnation", 1, 0, INC },  { "classes", 1, 0, MASK },
+		{ "trace", 0, 0, TRACE },     { "mappings", 1, 0, MAPPINGS },
 		{ 0 },
 	};
 	int c;
@@ -106,6 +110,8 @@ void options_parse(struct options *o, int argc, char **argv)
 		case MIN: o->min_steps = strtoull(optarg, NULL, 0); break;
 		case LIFE: o->owner_life = strtoul(optarg, NULL, 0); break;
 		case NOKILL: o->kill_attachers = o->kill_owners = false; break;
+		case TRACE: o->trace = true; break;
+		case MAPPINGS: setenv("STRESS_MAPPINGS", optarg, 1); break;
 		case NOSTOP: o->stops = false; break;
 		case ONLY: o->classes = classes_of(optarg); break;
 		case SKIP: o->classes = ~classes_of(optarg); break;

@@ -11,7 +11,7 @@ struct options {
 	const char *lib, *preload, *dir;
 	unsigned seconds;
 	uint64_t seed, min_steps;
-	bool plain, kill_attachers, kill_owners, stops;
+	bool plain, kill_attachers, kill_owners, stops, trace;
 	unsigned owner_life; // seconds, on average
 	unsigned classes;
 	enum inject inject;

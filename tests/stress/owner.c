@@ -51,6 +51,8 @@ static const struct step steps[] = {
 	{ op_fork, 4, false, CLASS(K_FORK) },
 	{ op_spawn, 3, false, CLASS(K_FORK) },
 	{ op_shared, 20, false, CLASS(K_SHARED) | CLASS(K_FILE) },
+	{ op_direct, 12, false, CLASS(K_DEVICE) },
+	{ op_sysv, 16, false, CLASS(K_SYSV) },
 };
 #define NSTEPS (sizeof(steps) / sizeof(steps[0]))
 
@@ -161,6 +163,17 @@ static void warm_up(struct worker *w)
 	ask_and_wait(w, &a);
 }
 
+// So many mappings beside: every other page of a range may be read alone.
+static void fill_table(void)
+{
+	const char *text = getenv("STRESS_MAPPINGS");
+	unsigned long n = text ? strtoul(text, NULL, 0) : 0;
+	char *range = n ? mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+
+	for (unsigned long i = 0; range && range != MAP_FAILED && i < n; i += 2)
+		mprotect(range + i * PAGE, PAGE, PROT_READ);
+}
+
 static bool userfaultfd_here(void)
 {
 	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
@@ -189,6 +202,8 @@ int owner_main(struct mailbox *mb, const struct owner_options *o)
 	signals_install();
 	vm_plain_use(o->plain_fd);
 	landmarks(box);
+	op_direct_prepare();
+	fill_table();
 	if (o->plain_fd < 0) {
 		box->segid = xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 		if (box->segid <= 0) {

@@ -27,8 +27,8 @@ static void figures(struct mailbox *mb, const struct options *o, const struct de
 	       s->warm_attaches, s->unreached);
 	printf("owner: %lu increments, %lu posts, %lu joins, %lu forks, %lu spawns, %lu signals, %.1f MiB read\n",
 	       s->counts, s->posts, s->joins, s->forks, s->spawns, s->rt_signals, s->io_bytes / 1048576.0);
-	printf("driver: %u owners, %u of them killed, %u attachers killed, %u stops; EINTR seen %lu times\n",
-	       d->owners, d->owner_kills, d->attacher_kills, d->stops, s->eintr);
+	printf("driver: %u owners, %u of them killed, %u attachers killed, %u stops, %u traces; EINTR seen %lu times\n",
+	       d->owners, d->owner_kills, d->attacher_kills, d->stops, d->traces, s->eintr);
 	if (s->raw_mremap_refused)
 		printf("inline mremap refused over partly promoted memory: %lu times\n", s->raw_mremap_refused);
 	printf("late: longest %lu us; the library counted %lu late revocations\n", s->late_max_us,

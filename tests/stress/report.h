@@ -6,7 +6,7 @@
 
 // What the driver did to its processes.
 struct deeds {
-	unsigned owners, owner_kills, attacher_kills, stops;
+	unsigned owners, owner_kills, attacher_kills, stops, traces;
 	uint64_t late_revocations; // as the library counts them
 	char hang[5][160]; // of each process, when one made no progress
 };

@@ -87,5 +87,9 @@ void op_thread(struct worker *w);
 void op_fork(struct worker *w);
 void op_spawn(struct worker *w);
 void op_shared(struct worker *w);
+void op_direct(struct worker *w);
+// Opens the file that is read so; without, the step does nothing.
+void op_direct_prepare(void);
+void op_sysv(struct worker *w);
 
 #endif

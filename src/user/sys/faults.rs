@@ -77,9 +77,11 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
         args[1]
     };
     words.detail.store(detail as u32, Ordering::Relaxed);
-    while errno == KILL {
-        let own = super::task::own_pid();
-        let _ = super::task::signal_task(own, own, libc::SIGKILL);
+    if errno == KILL {
+        loop {
+            let own = super::task::own_pid();
+            let _ = super::task::signal_task(own, own, libc::SIGKILL);
+        }
     }
     Err(errno)
 }
