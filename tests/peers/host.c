@@ -94,6 +94,15 @@ static long map_shared(long size, long byte)
 	return (long)p;
 }
 
+/* Memory that comes from the program's own file. */
+static char data[1 << 20] __attribute__((aligned(4096))) = { 1 };
+
+static long own_data(long byte)
+{
+	memset(data, byte, sizeof(data));
+	return (long)data;
+}
+
 /* Threads that each load one byte, far apart, and then end. */
 struct toucher {
 	long addr;
@@ -360,6 +369,8 @@ static long serve(const char *c, long a, long b, long d, long e)
 		return map_file(a, b);
 	if (!strcmp(c, "map_shared"))
 		return map_shared(a, b);
+	if (!strcmp(c, "own_data"))
+		return own_data(a);
 	if (!strcmp(c, "munmap"))
 		return munmap((void *)a, b);
 	if (!strcmp(c, "raw_munmap"))

@@ -273,3 +273,44 @@ def recalls():
     expect(attacher.do("make", 0, PAGE, 0o600) > 0, True, "a call")
     expect(honest.do("munmap", file, 1 << 16), 0, "munmap")
     expect(attacher.do("read", at), SIGBUS, "the file, taken back")
+
+
+@case("what one peer does to the file that all have been given does not reach the others")
+def the_file():
+    seal_future_write, seal_seal = 0x10, 1
+    for lie in (
+        lambda fd: fcntl.fcntl(fd, 1033, seal_future_write),
+        lambda fd: fcntl.fcntl(fd, 1033, seal_seal),
+        lambda fd: fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND),
+        lambda fd: os.fchmod(fd, 0),
+        lambda fd: os.lseek(fd, 12345, os.SEEK_SET),
+        lambda fd: fcntl.flock(fd, fcntl.LOCK_EX),
+        lambda fd: os.ftruncate(fd, 0),
+    ):
+        honest, id, addr = owner()
+        data = honest.do("own_data", 67)
+        attacher = Host()
+        at = attacher.attach(id, addr, 1 << 20)
+        there = attacher.attach(id, data, 1 << 20)
+        expect(attacher.do("read", at), 65, "a page")
+        liar = dial(id)
+        liar.send(message(HELLO))
+        fds = receive(liar)[1]
+        try:
+            lie(fds[0])
+        except OSError:
+            pass
+        for k in range(1, 16):
+            expect(attacher.do("read", at + k * 65536), 65, "another page")
+            expect(attacher.do("read", there + k * 65536), 67, "a page of the program's file")
+        expect(honest.do("munmap", addr, 1 << 16), 0, "munmap")
+        expect(attacher.do("read", at), SIGBUS, "what was unmapped")
+        expect(honest.do("fill", addr + (1 << 16), 1 << 16, 66), 0, "fill")
+        expect(attacher.do("sum", at + (1 << 16), 1 << 16), sum_of(66, 1 << 16), "what was written")
+        late = Host()
+        expect(late.do("read", late.attach(id, addr + (1 << 16), PAGE)), 66, "a later attacher's page")
+        for fd in fds:
+            os.close(fd)
+        liar.close()
+        for host in (late, attacher, honest):
+            host.quit()

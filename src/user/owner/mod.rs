@@ -80,7 +80,7 @@ impl Service {
         match m.verb {
             Verb::Share => self.try_share(shared, i, m, effort),
             Verb::Hello => {
-                let fds = [self.memfd, self.pidfd];
+                let fds = [self.handed_out, self.pidfd];
                 self.send_answer(i, &m.answer(Status::Done), Some(fds))
             }
             Verb::Get => self.send_answer(i, &self.on_get(m), None),

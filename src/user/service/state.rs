@@ -72,6 +72,8 @@ pub struct Service {
     pub deaf_until: u64,
     /// The exported address space: offset = address. Its identity on disk.
     pub memfd: c_int,
+    /// The same file for peers: flags that one of them sets there are not ours.
+    pub handed_out: c_int,
     pub memfd_identity: (u64, u64),
     pub pidfd: c_int,
     /// The folder of this user's processes, also the working directory, and the

@@ -90,10 +90,22 @@ pub fn set_size(fd: c_int, size: usize) -> Sys<()> {
     sys!(libc::SYS_ftruncate, fd, size).map(drop)
 }
 
-/// Forbids anybody to make the file smaller or larger.
+/// Forbids anybody to make the file smaller or larger, or to add other seals: with
+/// one against writing no page could be taken back.
 pub fn seal_size(fd: c_int) -> Sys<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     sys!(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals).map(drop)
+}
+
+/// Opens a file of the caller's once more, with a position and flags of its own.
+pub fn open_again(fd: c_int) -> Sys<c_int> {
+    let digit = |n: c_int| b'0' + (n % 10) as u8;
+    let tail = [b'/', b'f', b'd', b'/', digit(fd / 10), digit(fd)];
+    let short = [b'/', b'f', b'd', b'/', digit(fd)];
+    let tail = if fd < 10 { &short[..] } else { &tail[..] };
+    let mut path = [0u8; 32];
+    let path = super::procfs::proc_path(&mut path, super::task::own_pid(), tail);
+    crate::rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0)
 }
 
 /// The seals of a memfd; EINVAL for any other file.
