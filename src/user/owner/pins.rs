@@ -30,14 +30,16 @@ const TRIES: u32 = 64;
 /// What is pinned as one, at most.
 const HUGE: usize = 2 << 20;
 
-/// How long memory whose move had to be ended is left alone, in nanoseconds: the
-/// program stood all the while.
-const REST: u64 = 500_000_000;
+/// How long memory is left alone whose move had to be ended twice, in nanoseconds,
+/// and how often that doubles: the program stood all the while.
+const REST: u64 = 1_000_000_000;
+const DOUBLINGS: u32 = 4;
 
-/// The last move that had to be ended. All zero: none.
+/// The last move that had to be ended, and how often. All zero: none.
 #[derive(Clone, Copy)]
 pub struct Stuck {
     addr: usize,
+    times: u32,
     until: u64,
 }
 
@@ -57,12 +59,9 @@ impl Service {
         let mut tries = 0;
         while done < len {
             let (from, to) = (lo + done, aside + done);
-            let (moved, stuck) = rescue::guarded(to, len - done, || {
+            let moved = rescue::guarded(to, len - done, || {
                 uffd::move_pages(self.precopy, to, from, len - done)
             });
-            if stuck {
-                self.stuck.until = task::now() + REST;
-            }
             match moved {
                 Ok(moved) => {
                     done += moved;
@@ -78,10 +77,8 @@ impl Service {
                     debug_log!("page {from:#x} does not move: errno {errno}");
                     let why = match errno {
                         libc::EBUSY => Refusal::Pinned,
-                        libc::EEXIST if self.stuck.until != 0 => {
-                            self.stuck.addr = from;
-                            Refusal::Pinned
-                        }
+                        // By the rescue alone.
+                        libc::EEXIST => self.note_stuck(from),
                         // The kernel works on the page, or the program has just
                         // changed what is mapped there.
                         libc::EAGAIN | libc::ENOENT => Refusal::Later,
@@ -116,6 +113,18 @@ impl Service {
             },
         };
         Ok(next.max(at + PAGE) as u64)
+    }
+
+    /// A move had to be ended.
+    fn note_stuck(&mut self, addr: usize) -> Refusal {
+        let stuck = &mut self.stuck;
+        if stuck.times == 0 || addr / HUGE != stuck.addr / HUGE {
+            (stuck.addr, stuck.times, stuck.until) = (addr, 1, 0);
+            return Refusal::Later;
+        }
+        stuck.until = task::now() + (REST << (stuck.times - 1).min(DOUBLINGS));
+        stuck.times = stuck.times.saturating_add(1);
+        Refusal::Pinned
     }
 
     /// Whether a try to move this would hold the program up, as the last one did.
