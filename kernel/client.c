@@ -26,6 +26,27 @@ int xpmem_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Whatever faults on the caller's memory waits, or does so no more. */
+int xpmem_hold(struct xpmem_client *client, s64 hold)
+{
+	int err;
+
+	if (hold != 0 && hold != 1)
+		return -EINVAL;
+	if (client->mm != current->mm)
+		return -XPMEM_ERRNO_NOPROC;
+	err = xpmem_client_keep_space(client);
+	if (err)
+		return err;
+	mutex_lock(&client->lock);
+	if (client->holds != hold) {
+		client->holds = hold;
+		xpmem_space_hold(client->space, hold);
+	}
+	mutex_unlock(&client->lock);
+	return 0;
+}
+
 /*
  * The last descriptor went, by close, exec or exit, in whatever process held
  * it. Permits first: their attachments are then gone before the segments.
@@ -49,6 +70,8 @@ int xpmem_release(struct inode *inode, struct file *file)
 		xpmem_segment_withdraw(segment);
 		xpmem_segment_put(segment);
 	}
+	if (client->holds)
+		xpmem_space_hold(client->space, false);
 	if (client->space)
 		xpmem_space_put(client->space);
 	mmdrop(client->mm);

@@ -114,14 +114,21 @@ static vm_fault_t xpmem_wait_quiet(struct xpmem_window *w)
 {
 	struct xpmem_space *space = w->space;
 	unsigned long source = xpmem_source(w->vmf);
+	bool user = w->vmf->flags & FAULT_FLAG_USER;
 	struct file *file = xpmem_unlock(w->vmf);
 
 	xpmem_event(XPMEM_EV_FAULT_WAIT);
 	if (!file)
 		return VM_FAULT_NOPAGE;
-	wait_event_killable(space->quiet,
-			    !xpmem_space_changes(space, source,
-						 source + PAGE_SIZE));
+	/* In user mode a signal is answered first, and a tracer. */
+	if (user)
+		wait_event_interruptible(space->quiet,
+					 !xpmem_space_changes(space, source,
+							      source + PAGE_SIZE));
+	else
+		wait_event_killable(space->quiet,
+				    !xpmem_space_changes(space, source,
+							 source + PAGE_SIZE));
 	fput(file);
 	return VM_FAULT_RETRY;
 }
@@ -178,6 +185,7 @@ static vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
 	unsigned long source = xpmem_source(w->vmf);
 	unsigned int flags = FAULT_FLAG_REMOTE | FAULT_FLAG_ALLOW_RETRY |
 			     FAULT_FLAG_KILLABLE;
+	unsigned int held = xpmem_space_held(w->space);
 	struct file *file;
 	vm_fault_t ret;
 
@@ -196,6 +204,10 @@ static vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
 		flags |= FAULT_FLAG_INTERRUPTIBLE;
 	file = xpmem_unlock(w->vmf);
 	ret = xpmem_fault_in(owner, source, flags);
+	/* While it is held, what is not there is not gone. */
+	if (ret & VM_FAULT_ERROR &&
+	    (held & 1 || held != xpmem_space_held(w->space)))
+		ret = VM_FAULT_RETRY;
 	if (!(ret & VM_FAULT_ERROR) || mmap_read_lock_killable(attacher))
 		ret = VM_FAULT_RETRY;
 	else
@@ -341,6 +353,9 @@ static vm_fault_t xpmem_fault_once(struct xpmem_window *w, int try)
 	}
 	ret = xpmem_look_and_insert(w, locked);
 	xpmem_look_end(w->space, &w->look);
+	/* A refusal, too, is what the look saw. */
+	if (ret & VM_FAULT_SIGBUS && READ_ONCE(w->look.stale))
+		ret = XPMEM_AGAIN;
 	return ret == VM_FAULT_RETRY ? xpmem_fault_slowly(w) : ret;
 }
 

@@ -137,6 +137,16 @@ static long xpmem_ioc_detach(struct xpmem_client *client, void __user *user)
 	return xpmem_detach(client, vaddr);
 }
 
+static long xpmem_ioc_hold(struct xpmem_client *client, void __user *user)
+{
+	struct xpmem_ioc_hold __user *arg = user;
+	s64 hold;
+
+	if (get_user(hold, &arg->hold))
+		return -EFAULT;
+	return xpmem_hold(client, hold);
+}
+
 /* The reserved fork hooks: attachments are never copied to a child. */
 static long xpmem_ioc_nothing(struct xpmem_client *client, void __user *user)
 {
@@ -165,6 +175,8 @@ static long xpmem_ioctl(struct file *file, unsigned int number,
 {
 	unsigned int index = number - XPMEM_IOC_VERSION;
 
+	if (number == XPMEM_IOC_HOLD)
+		return xpmem_ioc_hold(file->private_data, (void __user *)user);
 	if (index >= ARRAY_SIZE(xpmem_commands))
 		return -ENOTTY;
 	index = array_index_nospec(index, ARRAY_SIZE(xpmem_commands));

@@ -171,6 +171,8 @@ static bool xpmem_changes(const struct xpmem_space *space, unsigned long start,
 {
 	unsigned int i;
 
+	if (unlikely(space->nr_holds))
+		return true;
 	for (i = 0; i < space->nr_changes; i++)
 		if (xpmem_overlap(start, end, space->changes[i].start,
 				  space->changes[i].end))
@@ -189,6 +191,36 @@ bool xpmem_space_changes(struct xpmem_space *space, unsigned long start,
 	found = xpmem_changes(space, start, end);
 	spin_unlock(&space->lock);
 	return found;
+}
+
+/*
+ * What the owner takes away from here on comes back: whoever has looked, has
+ * not seen what counts.
+ */
+void xpmem_space_hold(struct xpmem_space *space, bool hold)
+{
+	struct xpmem_look *look;
+
+	spin_lock(&space->lock);
+	space->nr_holds += hold ? 1 : -1;
+	space->held++;
+	if (hold)
+		list_for_each_entry(look, &space->looks, node)
+			WRITE_ONCE(look->stale, true);
+	spin_unlock(&space->lock);
+	if (!hold && wq_has_sleeper(&space->quiet))
+		wake_up_all(&space->quiet);
+}
+
+/* Another number when a hold has begun or ended since; odd while there is one. */
+unsigned int xpmem_space_held(struct xpmem_space *space)
+{
+	unsigned int held;
+
+	spin_lock(&space->lock);
+	held = space->held << 1 | !!space->nr_holds;
+	spin_unlock(&space->lock);
+	return held;
 }
 
 int xpmem_change_start(struct mmu_notifier *notifier,

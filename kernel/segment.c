@@ -13,7 +13,7 @@
  * The client keeps the space from its first segment on: making one takes every
  * lock of the address space.
  */
-static int xpmem_client_keep_space(struct xpmem_client *client)
+int xpmem_client_keep_space(struct xpmem_client *client)
 {
 	struct xpmem_space *space;
 	int err = 0;

@@ -129,8 +129,9 @@ struct xpmem_object *xpmem_owned_first(struct xpmem_table *table,
 struct xpmem_client {
 	struct mm_struct *mm;		/* mmgrab; identity only */
 	struct xpmem_user *user;
-	struct mutex lock;		/* space, until it is set */
+	struct mutex lock;		/* space until it is set, and holds */
 	struct xpmem_space *space;	/* kept from one segment to the next */
+	bool holds;			/* lock; its faults wait */
 	unsigned long top;		/* where to attach next: below; a hint */
 	/* By kind: XPMEM_KIND_SEGMENT, XPMEM_KIND_PERMIT. The table's lock. */
 	struct hlist_head owned[XPMEM_KIND_SPACE];
@@ -138,6 +139,7 @@ struct xpmem_client {
 
 int xpmem_open(struct inode *inode, struct file *file);
 int xpmem_release(struct inode *inode, struct file *file);
+int xpmem_hold(struct xpmem_client *client, s64 hold);
 
 /* A change of the owner's memory between its start and its end. */
 struct xpmem_change {
@@ -158,7 +160,7 @@ struct xpmem_space {
 	struct xpmem_user *user;
 	struct work_struct work;	/* frees it */
 
-	spinlock_t lock;		/* guards, down to @looks: */
+	spinlock_t lock;		/* guards, down to @held: */
 	bool dying;			/* the owner is being killed for memory */
 	unsigned int nr_changes;
 	struct xpmem_change changes[XPMEM_CHANGES];
@@ -166,6 +168,8 @@ struct xpmem_space {
 	unsigned int nr_others;
 	unsigned long others_start, others_end;
 	struct list_head looks;		/* struct xpmem_look */
+	unsigned int nr_holds;		/* clients whose owner holds it */
+	unsigned int held;		/* how often one began or ended */
 
 	wait_queue_head_t quiet;	/* a change ended */
 	/*
@@ -206,6 +210,8 @@ int xpmem_look_begin(struct xpmem_space *space, struct xpmem_look *look,
 void xpmem_look_end(struct xpmem_space *space, struct xpmem_look *look);
 bool xpmem_space_changes(struct xpmem_space *space, unsigned long start,
 			 unsigned long end);
+void xpmem_space_hold(struct xpmem_space *space, bool hold);
+unsigned int xpmem_space_held(struct xpmem_space *space);
 void xpmem_space_withdraw(struct xpmem_space *space, unsigned long start,
 			  unsigned long size);
 
@@ -248,6 +254,7 @@ struct xpmem_segment {
 s64 xpmem_segment_make(struct xpmem_client *client, u64 vaddr, u64 size,
 		       s32 type, u64 value);
 int xpmem_segment_remove(s64 segid);
+int xpmem_client_keep_space(struct xpmem_client *client);
 void xpmem_segment_put(struct xpmem_segment *segment);
 void xpmem_segment_withdraw(struct xpmem_segment *segment);
 bool xpmem_segment_permits(const struct xpmem_segment *segment, bool write);

@@ -3,7 +3,8 @@
  * The ioctls of /dev/xpmem.
  *
  * Numbers and layouts are those of every XPMEM module and library in the
- * field (LP64 only); they are frozen. All commands are bare _IO() numbers.
+ * field (LP64 only); they are frozen, but for XPMEM_IOC_HOLD, which is this
+ * module's alone. All commands are bare _IO() numbers.
  * Any command answers EFAULT for a bad argument pointer, with nothing left
  * behind, and ENOTTY when the number is unknown.
  */
@@ -27,6 +28,7 @@
 #define XPMEM_IOC_DETACH	_IO(XPMEM_IOC_MAGIC, 6)
 #define XPMEM_IOC_FORK_BEGIN	_IO(XPMEM_IOC_MAGIC, 7)
 #define XPMEM_IOC_FORK_END	_IO(XPMEM_IOC_MAGIC, 8)
+#define XPMEM_IOC_HOLD		_IO(XPMEM_IOC_MAGIC, 16)
 
 #define XPMEM_RDONLY		0x1
 #define XPMEM_RDWR		0x2
@@ -134,6 +136,19 @@ struct xpmem_ioc_attach {
  */
 struct xpmem_ioc_detach {
 	__u64 vaddr;
+};
+
+/**
+ * struct xpmem_ioc_hold - let faults on the caller's memory wait
+ * @hold: 1 from here on, 0 no more
+ *
+ * For an owner that takes memory away for a moment, to put the same content
+ * in its place: until it is done, a touch of what is not there is a wait, which
+ * can be interrupted, and no SIGBUS. The last close ends it, too. EINVAL:
+ * @hold. XPMEM_ERRNO_NOPROC: see there. ENOMEM, ENOSPC.
+ */
+struct xpmem_ioc_hold {
+	__s64 hold;
 };
 
 #endif /* _XPMEM_UAPI_H */

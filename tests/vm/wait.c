@@ -404,6 +404,84 @@ static void many_changes_at_once(void)
 	CALL(&owner, r_unmap, BASE, 64 * PAGE, 0);
 }
 
+/* An owner that puts the same content in place of its memory has its peers wait. */
+enum { HOLD = 0x7810 };
+static long x_hold(long on) { return x_one(HOLD, on); }
+static long r_hold(long on, long b, long c) { return x_hold(on); }
+static int other_fd;
+static long r_hold_by(long open_it, long b, long c)
+{
+	int64_t one = 1;
+
+	if (!open_it)
+		return close(other_fd);
+	other_fd = open("/dev/xpmem", O_RDWR | O_CLOEXEC);
+	return ioctl(other_fd, HOLD, &one) ? -errno : 0;
+}
+static volatile long seen;
+static void *look(void *arg)
+{
+	seen = val(arg);
+	return NULL;
+}
+static void held_once(char *p, long page, long value, int by_close)
+{
+	pthread_t t;
+
+	seen = -1;
+	CHECK((by_close ? CALL(&owner, r_hold_by, 1, 0, 0) : CALL(&owner, r_hold, 1, 0, 0)) == 0);
+	CALL(&owner, r_unmap, BASE + page * PAGE, PAGE, 0);
+	pthread_create(&t, NULL, look, p + page * PAGE);
+	usleep(50000);
+	CHECK(seen == -1);
+	CALL(&owner, r_map, BASE + page * PAGE, PAGE, 0);
+	CALL(&owner, r_put, BASE + page * PAGE, value, 0);
+	usleep(50000);
+	CHECK(seen == -1);
+	CHECK((by_close ? CALL(&owner, r_hold_by, 0, 0, 0) : CALL(&owner, r_hold, 0, 0, 0)) == 0);
+	pthread_join(t, NULL);
+	CHECK(seen == value);
+}
+
+static void held(void)
+{
+	char *p, *q;
+	pid_t pid;
+
+	CHECK(x_hold(2) == -EINVAL && x_hold(-1) == -EINVAL && x_hold(0) == 0);
+	CHECK(ioctl(dev, HOLD, (void *)8) == -1 && errno == EFAULT);
+	CALL(&owner, r_map, BASE, 16 * PAGE, 0);
+	CALL(&owner, r_fill, BASE, 16, 100);
+	p = (char *)x_attach(apid, BASE, 16 * PAGE);
+	q = (char *)x_attach(apid, BASE, 16 * PAGE);
+	CHECK(val(q) == 100);
+	for (int i = 0; i < 8; i++)
+		held_once(p, i, 1000 + i, i & 1);
+	/* Twice is once; what is mapped already goes on, and so do those who are killed. */
+	CHECK(CALL(&owner, r_hold, 1, 0, 0) == 0 && CALL(&owner, r_hold, 1, 0, 0) == 0);
+	CHECK(val(q + 9 * PAGE) == 109);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		dev_open();
+		char *mine = (char *)x_attach(x_get(segid, RW), BASE, 16 * PAGE);
+
+		rd(mine, NULL);
+		_exit(1);
+	}
+	usleep(100000);
+	kill(pid, SIGKILL);
+	CHECK(ends(pid));
+	CHECK(CALL(&owner, r_hold, 0, 0, 0) == 0);
+	CHECK(val(p + 15 * PAGE) == 115);
+	/* What is gone after it is gone. */
+	CHECK(CALL(&owner, r_hold, 1, 0, 0) == 0);
+	CALL(&owner, r_unmap, BASE, 16 * PAGE, 0);
+	CHECK(CALL(&owner, r_hold, 0, 0, 0) == 0);
+	CHECK(rd(p, NULL) == SIGBUS);
+	CHECK(x_detach(p) == 0 && x_detach(q) == 0);
+}
+
 int main(void)
 {
 	t_catch();
@@ -416,6 +494,7 @@ int main(void)
 	apid = x_get(segid, RW);
 	RUN(unrelated_changes);
 	RUN(many_changes_at_once);
+	RUN(held);
 	x_release(apid);
 	peer_stop(&owner);
 	return t_done();
