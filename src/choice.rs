@@ -3,7 +3,7 @@
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::{debug, debug_log, environment, kernel, user};
+use crate::{both, debug, debug_log, environment, kernel, user};
 use core::num::NonZeroUsize;
 use once_cell::race::OnceNonZeroUsize;
 
@@ -13,6 +13,7 @@ enum Choice {
     Kernel = 1,
     User = 2,
     Off = 3,
+    Both = 4,
 }
 
 /// The choice of this process, made at the first call.
@@ -26,10 +27,11 @@ enum Choice {
 static CHOICE: OnceNonZeroUsize = OnceNonZeroUsize::new();
 
 /// The back end of this process, chosen at the first call by
-/// `XPMEM_BACKEND=auto|kernel|user|off`.
+/// `XPMEM_BACKEND=auto|kernel|user|both|off`.
 ///
 /// `auto`, the default, is the kernel when `/dev/xpmem` is a character device
-/// that answers the version ioctl, else the user back end.
+/// that answers the version ioctl, else the user back end. `both` is the latter,
+/// too, where there is no such device.
 ///
 /// # Errors
 /// [`Error::Unsupported`] (ENOSYS) where none can serve or `off` was asked for.
@@ -37,6 +39,7 @@ pub fn current() -> Result<&'static dyn Backend> {
     match choice() {
         Choice::Kernel => Ok(kernel::backend()),
         Choice::User => user::backend(),
+        Choice::Both => Ok(both::backend()),
         Choice::Off => Err(Error::Unsupported),
     }
 }
@@ -52,6 +55,7 @@ fn choice() -> Choice {
     debug::set_back_end(match choice {
         Choice::Kernel => &"kernel",
         Choice::User => &"user",
+        Choice::Both => &"both",
         Choice::Off => &"off",
     });
     choice
@@ -61,6 +65,7 @@ fn decode(stored: NonZeroUsize) -> Choice {
     match stored.get() {
         1 => Choice::Kernel,
         2 => Choice::User,
+        4 => Choice::Both,
         _ => Choice::Off,
     }
 }
@@ -70,9 +75,11 @@ fn choose() -> Choice {
         Some(b"kernel") => Choice::Kernel,
         Some(b"user") => Choice::User,
         Some(b"off") => Choice::Off,
+        Some(b"both") if automatic() == Choice::Kernel => Choice::Both,
+        Some(b"both") => Choice::User,
         None | Some(b"" | b"auto") => automatic(),
         Some(_) => {
-            debug_log!("XPMEM_BACKEND is none of auto, kernel, user, off: taken as auto");
+            debug_log!("XPMEM_BACKEND is none of auto, kernel, user, both, off: taken as auto");
             automatic()
         }
     }

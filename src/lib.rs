@@ -67,6 +67,7 @@
 
 pub mod api;
 mod backend;
+mod both;
 mod capi;
 mod choice;
 mod debug;

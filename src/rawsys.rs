@@ -163,6 +163,7 @@ pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, c_int> {
 pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
     // SAFETY: only XPMEM's commands come here (`kernel::device`), and what
     // they do to memory is what their caller, an API function, was asked to do.
+    // `user::program::hold` sends one that changes none.
     let ret = unsafe { raw_syscall!(libc::SYS_ioctl, fd, cmd, arg) };
     // 2004 lies within the kernel's range of errnos.
     check(ret).map(|value| value as c_int)

@@ -16,6 +16,8 @@ pub const ATTACH: c_int = 0x7805;
 pub const DETACH: c_int = 0x7806;
 pub const FORK_BEGIN: c_int = 0x7807;
 pub const FORK_END: c_int = 0x7808;
+/// Of this project's module alone: faults on the caller's memory wait.
+pub const HOLD: c_int = 0x7810;
 
 /// `permit_type`: the permit value is a file mode (`0666`).
 pub const PERMIT_MODE: c_int = 1;

@@ -72,6 +72,22 @@ fn call(op: Op, args: [u64; 4]) -> Result<u64> {
     answer.map_err(Error::from_errno)
 }
 
+/// Exports what the module has exported as `segid`, too.
+pub fn make_named(segid: i64, vaddr: usize, size: usize, mode: u64) -> Result<()> {
+    call(Op::Make, [vaddr as u64, size as u64, mode, segid as u64]).map(drop)
+}
+
+/// Withdraws what the module has exported as `segid`.
+pub fn remove_named(segid: i64) -> Result<()> {
+    call(Op::Remove, [segid as u64, 1, 0, 0]).map(drop)
+}
+
+/// Asks for access to what the module has exported as `segid`, and its owner by
+/// its service, too.
+pub fn get_named(segid: i64, flags: c_int) -> Result<i64> {
+    call(Op::Get, [segid as u64, flags as u64, 1, 0]).map(|id| id as i64)
+}
+
 impl Backend for User {
     fn name(&self) -> &'static str {
         "user"

@@ -56,6 +56,42 @@ static int read_fixed(struct ring *r, int fd, void *to, unsigned size)
 
 #define WINDOW (1024 * PAGE)
 
+static long f_register(long addr, long size, long fd, long d)
+{
+	struct iovec part = { (void *)addr, size };
+	struct ring ring;
+
+	(void)d;
+	open_ring(&ring);
+	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
+		return -errno;
+	return read_fixed(&ring, (int)fd, (void *)(addr + PAGE), 64);
+}
+
+CASE(attachment_registered, "an attachment is registered with a device, which writes to it")
+{
+	char *source = anonymous(8 * PAGE), text[64];
+	struct ring probe;
+	struct peer p;
+	int pipes[2];
+	long addr, n;
+
+	open_ring(&probe);
+	EXPECT_EQ(pipe(pipes), 0);
+	p = spawn();
+	fill(source, 8 * PAGE, 1);
+	addr = share(&p, source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	memset(text, 'r', sizeof text);
+	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
+	n = call(&p, f_register, addr, 8 * PAGE, pipes[0]);
+	if (n == -ENOMEM || n == -EPERM)
+		skip_case("may not register buffers");
+	EXPECT_EQ(n, (long)sizeof text);
+	EXPECT_EQ(memcmp(source + PAGE, text, sizeof text), 0);
+	quit(&p);
+}
+
 CASE(source_pinned, "what a device writes to pinned memory is not lost")
 {
 	struct peer p = spawn();

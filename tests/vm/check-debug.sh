@@ -75,7 +75,7 @@ for suite; do
 		continue
 	fi
 	export VM_KERNEL=$build/arch/x86/boot/bzImage VM_MEM=2048
-	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=300 guest "$suite" "$SCRATCH/refuse.list" \
+	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=900 guest "$suite" "$SCRATCH/refuse.list" \
 		"$SCRATCH/refuse:/tests/refuse" "$SCRATCH/module/xpmem.ko:/tests/xpmem.ko"
 	VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" \
 		"$SCRATCH/checkers:/tests/checkers" "${vm_files[@]}"

@@ -61,6 +61,7 @@ for suite in $suites; do
 	cp "$SCRATCH/list" "$SCRATCH/list-$suite"
 	# Debian 11's is older than the user back end knows.
 	case $suite in
+	bookworm) grep '^user /tests/both' "$SCRATCH/user.list" >>"$SCRATCH/list-$suite" 2>/dev/null ;;
 	sid) grep '^user' "$SCRATCH/user.list" >>"$SCRATCH/list-$suite" 2>/dev/null ;;
 	trixie) grep '^root' "$SCRATCH/user.list" >>"$SCRATCH/list-$suite" 2>/dev/null ;;
 	esac

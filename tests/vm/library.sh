@@ -3,7 +3,7 @@
 # library.sh FOLDER: what the guests run of the library: the conformance suite
 # over the module, linked statically and dynamically, from C and from Rust.
 # Writes FOLDER/library.list and FOLDER/library.files, and FOLDER/user.list for
-# the user back end; exit 77 when not built.
+# the user back end, alone and beside the module; exit 77 when not built.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -15,6 +15,9 @@ out=$1 tests=$vm_top/build/tests
 	echo "no conformance suite here"
 	exit 77
 }
+gcc -O2 -Wall -Werror -static -pthread -o "$out/both" "$vm_top/tests/vm/both.c" "$vm_top/build/lib/libxpmem.a" 2>"$out/both.log" ||
+	{ cat "$out/both.log"; exit 1; }
+echo "$out/both:/tests/both" >>"$out/library.files"
 # From C as root and from Rust as a user: every case with either right and either
 # interface, in half the time of all four.
 echo "$tests/conformance-static:/tests/conformance-static" >>"$out/library.files"
@@ -36,6 +39,11 @@ if [ -x "$tests/conformance-rust" ]; then
 	{
 		echo "user $over_user call_munmap call_mmap_fixed call_mremap_away call_dontneed_libc call_dontneed_raw call_shm" \
 			"call_mprotect call_remap_file source_shared source_sysv source_mixed source_pinned pinned_ protect_ owner_forks mutex futex waits_are unmap_and_map written"
+		over_both="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=both /tests/conformance-rust --timeout 120"
+		for user in root user; do
+			echo "$user $over_both attachment_registered mutex_and futex direct_io vm_readv get_ remove_ release_ detach_"
+			echo "$user /tests/both"
+		done
 		echo "root $over_user call_munmap call_shm source_sysv source_shared owner_forks protect_"
 	} >"$out/user.list"
 fi

@@ -17,7 +17,7 @@ pub struct Options {
     no_preload: bool,
 
     /// Back end for the command (sets XPMEM_BACKEND)
-    #[arg(long, value_name = "NAME", value_parser = ["auto", "kernel", "user", "off"])]
+    #[arg(long, value_name = "NAME", value_parser = ["auto", "kernel", "user", "both", "off"])]
     backend: Option<String>,
 
     /// Have each process print one line of counters when it ends (adds to XPMEM_DEBUG)

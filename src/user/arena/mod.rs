@@ -57,11 +57,11 @@ pub const ANOTHER_FORKS: u64 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Op {
-    /// address, size, mode -> segid
+    /// address, size, mode, the module's segid or 0 -> segid
     Make = 1,
-    /// segid
+    /// segid, whether it is the module's
     Remove,
-    /// segid, flags -> apid
+    /// segid, flags, whether the segid is the module's -> apid
     Get,
     /// apid
     Release,

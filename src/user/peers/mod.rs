@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod folder;
+pub mod names;
 pub mod rendezvous;
 
 use super::arena::Shared;

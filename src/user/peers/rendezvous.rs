@@ -29,13 +29,13 @@ use std::path::PathBuf;
 pub const BASE: usize = 512;
 
 /// Length of a socket's name.
-const DIGITS: usize = 10;
+pub const DIGITS: usize = 10;
 
 /// What a name ends with until somebody listens.
 const EARLY: &[u8] = b".new";
 
 /// A name in the folder, terminated.
-type Name = [u8; 16];
+pub type Name = [u8; 16];
 
 /// Tells the service where the folder is to be, if the user has said it. Runs in
 /// the thread of the first API call.
@@ -81,7 +81,7 @@ pub fn belongs_to_another_user(token: u64) -> bool {
 }
 
 /// The name of a socket: ten digits, and `tail`.
-fn hex(token: u64, tail: &[u8]) -> Name {
+pub fn hex(token: u64, tail: &[u8]) -> Name {
     let mut name = [0; 16];
     for (i, place) in name[..DIGITS].iter_mut().enumerate() {
         *place = b"0123456789abcdef"[(token >> (36 - 4 * i) & 15) as usize];
@@ -108,14 +108,20 @@ fn as_c_str(name: &Name) -> &CStr {
     CStr::from_bytes_until_nul(name).unwrap_or(c"")
 }
 
-/// Removes sockets of processes that are gone, in the working directory.
+/// Removes sockets of processes that are gone, in the working directory, and links
+/// that lead to them.
 fn sweep(folder: c_int) {
     let (mut entries, mut buf) = (Entries::of(folder), [0; NAME]);
     while let Some((name, kind)) = entries.next(&mut buf) {
-        let ours = checked(name.to_bytes()).filter(|_| kind == libc::DT_SOCK);
-        let Some(name) = ours else { continue };
-        let name = as_c_str(&name);
-        if Address::new(name).is_some_and(|address| !net::is_bound(&address)) {
+        let mut said = [0; DIGITS];
+        let socket = match kind {
+            libc::DT_SOCK => checked(name.to_bytes()),
+            libc::DT_LNK if dir::noted(name, &mut said).is_ok() => checked(&said),
+            _ => None,
+        };
+        let Some(socket) = socket else { continue };
+        let address = Address::new(as_c_str(&socket));
+        if address.is_some_and(|address| !net::is_bound(&address)) {
             let _ = dir::unlink(name);
         }
     }
@@ -168,6 +174,9 @@ impl Service {
         };
         if let Some(name) = bound.get(..DIGITS).and_then(checked) {
             let _ = dir::unlink(as_c_str(&name));
+        }
+        if self.device != 0 {
+            sweep(self.folder);
         }
     }
 

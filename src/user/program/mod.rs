@@ -4,6 +4,7 @@
 pub mod alarm;
 pub mod child;
 pub mod fork;
+pub mod hold;
 #[cfg(target_arch = "x86_64")]
 mod limit;
 pub mod restart;

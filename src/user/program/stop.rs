@@ -143,6 +143,7 @@ impl Service {
             }
         }
         self.standing = 1;
+        self.hold(true);
         while net::has_input(self.events) {
             self.take_event();
         }
@@ -254,6 +255,7 @@ impl Service {
     pub fn resume(&mut self) {
         self.standing = self.standing.saturating_sub(1);
         if self.standing == 0 {
+            self.hold(false);
             self.let_go();
         }
     }

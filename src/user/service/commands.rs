@@ -34,14 +34,14 @@ impl Service {
             Some(Op::Make) => {
                 // From now on what a device is to pin is promoted before.
                 let _ = self.meet_libc();
-                self.make(start, end, c as u32)
+                self.make_named(start, end, c as u32, d as i64)
             }
             Some(Op::Pin) => self.before_pin(shared, start, end),
-            Some(Op::Remove) => match self.remove(shared, slot, a as i64) {
+            Some(Op::Remove) => match self.remove(shared, slot, self.take_segid(a, b)) {
                 Some(answer) => answer,
                 None => return,
             },
-            Some(Op::Get) => match self.get(slot, a as i64, b as c_int) {
+            Some(Op::Get) => match self.get(slot, self.segid(a, c), b as c_int) {
                 Some(answer) => answer,
                 None => return,
             },

@@ -145,6 +145,7 @@ impl Service {
         (self.traced_count, self.standing) = (0, 0);
         (self.fork_tid, self.fork_phase) = (0, ForkPhase::None);
         self.events_wait_since = 0;
+        self.hold(false);
     }
 
     /// Gives back what this process has and what it has given.

@@ -80,6 +80,8 @@ pub struct Service {
     /// one that holds it.
     pub folder: c_int,
     pub base: c_int,
+    /// The module's device, where this program exports its memory both ways.
+    pub device: c_int,
     pub task_dir: c_int,
     /// userfaultfd that reports changes of promoted memory. No fault comes here.
     pub events: c_int,

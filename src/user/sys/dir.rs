@@ -94,6 +94,23 @@ pub fn unlink(name: &CStr) -> Sys<()> {
     sys!(libc::SYS_unlinkat, libc::AT_FDCWD, name.as_ptr(), 0).map(drop)
 }
 
+/// Makes a link in the working directory that says `what`.
+pub fn note(name: &CStr, what: &CStr) -> Sys<()> {
+    sys!(
+        libc::SYS_symlinkat,
+        what.as_ptr(),
+        libc::AT_FDCWD,
+        name.as_ptr()
+    )
+    .map(drop)
+}
+
+/// Reads what a link in the working directory says; answers how much came.
+pub fn noted(name: &CStr, to: &mut [u8]) -> Sys<usize> {
+    let (at, len) = (to.as_mut_ptr(), to.len());
+    sys!(libc::SYS_readlinkat, libc::AT_FDCWD, name.as_ptr(), at, len)
+}
+
 /// Longest name of a file, terminator included.
 pub const NAME: usize = 256;
 

@@ -70,7 +70,7 @@ pub fn is_bound(address: &Address) -> bool {
     };
     let answer = connect(fd as c_int, address);
     crate::rawsys::close(fd as c_int);
-    answer != Err(libc::ECONNREFUSED)
+    !matches!(answer, Err(libc::ECONNREFUSED | libc::ENOENT))
 }
 
 /// A socket that keeps message boundaries.
