@@ -23,6 +23,7 @@ run_case "rustdoc, with what is private" 600 \
     cargo doc --quiet --locked --no-deps --lib --document-private-items --target-dir "$SCRATCH/doc"
 unset RUSTDOCFLAGS
 run_case "imports" 60 ci/imports.py
+run_case "lengths, parameters and unsafe" 60 ci/house.py
 run_case "the oldest compiler, and the other architecture" 900 ci/oldest.sh
 
 files() {

@@ -2,6 +2,8 @@
 //! What tests/fuzz/wire hands bytes to: messages as they come from a socket, and
 //! the tables that they reach, each beside a model of it.
 
+#![forbid(unsafe_code)]
+
 use super::attacher::sigbus::{Faulting, FaultingThreads};
 use super::owner::requests::Requests;
 use super::protocol::limits::{CONNECTIONS, WINDOW};

@@ -5,6 +5,8 @@
 //! machine, a container or a job is suspended and goes on later, nobody is
 //! blamed for the time between.
 
+#![forbid(unsafe_code)]
+
 use super::sys::task;
 
 /// How long others wait for a peer to acknowledge, to answer a recall, or to

@@ -6,6 +6,8 @@
 //! service's second thread ([`crate::user::owner::copier`]) may do that; where it is held up,
 //! copies are made without it.
 
+#![forbid(unsafe_code)]
+
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 

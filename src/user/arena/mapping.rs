@@ -29,18 +29,21 @@ impl<T> ServiceOnly<T> {
 /// address and finds the content wiped.
 static ARENA: AtomicUsize = AtomicUsize::new(0);
 
-/// Types for which all bytes zero is a valid value.
+/// Types for which all bytes zero is a valid value, and which the arena begins with.
 ///
 /// # Safety
-/// That is the promise.
+/// That is the promise: what [`get`] is called with, or its first field.
 pub unsafe trait Zeroable {}
 
 const STACK: usize = 256 * 1024;
 const SECOND_STACK: usize = 64 * 1024;
 const ANCHOR_STACK: usize = 64 * 1024;
 
-fn size<T>() -> usize {
-    crate::user::sys::page_up(core::mem::size_of::<T>()) + ANCHOR_STACK + SECOND_STACK + STACK
+/// Its size, state and stacks.
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+fn size() -> usize {
+    SIZE.load(Ordering::Acquire)
 }
 
 /// The one `T` of this process, if the arena has been made.
@@ -59,6 +62,9 @@ pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
     if let Some(state) = existing() {
         return Ok(state);
     }
+    let stacks = ANCHOR_STACK + SECOND_STACK + STACK;
+    let size = crate::user::sys::page_up(core::mem::size_of::<T>()) + stacks;
+    SIZE.store(size, Ordering::Release);
     replace::<T>(0)
 }
 
@@ -66,8 +72,9 @@ pub fn get<T: Zeroable + Sync>() -> Sys<&'static T> {
 /// stay; their number is bounded by that of starts.
 static OLD: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
 
-/// A new `T` in place of `old`, or what another thread has put there.
-pub fn renew<T: Zeroable + Sync>(old: &T) -> Sys<&'static T> {
+/// A new `T` in place of the one that begins with `old`, or what another thread has
+/// put there.
+pub fn renew<T: Zeroable + Sync>(old: &impl Zeroable) -> Sys<&'static T> {
     let old = core::ptr::from_ref(old).expose_provenance();
     if ARENA.load(Ordering::Acquire) == old {
         let free = OLD.iter().find(|place| {
@@ -83,47 +90,47 @@ pub fn renew<T: Zeroable + Sync>(old: &T) -> Sys<&'static T> {
 fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let addr = mem::map(0, size::<T>(), prot, flags, -1 as c_int, 0)?;
-    if let Err(errno) = mem::advise(addr, size::<T>(), libc::MADV_WIPEONFORK) {
-        let _ = mem::unmap(addr, size::<T>());
+    let addr = mem::map(0, size(), prot, flags, -1 as c_int, 0)?;
+    if let Err(errno) = mem::advise(addr, size(), libc::MADV_WIPEONFORK) {
+        let _ = mem::unmap(addr, size());
         return Err(errno);
     }
-    let _ = mem::advise(addr, size::<T>(), libc::MADV_DONTDUMP);
+    let _ = mem::advise(addr, size(), libc::MADV_DONTDUMP);
     if ARENA
         .compare_exchange(old, addr, Ordering::AcqRel, Ordering::Acquire)
         .is_err()
     {
-        let _ = mem::unmap(addr, size::<T>());
+        let _ = mem::unmap(addr, size());
     }
     existing().ok_or(libc::ENOMEM)
 }
 
 /// The ranges of all arenas there ever were: never to be promoted.
-pub fn ranges<T>() -> impl Iterator<Item = (usize, usize)> {
+pub fn ranges() -> impl Iterator<Item = (usize, usize)> {
     OLD.iter()
         .chain(core::iter::once(&ARENA))
         .map(|place| place.load(Ordering::Acquire))
         .filter(|&start| start != 0)
-        .map(|start| (start, start + size::<T>()))
+        .map(|start| (start, start + size()))
 }
 
 /// The range of the arena.
-pub fn range<T>() -> (usize, usize) {
+pub fn range() -> (usize, usize) {
     let start = ARENA.load(Ordering::Acquire);
-    (start, start + size::<T>())
+    (start, start + size())
 }
 
 /// Top of the service task's stack, at the end of the arena.
-pub fn stack_top<T>() -> usize {
-    range::<T>().1 - 64
+pub fn stack_top() -> usize {
+    range().1 - 64
 }
 
 /// Top of the stack of the service's second thread, below the first one's.
-pub fn second_stack_top<T>() -> usize {
-    stack_top::<T>() - STACK
+pub fn second_stack_top() -> usize {
+    stack_top() - STACK
 }
 
 /// Top of the anchor's stack, below that one's.
-pub fn anchor_stack_top<T>() -> usize {
-    second_stack_top::<T>() - SECOND_STACK
+pub fn anchor_stack_top() -> usize {
+    second_stack_top() - SECOND_STACK
 }

@@ -7,19 +7,18 @@
 //! never wait for it.
 
 pub mod closing;
+pub mod copying;
 pub mod mapping;
 pub mod ranges;
 
-use super::hooks::Hooks;
-use super::owner::copier::Copying;
-use super::service::state::Service;
 use super::sys::{rights, task, Sys};
 use closing::Closing;
+use copying::Copying;
 use core::ffi::c_int;
 use core::sync::atomic::{
     fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-use mapping::{ServiceOnly, Zeroable};
+use mapping::Zeroable;
 use ranges::Ranges;
 
 /// How far the service is. A fork child starts at `NONE`: its arena is wiped.
@@ -155,7 +154,12 @@ pub struct Guard {
 /// events of the kernel alone.
 pub const GUARDS: usize = 256;
 
-/// The state of the user back end of this process, all zero at first.
+/// Longest path of the folder of folders, terminator included.
+pub const BASE: usize = 512;
+
+/// What the program's threads and the service share, all zero at first. Behind it
+/// stands what only the service knows.
+#[repr(C)]
 pub struct Shared {
     pub status: AtomicU32,
     /// Why the service failed to start.
@@ -180,7 +184,7 @@ pub struct Shared {
     /// Whether [`rights::may_inspect`] tells anything here.
     pub inspects: AtomicU32,
     /// What the user has asked for as the folder of folders, a C string.
-    pub base: [AtomicU64; super::peers::rendezvous::BASE / 8],
+    pub base: [AtomicU64; BASE / 8],
     /// How long what is in the way of sharing is waited for, in nanoseconds.
     pub wait: AtomicU64,
     pub slots: [Slot; SLOTS],
@@ -190,12 +194,9 @@ pub struct Shared {
     pub forking: AtomicU32,
     pub copying: Copying,
     pub closing: Closing,
-    /// Handed over by the thread that starts the service.
-    pub hooks: ServiceOnly<Hooks>,
-    pub service: ServiceOnly<Service>,
 }
 
-// SAFETY: atomics, and a Service that is made of integers and booleans only.
+// SAFETY: atomics alone; the arena's layout begins with it.
 unsafe impl Zeroable for Shared {}
 
 /// The state, if this process ever started the back end.

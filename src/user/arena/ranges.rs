@@ -6,6 +6,8 @@
 //! stopped at any instruction: a sequence count tells a reader that the writer
 //! was busy, and it reads again.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 
 /// How many separate ranges can be promoted at a time. Neighbours of the same

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Touches of attached memory, and changes that the program makes to it.
 
+#![forbid(unsafe_code)]
+
 use crate::debug::{count, COUNTERS};
 use crate::user::attacher::pieces::Piece;
 use crate::user::protocol::limits::CHUNK_MAX;

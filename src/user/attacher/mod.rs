@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The attacher's side: permits, attachments and their faults.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 pub mod faults;
 pub mod overlay;
 pub mod permits;
@@ -25,20 +27,27 @@ pub use pieces::{Attachments, Piece};
 /// allow it: then a write is reported too.
 pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
 
+/// What `xpmem_attach` is asked for.
+pub struct Wanted {
+    pub apid: i64,
+    pub offset: i64,
+    pub size: usize,
+    /// 0: anywhere.
+    pub vaddr: usize,
+}
+
 /// No answer yet: it comes when a peer has answered.
 pub const WAIT: Option<Sys<u64>> = None;
 
 impl Service {
     /// Maps part of a segment. `None`: the owner has been asked for its pages.
-    pub fn attach(
-        &mut self,
-        shared: &Shared,
-        slot: usize,
-        apid: i64,
-        offset: i64,
-        size: usize,
-        vaddr: usize,
-    ) -> Option<Sys<u64>> {
+    pub fn attach(&mut self, shared: &Shared, slot: usize, wanted: &Wanted) -> Option<Sys<u64>> {
+        let Wanted {
+            apid,
+            offset,
+            size,
+            vaddr,
+        } = *wanted;
         let Some(p) = self.permit(apid) else {
             return if self.own_id(apid).is_some() {
                 Some(Err(libc::ENOENT))

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Overlays: an owner's shared file in the middle of an attachment.
 
+#![forbid(unsafe_code)]
+
 use super::Piece;
 use crate::debug_log;
 use crate::user::owner::lend::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Permits of other processes' segments, and the commands that ask for them.
 
+#![forbid(unsafe_code)]
+
 use super::WAIT;
 use crate::user::arena::Op;
 use crate::user::peers::Side;

@@ -6,6 +6,8 @@
 //! one attachment are a ring: what is done with one of 60,000 attachments costs a
 //! search and the moving of some four-byte numbers, and no look at all others.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 use crate::debug_log;
 use crate::testing::places;
 use crate::user::sys::maps::Mapping;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attachments whose owner's service is gone are taken out of sight.
 
+#![forbid(unsafe_code)]
+
 use crate::user::attacher::GATED;
 use crate::user::service::state::Service;
 use crate::user::sys::{mem, uffd, Sys};

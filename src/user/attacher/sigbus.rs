@@ -15,6 +15,8 @@
 //! that waits for a page) take the signal by themselves, and the page is made
 //! touchable a little later.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;

@@ -6,6 +6,8 @@
 //! is in a segment moves into the file before: what is pinned then are the pages
 //! that peers have. Whatever cannot be promoted now is pinned as it is.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::{Op, Shared};
 use crate::user::sys::{mem, page_down, page_up, task, TOP};
 use core::time::Duration;

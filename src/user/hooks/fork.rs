@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The forking thread's side of a fork: it tells the service before, and after.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena::{self, Op, Shared};
 use crate::user::sys::forking::forks;

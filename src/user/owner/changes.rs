@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the kernel's events tell of promoted memory, acted upon while all threads stand.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena;
 use crate::user::program::stop::{Unstoppable, LAST_PATIENCE};

@@ -12,115 +12,17 @@
 //! ([`crate::user::arena::closing`]), where it may be held up. It touches nothing of the [`Service`], and of the
 //! program's memory what the service would touch itself.
 
+#![forbid(unsafe_code)]
+
 use super::rescue;
+use crate::user::arena::copying::PIECE;
 use crate::user::arena::{mapping, Shared};
 use crate::user::service::state::Service;
 use crate::user::sys::{clone, task, uffd, Sys};
-use core::ffi::c_int;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
-/// What one of the two takes at a time, in bytes: some 50 us.
-const PIECE: usize = 128 * 1024;
+use core::sync::atomic::Ordering;
 
 /// What is shorter is copied before another thread would have begun.
 const WORTH_WAKING: usize = 8 * PIECE;
-
-/// One copy at a time. All zero: none yet, and no thread.
-pub struct Copying {
-    /// Number of the copy (32 bits), its pieces (16), and the next one to take
-    /// (16). In one word, so that a piece can only be taken of the copy whose
-    /// words below have been read: they change when every piece is done.
-    ticket: AtomicU64,
-    to: AtomicUsize,
-    from: AtomicUsize,
-    len: AtomicUsize,
-    userfaultfd: AtomicI32,
-    done: AtomicU32,
-    /// The first error, as an errno.
-    failed: AtomicI32,
-    /// Counts copies; the copier sleeps on it.
-    bell: AtomicU32,
-    /// The thread is there.
-    started: AtomicU32,
-}
-
-impl Copying {
-    fn pieces(ticket: u64) -> usize {
-        (ticket >> 16 & 0xffff) as usize
-    }
-
-    fn begin(&self, fd: c_int, to: usize, from: usize, len: usize) {
-        self.to.store(to, Ordering::Relaxed);
-        self.from.store(from, Ordering::Relaxed);
-        self.len.store(len, Ordering::Relaxed);
-        self.userfaultfd.store(fd, Ordering::Relaxed);
-        self.done.store(0, Ordering::Relaxed);
-        self.failed.store(0, Ordering::Relaxed);
-        let number = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        let pieces = len.div_ceil(PIECE) as u64;
-        let ticket = number << 32 | pieces << 16;
-        self.ticket.store(ticket, Ordering::Release);
-    }
-
-    /// Copies pieces as long as there are some to take.
-    fn take_part(&self) {
-        let mut ticket = self.ticket.load(Ordering::Acquire);
-        loop {
-            let piece = (ticket & 0xffff) as usize;
-            if piece >= Self::pieces(ticket) {
-                return;
-            }
-            let offset = piece * PIECE;
-            let to = self.to.load(Ordering::Relaxed);
-            let from = self.from.load(Ordering::Relaxed);
-            let len = self.len.load(Ordering::Relaxed);
-            let fd = self.userfaultfd.load(Ordering::Relaxed);
-            let (taken, seen) = (Ordering::AcqRel, Ordering::Acquire);
-            match self
-                .ticket
-                .compare_exchange(ticket, ticket + 1, taken, seen)
-            {
-                Ok(_) => ticket += 1,
-                Err(other) => {
-                    ticket = other;
-                    continue;
-                }
-            }
-            // After an error the rest is only counted.
-            if self.failed.load(Ordering::Relaxed) == 0 {
-                let len = PIECE.min(len - offset);
-                if let Err(errno) = uffd::copy_pages(fd, to + offset, from + offset, len) {
-                    self.failed.store(errno, Ordering::Relaxed);
-                }
-            }
-            let done = self.done.fetch_add(1, Ordering::Release) as usize + 1;
-            if done == Self::pieces(ticket) {
-                task::futex_wake(&self.done);
-            }
-        }
-    }
-
-    /// Wakes the copier.
-    pub fn ring(&self) {
-        self.bell.fetch_add(1, Ordering::Release);
-        task::futex_wake(&self.bell);
-    }
-
-    fn await_end(&self) -> Sys<()> {
-        let pieces = Self::pieces(self.ticket.load(Ordering::Relaxed));
-        loop {
-            let done = self.done.load(Ordering::Acquire);
-            if done as usize == pieces {
-                break;
-            }
-            task::futex_wait(&self.done, done, 100);
-        }
-        match self.failed.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            errno => Err(errno),
-        }
-    }
-}
 
 /// The copier: sleeps until there is a copy, for as long as the service lives.
 extern "C" fn copier(_argument: usize) -> ! {
@@ -164,7 +66,7 @@ pub fn is_there(shared: &Shared) -> bool {
     const REFUSED: u32 = 2;
     let started = &shared.copying.started;
     if started.load(Ordering::Relaxed) == 0 {
-        let top = mapping::second_stack_top::<Shared>();
+        let top = mapping::second_stack_top();
         let thread = clone::spawn_sibling(top, copier, 0);
         if let Ok(tid) = thread {
             rescue::prepare(tid);
@@ -173,75 +75,4 @@ pub fn is_there(shared: &Shared) -> bool {
         started.store(now, Ordering::Relaxed);
     }
     started.load(Ordering::Relaxed) == STARTED
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::user::sys::mem;
-    use std::sync::atomic::AtomicBool;
-
-    /// A mapping of a new file, watched for missing pages.
-    fn watched(fd: c_int, len: usize) -> (c_int, usize) {
-        let file = mem::memfd(c"copier").expect("memfd");
-        mem::set_size(file, len).expect("size");
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        let to = mem::map(0, len, rw, libc::MAP_SHARED, file, 0).expect("mmap");
-        uffd::register(fd, to, len, uffd::MODE_MISSING).expect("register");
-        (file, to)
-    }
-
-    #[test]
-    fn two_threads_copy_each_piece_once_and_none_of_another_copy() {
-        const LARGEST: usize = 5 * PIECE + 4096;
-        let Ok(fd) = uffd::open(uffd::FEATURE_MISSING_SHMEM) else {
-            return; // not in this sandbox
-        };
-        static COPYING: Copying = Copying {
-            ticket: AtomicU64::new(0),
-            to: AtomicUsize::new(0),
-            from: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
-            userfaultfd: AtomicI32::new(0),
-            done: AtomicU32::new(0),
-            failed: AtomicI32::new(0),
-            bell: AtomicU32::new(0),
-            started: AtomicU32::new(0),
-        };
-        static OVER: AtomicBool = AtomicBool::new(false);
-        // It never sleeps, so as to meet every moment of the other.
-        let second = std::thread::spawn(|| {
-            while !OVER.load(Ordering::Relaxed) {
-                COPYING.take_part();
-            }
-        });
-        let source: Vec<u64> = (0..LARGEST as u64 / 8).collect();
-        for round in 0..500 {
-            let len = LARGEST - round % 6 * PIECE;
-            let (file, to) = watched(fd, len);
-            COPYING.begin(fd, to, source.as_ptr().addr(), len);
-            COPYING.take_part();
-            assert_eq!(COPYING.await_end(), Ok(()));
-            uffd::unregister(fd, to, len).expect("unregister");
-            // A page that is missing reads as zeros here.
-            let mut copy = vec![0u64; len / 8];
-            let read = mem::read_into(file, copy.as_mut_ptr().addr(), len, 0);
-            assert_eq!(read, Ok(()));
-            let wrong = (0..len / 8).find(|&i| copy[i] != source[i]);
-            assert_eq!(wrong, None, "round {round}");
-            mem::unmap(to, len).expect("munmap");
-            crate::rawsys::close(file);
-        }
-        // A page that is there already is an error, told once all is done.
-        let (file, to) = watched(fd, LARGEST);
-        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST);
-        COPYING.take_part();
-        assert_eq!(COPYING.await_end(), Ok(()));
-        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST);
-        COPYING.take_part();
-        assert_eq!(COPYING.await_end(), Err(libc::EEXIST));
-        crate::rawsys::close(file);
-        OVER.store(true, Ordering::Relaxed);
-        second.join().expect("the second thread");
-    }
 }

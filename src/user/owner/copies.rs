@@ -2,6 +2,8 @@
 //! The two copies of an exchange: one while the program runs, which takes the
 //! time, and one of what has been moved aside, which counts.
 
+#![forbid(unsafe_code)]
+
 use super::exchange::Exchange;
 use crate::user::service::state::Service;
 use crate::user::sys::space::{Run, WRITTEN};

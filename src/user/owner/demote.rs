@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Promoted memory becomes the program's own again.
 
+#![forbid(unsafe_code)]
+
 use super::locked::lock_if;
 use super::revoke::{outward, PRIVATE, RW};
 use crate::user::arena::ranges::Origin;

@@ -21,6 +21,8 @@
 //!
 //! [`Scratch::give_room`]: crate::user::program::scratch::Scratch::give_room
 
+#![forbid(unsafe_code)]
+
 use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};

@@ -10,6 +10,8 @@
 //! Where a mapping has been moved as a whole there is a hole meanwhile, and a touch
 //! of it is the program's end.
 
+#![forbid(unsafe_code)]
+
 use super::exchange::Exchange;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};

@@ -7,6 +7,8 @@
 //! attachers are asked to take theirs away, and the program waits until they
 //! have: a recall.
 
+#![forbid(unsafe_code)]
+
 use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};

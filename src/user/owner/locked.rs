@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory that the program has locked stays locked.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::service::state::Service;
 use crate::user::sys::{insist, mem};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The owner's side: segments, who may attach them, and requests for pages.
 
+#![forbid(unsafe_code)]
+
 pub mod changes;
 pub mod copier;
 pub mod copies;

@@ -14,6 +14,8 @@
 //! It also refuses pages that a fork child still shares. Those cannot be pinned
 //! for writing; a write that changes nothing gives the program its own copy.
 
+#![forbid(unsafe_code)]
+
 use super::refusal::Refusal;
 use super::rescue;
 use super::segments::Segment;

@@ -5,6 +5,8 @@
 //! takes the place of the other is in [`super::exchange`]. The program's pointers
 //! stay valid; from then on owner and attachers touch the same pages.
 
+#![forbid(unsafe_code)]
+
 use super::exchange::STANDING_CHUNK;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -140,7 +142,7 @@ impl Service {
             (page, page + crate::process::WIPED_PAGE_SIZE),
             (thunks, thunks + PAGE),
         ];
-        for (start, end) in mapping::ranges::<Shared>().chain(others) {
+        for (start, end) in mapping::ranges().chain(others) {
             if addr >= start && addr < end {
                 return Err(Refusal::Special);
             }

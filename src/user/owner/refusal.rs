@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why memory is not shared, and what can be done about it.
 
+#![forbid(unsafe_code)]
+
 use crate::user::program::stop::Unstoppable;
 
 /// Why memory is not shared.

@@ -6,6 +6,8 @@
 //! mapping, or anything promoted, the service does it piece by piece, while the
 //! caller waits and all threads stand.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{Shared, NOT_NEEDED};

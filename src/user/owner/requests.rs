@@ -12,6 +12,8 @@
 //! An answer that does not go out, because its attacher does not read, is not
 //! kept: the request is, and is served anew when there is room.
 
+#![forbid(unsafe_code)]
+
 use crate::user::patience::Patience;
 use crate::user::protocol::limits::{CONNECTIONS, WINDOW};
 use crate::user::protocol::wire::Words;

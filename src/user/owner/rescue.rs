@@ -8,6 +8,8 @@
 //! thread look at the move, and where that has cost processor time without moving
 //! a page, it gives the place pages.
 
+#![forbid(unsafe_code)]
+
 use crate::user::program::alarm;
 use crate::user::sys::{mem, sys, task, Sys, PAGE};
 use core::ffi::c_int;

@@ -14,6 +14,8 @@
 //! Where the threads cannot be stopped, all that is promoted is looked through
 //! before an event is read.
 
+#![forbid(unsafe_code)]
+
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Segments: ranges of this process that may be attached, and by whom.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::Shared;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::protocol::wire::{Message, Status, Verb};

@@ -6,6 +6,8 @@
 //! wiped in them. So what the program has asked for is noted here, for fork, for
 //! memory that is made private again, and for what a mapping grows by.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;

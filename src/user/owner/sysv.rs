@@ -5,6 +5,8 @@
 //! There is no event for either, so they have to be met in libc. Where they
 //! cannot be, such segments are not shared at all.
 
+#![forbid(unsafe_code)]
+
 use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::Shared;

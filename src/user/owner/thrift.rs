@@ -7,6 +7,8 @@
 //! where that is far away a gap elsewhere is filled first. Where nobody has
 //! touched the memory in a gap yet that costs next to nothing.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::ranges::{Origin, CAPACITY};
 use crate::user::arena::Shared;
 use crate::user::protocol::limits::CHUNK_MAX;

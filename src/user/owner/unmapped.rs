@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Promoted memory that is no longer mapped is taken from the attachers.
 
+#![forbid(unsafe_code)]
+
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::{self, Shared};

@@ -4,6 +4,8 @@
 //! Who is not is told, so that its call fails and does not wait: also where
 //! there is no room in the table, and where no descriptor is left.
 
+#![forbid(unsafe_code)]
+
 use super::{Connection, Side};
 use crate::debug_log;
 use crate::user::protocol::limits::{OF_ONE_PEER, OF_UNSEEN_PEERS};

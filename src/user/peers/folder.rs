@@ -11,6 +11,8 @@
 //! a folder with a longer name, `xpmem-<uid>-<random>`, found by a look through
 //! the base: nobody can take a name that he does not know beforehand.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::sys::dir::{self, About, Entries, NAME};
 use crate::user::sys::{task, Sys};

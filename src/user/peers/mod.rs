@@ -5,6 +5,8 @@
 //! made: questions at the attacher ([`super::service::questions`]), requests at the owner
 //! ([`super::owner::requests`]); both go on when the socket has room again.
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 pub mod folder;
 pub mod names;

@@ -10,8 +10,10 @@
 //! else. The name of that comes from the kernel, and not from memory that the
 //! program can write.
 
+#![forbid(unsafe_code)]
+
 use super::folder;
-use crate::user::arena::Shared;
+use crate::user::arena::{Shared, BASE};
 use crate::user::protocol::ids::TOKEN_BITS;
 use crate::user::service::state::Service;
 use crate::user::sys::dir::{self, Entries, NAME};
@@ -24,9 +26,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
-
-/// Longest path of the folder of folders, terminator included.
-pub const BASE: usize = 512;
 
 /// Length of a socket's name.
 pub const DIGITS: usize = 10;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A standing child of a fork gets private copies of what is promoted.
 
+#![forbid(unsafe_code)]
+
 use super::fork::RW;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;

@@ -14,6 +14,8 @@
 //! replaced by private copies, and then both go on. A service that is killed in
 //! that moment takes both with it: else the child would write into its parent.
 
+#![forbid(unsafe_code)]
+
 use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How long a system call that waits is to wait.
 
+#![forbid(unsafe_code)]
+
 use crate::user::sys::regs::Registers;
 use crate::user::sys::{mem, net, task};
 use core::ffi::c_int;

@@ -5,6 +5,8 @@
 //! that answer EINTR instead, the ones that wait without a limit of time are put back
 //! here, and on x86_64 those with a limit in [`super::waits`].
 
+#![forbid(unsafe_code)]
+
 use crate::user::sys::regs::{registers, set_registers};
 use crate::user::sys::trace::detach;
 use crate::user::sys::Sys;

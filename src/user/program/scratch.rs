@@ -6,6 +6,8 @@
 //! be empty, and is about to fill with `MAP_FIXED`: its memory would then be
 //! moved, or unmapped, in place of ours.
 
+#![forbid(unsafe_code)]
+
 use crate::user::sys::{insist, mem, Sys, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;

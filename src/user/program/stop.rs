@@ -6,6 +6,8 @@
 //! memory, and no event of its address space is left unread. The anchor thread
 //! is not stopped: it sleeps in a wait and touches nothing. The two nest.
 
+#![forbid(unsafe_code)]
+
 use super::alarm::Alarm;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;

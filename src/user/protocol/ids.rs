@@ -6,6 +6,8 @@
 //! its socket. So an id says by itself whom to ask, works across PID
 //! namespaces, and cannot be guessed.
 
+#![forbid(unsafe_code)]
+
 /// Bits of the token.
 pub const TOKEN_BITS: u32 = 40;
 const GENERATIONS: u32 = 1 << 7;

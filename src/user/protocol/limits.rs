@@ -2,6 +2,8 @@
 //! How many peers there may be, and how much of each. All limits are in
 //! docs/limits.md.
 
+#![forbid(unsafe_code)]
+
 /// Most connections at a time, both directions together.
 pub const CONNECTIONS: usize = 4096;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The messages between attachers and owners: eight words each.
 
+#![forbid(unsafe_code)]
+
 /// Words of a message on the wire.
 pub type Words = [u64; 8];
 

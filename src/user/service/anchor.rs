@@ -12,6 +12,8 @@
 //! is at its end, and no change of credentials waits for it. Its descriptors are
 //! its own and the service's: the program has none of them, and can close none.
 
+#![forbid(unsafe_code)]
+
 use super::rites;
 use crate::debug_log;
 use crate::user::arena::{self, mapping, status, Shared};
@@ -116,7 +118,7 @@ fn needs_rites(shared: &Shared) -> bool {
 fn attend(shared: &Shared, entry: extern "C" fn(usize) -> !) {
     shared.traceable.store(0, Ordering::Release);
     shared.bell.store(1, Ordering::Release);
-    let stack = mapping::stack_top::<Shared>();
+    let stack = mapping::stack_top();
     match clone::spawn_on_same_memory(stack, entry, 0, &shared.bell) {
         Ok(pid) => {
             shared.service_pid.store(pid as u32, Ordering::Release);

@@ -2,7 +2,9 @@
 //! The service starts: what it needs is opened, and what this kernel has is looked at.
 
 use super::token;
+use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{status, Shared};
+use crate::user::hooks::Hooks;
 use crate::user::program::scratch::Scratch;
 use crate::user::program::stop::Unstoppable;
 use crate::user::program::{alarm, restart};
@@ -10,13 +12,29 @@ use crate::user::service::state::Service;
 use crate::user::sys::space::Space;
 use crate::user::sys::{mem, net, procfs, task, uffd, Sys, TOP};
 use crate::{debug_log, facilities};
+#[cfg(feature = "fault-injection")]
+use crate::{environment, user::sys::faults};
 use core::sync::atomic::Ordering;
+
+/// What the arena holds. It begins with what the program's threads use, too.
+#[repr(C)]
+pub struct Layout {
+    pub shared: Shared,
+    /// Handed over by the thread that starts the service.
+    pub hooks: ServiceOnly<Hooks>,
+    pub service: ServiceOnly<Service>,
+}
+
+// SAFETY: all of it is made of integers, atomics and booleans, and it is what
+// `mapping::get` is called with.
+unsafe impl Zeroable for Layout {}
 
 /// Entry of the service task: `argument` is the address of nothing in
 /// particular, the arena is found by itself.
 pub extern "C" fn main(_argument: usize) -> ! {
-    if let Some(shared) = crate::user::arena::existing() {
-        let service = shared.service.take();
+    if let Some(arena) = mapping::existing::<Layout>() {
+        let (shared, service) = (&arena.shared, arena.service.take());
+        core::mem::swap(&mut service.hooks, arena.hooks.take());
         match service.start(shared) {
             Ok(()) => {
                 // Before anybody can ask for something: the bell rings here.
@@ -53,9 +71,11 @@ impl Service {
         task::own_session();
         task::lift_descriptor_limit();
         task::announce_child_stops();
-        core::mem::swap(&mut self.hooks, shared.hooks.take());
         #[cfg(feature = "fault-injection")]
-        crate::user::sys::faults::prepare();
+        faults::prepare(
+            environment::get(&environment::TEST_FAULTS),
+            mapping::range(),
+        );
         self.uid = task::geteuid();
         self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.space = Space::open()?;
@@ -139,7 +159,7 @@ impl Service {
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
         self.faults = uffd::open(ON_FAULTS | poison)?;
-        let here = crate::user::arena::mapping::range::<Shared>().0;
+        let here = mapping::range().0;
         self.abilities.map_protected =
             !crate::testing::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
         self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();

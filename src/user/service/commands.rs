@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands of the program's threads.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::{Op, Shared};
+use crate::user::attacher::Wanted;
 use crate::user::owner::remap::Remap;
 use crate::user::patience::Patience;
 use crate::user::service::state::Service;
@@ -50,7 +53,13 @@ impl Service {
                 None => return,
             },
             Some(Op::Attach) => {
-                match self.attach(shared, slot, a as i64, b as i64, c as usize, d as usize) {
+                let wanted = Wanted {
+                    apid: a as i64,
+                    offset: b as i64,
+                    size: c as usize,
+                    vaddr: d as usize,
+                };
+                match self.attach(shared, slot, &wanted) {
                     Some(answer) => answer,
                     None => return,
                 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hooks in libc are written, with all threads standing.
 
+#![forbid(unsafe_code)]
+
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use crate::user::hooks::text::Thunks;

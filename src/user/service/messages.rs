@@ -5,6 +5,8 @@
 //! queue ([`crate::user::owner::requests`]). What an owner answers is used where it was
 //! asked, see [`super::questions`].
 
+#![forbid(unsafe_code)]
+
 use super::PIDFD_TOKEN;
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};

@@ -5,6 +5,8 @@
 //! in [`Service::waiting`], a thread in [`Service::faulting`]. It goes out when an
 //! answer comes or the socket has room, see [`Service::send_unsent`].
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
 use crate::user::attacher::sigbus::Faulting;

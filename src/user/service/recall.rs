@@ -5,6 +5,8 @@
 //! cannot be taken back by force: who does not answer in time is hung up on, and
 //! is not asked again.
 
+#![forbid(unsafe_code)]
+
 use super::{CONNECTION_TOKEN, PIDFD_TOKEN};
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;

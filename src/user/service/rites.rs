@@ -15,10 +15,13 @@
 //! The service does that itself, or after it a task that the anchor starts in
 //! its place, which has its descriptors and its state.
 
+#![forbid(unsafe_code)]
+
 use super::anchor;
+use super::boot::Layout;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{self, ending, status, Shared};
+use crate::user::arena::{ending, mapping, status, Shared};
 use crate::user::program::alarm;
 use crate::user::program::fork::ForkPhase;
 use crate::user::service::boot::await_permission;
@@ -48,8 +51,8 @@ const GONE_PATH: &[u8] = b"/memfd:xpmem-gone";
 
 /// Entry of the task that ends what a service has left.
 pub extern "C" fn main(_argument: usize) -> ! {
-    if let Some(shared) = arena::existing() {
-        let service = shared.service.take();
+    if let Some(arena) = mapping::existing::<Layout>() {
+        let (shared, service) = (&arena.shared, arena.service.take());
         let prepared = task::signal_on_parent_death(libc::SIGKILL);
         task::set_name(c"xpmem-service");
         task::own_session();

@@ -2,6 +2,7 @@
 //! Bringing the service up, once per process, at the first call that needs it.
 
 use super::anchor;
+use super::boot::Layout;
 use crate::user::arena::{self, ending, mapping, status, Op, Shared};
 use crate::user::peers::rendezvous;
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
@@ -27,7 +28,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 pub fn running() -> Sys<&'static Shared> {
     let mut shared = match arena::existing() {
         Some(shared) => shared,
-        None => mapping::get::<Shared>().map_err(no_memory)?,
+        None => &mapping::get::<Layout>().map_err(no_memory)?.shared,
     };
     loop {
         let seen = shared.status.load(Ordering::Acquire);
@@ -41,7 +42,7 @@ pub fn running() -> Sys<&'static Shared> {
                 if STARTED.fetch_add(1, Ordering::Relaxed) >= STARTS {
                     return Err(libc::ENOSYS);
                 }
-                shared = mapping::renew::<Shared>(shared).map_err(no_memory)?;
+                shared = &mapping::renew::<Layout>(shared).map_err(no_memory)?.shared;
             }
             _ => {
                 let (none, starting) = (status::NONE, status::STARTING);
@@ -111,8 +112,10 @@ fn begin(shared: &Shared) -> Sys<()> {
     if !AT_FORK.swap(true, Ordering::AcqRel) {
         crate::user::hooks::fork::install();
     }
-    *shared.hooks.take() = crate::user::hooks::Hooks::prepare();
-    clone::spawn_sibling(mapping::anchor_stack_top::<Shared>(), anchor::main, 0).map(drop)
+    if let Some(arena) = mapping::existing::<Layout>() {
+        *arena.hooks.take() = crate::user::hooks::Hooks::prepare();
+    }
+    clone::spawn_sibling(mapping::anchor_stack_top(), anchor::main, 0).map(drop)
 }
 
 /// Seconds, with a fraction or without, as nanoseconds. `None` if it is neither.
@@ -146,7 +149,7 @@ fn nanoseconds(text: &[u8]) -> Option<u64> {
 /// Whether each mapping from now on is locked and counts against a limit: one
 /// that a peer asks for would fail then, when it is too late to say so.
 fn is_short_of_locked_memory() -> bool {
-    let here = mapping::range::<Shared>().0;
+    let here = mapping::range().0;
     mem::is_locked(here) && !rights::may_lock_all()
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything that the service knows.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::SLOTS;
 use crate::user::attacher::permits::Permit;
 use crate::user::attacher::sigbus::{FaultingThreads, Poisoned};

@@ -4,6 +4,8 @@
 //! One request of each, and no longer than a while before the program's own
 //! commands are looked at again.
 
+#![forbid(unsafe_code)]
+
 use crate::user::arena::Shared;
 use crate::user::owner::Outcome;
 use crate::user::peers::Side;

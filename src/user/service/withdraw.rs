@@ -14,6 +14,8 @@
 //! done by force: the content is copied into private memory and the pages are
 //! removed.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Advice of madvise that stays with memory, a bit each.
 
+#![forbid(unsafe_code)]
+
 use super::smaps::Flags;
 use super::{mem, Sys};
 

@@ -8,9 +8,8 @@
 //! call of an operation in turn, and the count tells it where to end.
 
 use super::Sys;
-use crate::environment;
-use crate::user::arena::{mapping, Shared};
-use core::ffi::{c_int, c_long};
+use crate::rawsys;
+use core::ffi::{c_int, c_long, CStr};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// What the test and the service share.
@@ -35,20 +34,27 @@ const KILL: c_int = 0;
 /// Where the words are mapped; 0: nobody asks for failures.
 static WORDS: AtomicUsize = AtomicUsize::new(0);
 
-/// Maps the words, where there are some. At the start of the service.
-pub fn prepare() {
+/// Where the stacks of the service's tasks are.
+static TASKS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Maps the words, where `path` names some. At the start of the service, whose
+/// tasks have their stacks in `tasks`.
+pub fn prepare(path: Option<&CStr>, tasks: (usize, usize)) {
     WORDS.store(0, Ordering::Relaxed);
-    let Some(path) = environment::get(&environment::TEST_FAULTS) else {
+    let Some(path) = path else {
         return;
     };
-    let Ok(file) = crate::rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
+    TASKS[0].store(tasks.0, Ordering::Relaxed);
+    TASKS[1].store(tasks.1, Ordering::Relaxed);
+    let _ = rawsys::MEET.set(meet);
+    let Ok(file) = rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
         return;
     };
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     if let Ok(addr) = super::mem::map(0, super::PAGE, prot, libc::MAP_SHARED, file, 0) {
         WORDS.store(addr, Ordering::Release);
     }
-    crate::rawsys::close(file);
+    rawsys::close(file);
 }
 
 /// Whether this call is to fail.
@@ -113,6 +119,5 @@ fn can_answer(number: c_long, errno: c_int) -> bool {
 fn in_service() -> bool {
     let here = 0u8;
     let at = (&raw const here).addr();
-    let (start, end) = mapping::range::<Shared>();
-    at >= start && at < end
+    at >= TASKS[0].load(Ordering::Relaxed) && at < TASKS[1].load(Ordering::Relaxed)
 }

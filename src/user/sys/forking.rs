@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which system calls make a child that does not share its parent's memory.
 
+#![forbid(unsafe_code)]
+
 use crate::user::sys::mem;
 
 const CLONE3: u64 = 435;

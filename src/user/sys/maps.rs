@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mappings, as a line of /proc/PID/maps tells of one.
 
+#![forbid(unsafe_code)]
+
 use super::procfs::proc_path;
 use super::{sys, Sys};
 use core::ffi::c_int;

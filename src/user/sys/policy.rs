@@ -2,6 +2,8 @@
 //! NUMA policies of mappings. Where a container forbids to ask for them, there
 //! is none.
 
+#![forbid(unsafe_code)]
+
 use super::{sys, Sys};
 
 const WORDS: usize = 16;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Paths, numbers and lists of /proc.
 
+#![forbid(unsafe_code)]
+
 use super::maps::Mapping;
 use super::sys;
 use core::ffi::{c_int, CStr};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Registers of stopped threads, on each architecture.
 
+#![forbid(unsafe_code)]
+
 use super::trace::surely;
 use super::Sys;
 

@@ -4,6 +4,8 @@
 //! Only whether it is the same as before is of interest, so what is kept is a
 //! digest of it.
 
+#![forbid(unsafe_code)]
+
 use super::sys;
 use crate::user::sys::procfs;
 

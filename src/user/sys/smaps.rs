@@ -6,6 +6,8 @@
 //! composes no more than is read. So the flags of the lowest mapping cost
 //! little, if not a byte is read beyond them.
 
+#![forbid(unsafe_code)]
+
 use super::{sys, Sys};
 
 /// What is told of a mapping. The flags are two letters each.

@@ -5,6 +5,8 @@
 //! of /proc/self/maps and the words of /proc/self/pagemap where those are not
 //! there. Nothing allocates.
 
+#![forbid(unsafe_code)]
+
 use super::maps::{classify, parse, Mapping, Reader};
 use super::{sys, Sys, PAGE};
 use core::ffi::{c_int, CStr};

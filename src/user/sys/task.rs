@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tasks, signals, futexes and time.
 
+#![forbid(unsafe_code)]
+
 use super::{sys, Sys};
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU32, Ordering};

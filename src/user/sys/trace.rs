@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ptrace, as far as stopping threads and watching a fork needs it.
 
+#![forbid(unsafe_code)]
+
 use super::{insist, sys, task, Sys};
 use core::ffi::c_int;
 

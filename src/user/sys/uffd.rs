@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! userfaultfd: structures, features and the ioctls that are used.
 
+#![forbid(unsafe_code)]
+
 use super::{sys, Sys};
 use core::ffi::c_int;
 

@@ -2,6 +2,8 @@
 //! The few instructions of aarch64 that thunks are made of. Plain arithmetic, so
 //! that it is tested on every machine.
 
+#![forbid(unsafe_code)]
+
 /// `svc #0`
 pub const SVC: u32 = 0xd400_0001;
 
