@@ -314,3 +314,28 @@ def the_file():
         liar.close()
         for host in (late, attacher, honest):
             host.quit()
+
+
+@case("a peer that fills holes of the file: memory is shared beside that with its content, and none is left behind")
+def filled():
+    size = 1 << 24
+    honest, id, addr = owner(size)
+    attacher = Host()
+    at = attacher.attach(id, addr, size)
+    liar = dial(id)
+    liar.send(message(HELLO))
+    fds = receive(liar)[1]
+    child = os.fork()
+    if child == 0:
+        while True:
+            os.posix_fallocate(fds[0], addr + random.randrange(size // PAGE - 16) * PAGE, 16 * PAGE)
+    try:
+        for k in range(0, size, 1 << 16):
+            expect(attacher.do("read", at + k), 65, f"a page at {k:#x}")
+        expect(attacher.do("sum", at, size), sum_of(65, size), "sum")
+        expect(honest.do("sum", addr, size), sum_of(65, size), "the owner's sum")
+        expect(honest.do("munmap", addr, 1 << 20), 0, "munmap")
+        expect(attacher.do("read", at + 3 * PAGE), SIGBUS, "what was unmapped")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
