@@ -165,7 +165,7 @@ fn hold(source: &Source) -> Result<Held> {
     if wanted.unwrap_or(source.used <= COPY_LIMIT || source.has_holes) {
         match hold_copy(source, source.addr) {
             // Private memory may be short where there is room for a mapping.
-            Err(Error::NoMemory) if wanted.is_none() && !source.has_holes => {}
+            Err(Error::NoMemory) if wanted.is_none() => {}
             other => return other,
         }
     }
