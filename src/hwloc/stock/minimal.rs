@@ -261,6 +261,7 @@ mod tests {
     /// Each object of a file may say that its sets are one and the same long
     /// run of zeros, which is not worth a byte on disk.
     #[test]
+    #[cfg_attr(miri, ignore = "megabytes: hours")]
     fn work_ends_however_sets_overlap() {
         let mut words = words(&minimal(BASE, true).expect("memory"));
         let at = |addr: Addr| ((addr - BASE) / 8) as usize;
@@ -347,6 +348,7 @@ mod tests {
     /// What is looked at is charged, and what may be charged is in proportion to
     /// the file: however many objects name however long a set.
     #[test]
+    #[cfg_attr(miri, ignore = "megabytes: hours")]
     fn nothing_is_looked_at_that_is_not_charged() {
         let mut ends = [0; 2];
         for (count, long) in [
