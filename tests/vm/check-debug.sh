@@ -1,7 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # check-debug.sh [SUITE...]: the tests on kernels with KASAN, PROVE_LOCKING,
-# DEBUG_ATOMIC_SLEEP, DEBUG_VM, kmemleak: any report fails. The sweep that
+# DEBUG_ATOMIC_SLEEP, DEBUG_VM, kmemleak: any report fails. No case has a limit:
+# the clock of such a guest runs up to ten times too fast, and run.sh ends what is
+# silent. The sweep that
 # fails each allocation in turn; the fuzzer with more calls than elsewhere.
 # Default: trixie and sid, 6.12 and 7.2.
 set -u
@@ -12,17 +14,17 @@ set -u
 vm_build_tests "$SCRATCH/tests"
 cat >"$SCRATCH/list" <<E2
 root /tests/checkers
-root T_SECONDS=1800 /tests/abi
-root T_SECONDS=1800 /tests/surgery
-root T_SECONDS=1800 /tests/coherence
-root T_SECONDS=1800 /tests/owner
-root T_SECONDS=1800 /tests/wait
-root T_SECONDS=1800 /tests/refuse
-root T_SECONDS=1800 /tests/limits
-root T_SECONDS=1800 /tests/life
-root T_SECONDS=1800 /tests/churn 6
-root T_SECONDS=1800 /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
-root T_SECONDS=1800 /tests/failslab
+root T_SECONDS=0 /tests/abi
+root T_SECONDS=0 /tests/surgery
+root T_SECONDS=0 /tests/coherence
+root T_SECONDS=0 /tests/owner
+root T_SECONDS=0 /tests/wait
+root T_SECONDS=0 /tests/refuse
+root T_SECONDS=0 /tests/limits
+root T_SECONDS=0 /tests/life
+root T_SECONDS=0 /tests/churn 6
+root T_SECONDS=0 /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
+root T_SECONDS=0 /tests/failslab
 root /tests/checkers
 E2
 # The checkers are there, and lockdep has not given up.
