@@ -6,6 +6,8 @@
 //! segment of a service it is, after the name of the service's socket. Peers that
 //! share by services look it up there.
 
+#![forbid(unsafe_code)]
+
 use super::rendezvous::{hex, DIGITS};
 use crate::user::service::state::Service;
 use crate::user::sys::dir;

@@ -6,6 +6,8 @@
 //! a peer that touches it through the module meanwhile must wait, as the
 //! program's own threads do, and not find nothing there.
 
+#![forbid(unsafe_code)]
+
 use crate::user::service::state::Service;
 use crate::user::sys::Sys;
 use crate::{rawsys, uapi};
