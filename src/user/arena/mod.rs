@@ -136,7 +136,7 @@ pub struct Slot {
     answer: AtomicI64,
 }
 
-/// Answer of [`Service::remap`]: the kernel can do this one by itself.
+/// Answer of [`Op::Remap`]: the kernel can do this one by itself.
 pub const NOT_NEEDED: u64 = u64::MAX >> 1;
 
 /// How many commands can be on their way at a time.

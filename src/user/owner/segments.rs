@@ -54,7 +54,7 @@ impl Service {
     }
 
     /// Withdraws a segment: every attachment of it is cut off before this is
-    /// answered. Its pages stay where they are, see [`super::service::withdraw`].
+    /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
         let Some(s) = self.segment(id) else {
             return if self.own_id(id).is_some() {

@@ -28,7 +28,7 @@ fn write(id: i64, to: &mut [u8]) {
     }
 }
 
-/// Reads what [`write`] has written.
+/// Reads what [`write()`] has written.
 fn read(text: &[u8]) -> Option<i64> {
     let digit = |b: &u8| char::from(*b).to_digit(16).map(i64::from);
     text.iter().try_fold(0, |sum, b| Some(sum << 4 | digit(b)?))
