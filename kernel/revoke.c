@@ -218,7 +218,7 @@ unsigned int xpmem_space_held(struct xpmem_space *space)
 	unsigned int held;
 
 	spin_lock(&space->lock);
-	held = space->held << 1 | !!space->nr_holds;
+	held = (space->held << 1) + (space->nr_holds ? 1 : 0);
 	spin_unlock(&space->lock);
 	return held;
 }
