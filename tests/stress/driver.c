@@ -258,7 +258,9 @@ static void mischief(void)
 		child_stop(rng_one_in(&d.rng, 3) ? OWNER : n, 1 + rng_below(&d.rng, 150));
 		d.deeds.stops++;
 	}
-	if (d.o->trace && rng_one_in(&d.rng, 3) && children[OWNER].pid && !children[OWNER].resume_at)
+	// Not in its first call: no service begins under a tracer (ENOSYS).
+	if (d.o->trace && rng_one_in(&d.rng, 3) && children[OWNER].pid && !children[OWNER].resume_at &&
+	    atomic_load(&d.mb->owner.state) == OWNER_READY)
 		trace_somebody(children[OWNER].pid);
 	if (d.o->kill_attachers && rng_one_in(&d.rng, 100) && children[n].pid) {
 		child_kill(n);

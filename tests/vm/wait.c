@@ -354,8 +354,11 @@ static void unrelated_changes(void)
 	CALL(&owner, r_churn, 0, 0, 0);
 	printf("  %d faults and more, %ld changes of other memory meanwhile: waited %ld times, looked again %ld times\n",
 	       ROUNDS, changed, waited, again);
-	/* Counted, not timed: a virtual processor may be away for long. */
-	CHECK(changed > 3 && waited == 0 && again == 0);
+	/*
+	 * Counted, not timed: a virtual processor may be away for long. Some come again
+	 * because the owner's mmap_lock was taken at that moment.
+	 */
+	CHECK(changed > 3 && waited == 0 && again <= ROUNDS / 4);
 	CALL(&owner, r_unmap, BASE, 16 * PAGE, 0);
 }
 
