@@ -44,3 +44,13 @@ pub fn places(size: usize) -> usize {
 pub fn rings_at_once() -> bool {
     is_set(&environment::TEST_ALARM)
 }
+
+/// The next number of a sequence that looks random, for tests of tables against a
+/// model of them. Its upper half is the better one.
+#[cfg(test)]
+pub fn next_random(seed: &mut u64) -> u64 {
+    *seed = seed
+        .wrapping_mul(6364136223846793005)
+        .wrapping_add(1442695040888963407);
+    *seed
+}

@@ -114,11 +114,8 @@ CASE(killed_private, "while private memory comes to be shared and is written to"
 CASE(killed_locked, "while locked memory does")
 {
 	struct scene s = begin();
-	char *memory = anonymous(SIZE);
 
-	if (mlock(memory, SIZE))
-		skip_case("may not lock memory");
-	promotion(&s, memory);
+	promotion(&s, locked(SIZE));
 }
 
 /* For a moment such memory is moved as a whole, and leaves a hole: nobody touches it
@@ -140,7 +137,7 @@ CASE(killed_shared, "while shared anonymous memory does")
 {
 	struct scene s = begin();
 
-	quiet_promotion(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	quiet_promotion(&s, shared_anonymous(SIZE));
 }
 
 CASE(killed_data, "while the program's own data does")

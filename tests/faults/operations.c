@@ -43,18 +43,15 @@ CASE(promote_private, "private memory is shared when it is touched")
 CASE(promote_locked, "locked memory is")
 {
 	struct scene s = begin();
-	char *memory = anonymous(SIZE);
 
-	if (mlock(memory, SIZE))
-		skip_case("may not lock memory");
-	promotion(&s, memory);
+	promotion(&s, locked(SIZE));
 }
 
 CASE(promote_shared, "shared anonymous memory is")
 {
 	struct scene s = begin();
 
-	promotion(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	promotion(&s, shared_anonymous(SIZE));
 }
 
 CASE(promote_data, "the program's own data is")
@@ -117,7 +114,7 @@ CASE(protect_shared, "libc's mprotect of shared anonymous memory")
 {
 	struct scene s = begin();
 
-	protect_half(&s, mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	protect_half(&s, shared_anonymous(SIZE));
 }
 
 CASE(remove_segment, "xpmem_remove")

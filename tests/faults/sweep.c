@@ -147,6 +147,20 @@ static void look(uint32_t *mappings, uint32_t *descriptors, uint32_t *blocks)
 	closedir(fds);
 }
 
+char *locked(size_t size)
+{
+	char *memory = anonymous(size);
+
+	if (mlock(memory, size))
+		skip_case("may not lock memory");
+	return memory;
+}
+
+char *shared_anonymous(size_t size)
+{
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
 void close_scene(struct scene *s)
 {
 	uint32_t mappings, descriptors, blocks;

@@ -29,6 +29,9 @@ struct scene {
 
 /* A peer, before there is anything that it could inherit. */
 struct scene begin(void);
+/* Fresh memory, as anonymous(): locked, or the case is skipped; or shared. */
+char *locked(size_t size);
+char *shared_anonymous(size_t size);
 /* Memory that it has attached without having touched it. */
 void open_scene(struct scene *s, char *memory, size_t size);
 /* Here each byte is as filled with `seed`; there it is too, or the touch is

@@ -245,6 +245,7 @@ impl Ranges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::next_random;
 
     fn empty() -> Box<Ranges> {
         // SAFETY: atomics of zero are valid, and zero ranges is an empty set.
@@ -319,9 +320,7 @@ mod tests {
         let mut model = [None::<Origin>; 512];
         let mut seed = 42u64;
         for _ in 0..20_000 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            next_random(&mut seed);
             let start = (seed >> 33) as usize % 500;
             let end = (start + 1 + (seed >> 50) as usize % 12).min(512);
             // The lowest bits of an end carry the origin.

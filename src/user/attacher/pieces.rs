@@ -256,6 +256,7 @@ impl Attachments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::next_random;
     use std::collections::BTreeMap;
 
     fn empty() -> Box<Attachments> {
@@ -301,12 +302,7 @@ mod tests {
         let mut table = empty();
         let mut model = Model::new();
         let mut seed = 7u64;
-        let mut random = |below: usize| {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (seed >> 33) as usize % below
-        };
+        let mut random = |below: usize| (next_random(&mut seed) >> 33) as usize % below;
         for round in 1..4_000 {
             let (start, len, to) = (random(500), 1 + random(20), random(500));
             match random(8) {

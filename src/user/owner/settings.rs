@@ -254,6 +254,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::next_random;
 
     fn empty() -> Box<Settings> {
         Box::new(Settings {
@@ -272,9 +273,7 @@ mod tests {
         let mut model = [0; 256];
         let mut seed = 7u64;
         for _ in 0..20_000 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            next_random(&mut seed);
             let start = (seed >> 33) as usize % 250;
             let end = (start + 1 + (seed >> 50) as usize % 20).min(256);
             let bits = (seed >> 20) as Bits & 3;
