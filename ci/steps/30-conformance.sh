@@ -39,12 +39,10 @@ fake() {
 # The user back end with what Linux 6.1 has of userfaultfd and /proc.
 old_kernel() {
     local control=$TOP/build/fault-injection
-    if ! out=$(cargo build --release --locked --lib --features fault-injection --target-dir "$control" 2>&1); then
+    if ! out=$(make fault-injection 2>&1); then
         not_ok "the library builds with fault-injection" "$out"
         return
     fi
-    mkdir -p "$control/lib"
-    cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
     run_suite "user back end as on Linux 6.1, C" 900 env XPMEM_BACKEND=user XPMEM_TEST_OLD_KERNEL=1 \
         LD_LIBRARY_PATH="$control/lib" "$T/conformance"
     run_suite "user back end, pages that will not move back" 120 env XPMEM_BACKEND=user \

@@ -5,14 +5,11 @@
 cd "$TOP" || exit 1
 
 control=$TOP/build/fault-injection
-if ! { make conformance build/tests/sweep && cargo build --release --locked --lib --features fault-injection \
-    --target-dir "$control"; } >"$SCRATCH/make.log" 2>&1; then
+if ! make conformance build/tests/sweep fault-injection >"$SCRATCH/make.log" 2>&1; then
     tail -n 40 "$SCRATCH/make.log"
     not_ok "the sweep and its library build"
     finish
 fi
-mkdir -p "$control/lib"
-cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
 sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
 
 sweep "promotions" promote_private promote_locked promote_shared promote_data promote_scattered

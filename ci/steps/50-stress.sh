@@ -65,14 +65,14 @@ stress_run "stress, library opened late" \
 
 # --- the control
 control=$TOP/build/fault-injection
-if out=$(cargo build --release --locked --lib --features fault-injection --target-dir "$control" 2>&1); then
+if out=$(make fault-injection 2>&1); then
     stress_run "control: no revocation must be found out" env XPMEM_TEST_NO_REVOKE=1 \
-        "$stress" --preload "$control/release/libxpmem.so" --seconds $((seconds / 4)) "${seed[@]}" --expect stale
+        "$stress" --preload "$control/lib/libxpmem.so.0" --seconds $((seconds / 4)) "${seed[@]}" --expect stale
     stress_run "control: nor of System V segments" env XPMEM_TEST_NO_REVOKE=1 \
-        "$stress" --preload "$control/release/libxpmem.so" --seconds 15 "${seed[@]}" --only sysv --expect stale
+        "$stress" --preload "$control/lib/libxpmem.so.0" --seconds 15 "${seed[@]}" --only sysv --expect stale
     # Some one direct read of a hundred ends between a copy and the exchange.
     stress_run "control: what a device writes into a copy's source must not be lost" env XPMEM_TEST_FIRST_COPY=1 \
-        "$stress" --preload "$control/release/libxpmem.so" --seconds 60 "${seed[@]}" --only device --expect stale
+        "$stress" --preload "$control/lib/libxpmem.so.0" --seconds 60 "${seed[@]}" --only device --expect stale
 else
     printf '%s\n' "$out" | tail -n 20
     not_ok "the library builds with fault-injection"

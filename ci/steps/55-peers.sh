@@ -22,11 +22,7 @@ peers() {
     if [ $status = 77 ]; then skip "$name" "${out##*$'\n'}"; else count_from "$name" $status "$out"; fi
 }
 # The ends of the large tables need a library whose tables are small.
-control=$TOP/build/fault-injection
-if out=$(cargo build --release --locked --lib --features fault-injection --target-dir "$control" 2>&1); then
-    mkdir -p "$control/lib"
-    cp "$control/release/libxpmem.so" "$control/lib/libxpmem.so.0"
-else
+if ! out=$(make fault-injection 2>&1); then
     not_ok "the library builds with fault-injection" "$out"
 fi
 suite=(env PYTHONDONTWRITEBYTECODE=1 /usr/bin/env python3 tests/peers/run.py --seconds "$seconds" --seed "$seed")

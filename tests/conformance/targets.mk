@@ -36,6 +36,13 @@ $(BUILD)/tests/fake-device: tests/conformance/fake/device.c
 	@mkdir -p $(@D)
 	$(CC) $(TEST_CFLAGS) -o $@ $<
 
+# The library with switches for tests (src/testing.rs), in a folder of its own.
+.PHONY: fault-injection
+fault-injection:
+	$(CARGO) build --release --locked --lib --features fault-injection --target-dir $(BUILD)/fault-injection
+	@mkdir -p $(BUILD)/fault-injection/lib
+	@cp $(BUILD)/fault-injection/release/libxpmem.so $(BUILD)/fault-injection/lib/libxpmem.so.0
+
 # The sweep needs a library that is built with fault-injection, at run time.
 $(BUILD)/tests/sweep: $(wildcard tests/faults/*.[ch]) $(CONFORMANCE_DEPS)
 	@mkdir -p $(@D)
