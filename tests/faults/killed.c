@@ -7,11 +7,6 @@
 
 #include <pthread.h>
 
-#define PAGES 24
-#define SIZE (PAGES * PAGE)
-
-static char data[SIZE] __attribute__((aligned(4096))) = { 1 };
-
 /* A thread that goes on counting in the last word of each page, whatever the service
  * does: every store must be there afterwards. */
 static struct {
@@ -144,7 +139,7 @@ CASE(killed_data, "while the program's own data does")
 {
 	struct scene s = begin();
 
-	quiet_promotion(&s, data);
+	quiet_promotion(&s, own_data());
 }
 
 static void shared_scene(struct scene *s)

@@ -6,10 +6,6 @@
 #include <stdbool.h>
 #include <sys/syscall.h>
 
-#define SIZE (24 * PAGE)
-
-static char data[SIZE] __attribute__((aligned(4096))) = { 1 };
-
 // What a raw call has taken away is taken from peers when the service has read of it
 // (docs/memory-calls.md): before the call returns, unless it could not stop the threads.
 static bool faulted_soon(struct scene *s)
@@ -58,7 +54,7 @@ CASE(promote_data, "the program's own data is")
 {
 	struct scene s = begin();
 
-	promotion(&s, data);
+	promotion(&s, own_data());
 }
 
 CASE(promote_scattered, "memory with holes is")

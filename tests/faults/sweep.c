@@ -161,6 +161,16 @@ char *shared_anonymous(size_t size)
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
+char *own_data(void)
+{
+	static char data[SIZE + 2 * PAGE] __attribute__((aligned(PAGE))) = { 1 };
+	char *end = data + PAGE + SIZE;
+
+	EXPECT_EQ(mprotect(data, PAGE, PROT_READ), 0);
+	EXPECT_EQ(mprotect(end, PAGE, PROT_READ), 0);
+	return data + PAGE;
+}
+
 void close_scene(struct scene *s)
 {
 	uint32_t mappings, descriptors, blocks;

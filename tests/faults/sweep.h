@@ -11,6 +11,8 @@
 
 #include "../conformance/harness.h"
 
+#define SIZE (24 * PAGE)
+
 /* What the library maps, too (src/user/sys/faults.rs). */
 struct words {
 	uint32_t armed, fail, error, count, number, detail;
@@ -32,6 +34,9 @@ struct scene begin(void);
 /* Fresh memory, as anonymous(): locked, or the case is skipped; or shared. */
 char *locked(size_t size);
 char *shared_anonymous(size_t size);
+/* SIZE of the program's own data, in a mapping of its own: what is shared along with
+ * it is then the same in each run, wherever the program was loaded. */
+char *own_data(void);
 /* Memory that it has attached without having touched it. */
 void open_scene(struct scene *s, char *memory, size_t size);
 /* Here each byte is as filled with `seed`; there it is too, or the touch is
