@@ -91,7 +91,14 @@ for suite in $suites; do
 		set -- ${line//[!0-9]/ }
 		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
 	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
-	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest" "status $status"; fi
+	if [ $status = 0 ]; then
+		ok "$suite: guest"
+	else
+		# What the guest has against itself, and its end: here what is told of a failure ends.
+		not_ok "$suite: guest" "status $status
+$(grep -a -B 12 '^FAIL guest' "$SCRATCH/$suite.out" | cut -c 1-160 | tail -n 14)
+$(tail -n 5 "$SCRATCH/$suite.out")"
+	fi
 done
 [ "$named" != 0 ] || run_suite "DKMS" 1200 "$vm_top/tests/vm/dkms.sh"
 finish

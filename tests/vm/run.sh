@@ -77,6 +77,9 @@ fi
 # no_timer_check: on a busy machine the first timer interrupts may come late.
 # tsc=reliable: nor may the watch over the clocks find that they differ. The kernel
 # would then change its own code, and the emulator may run an int3 that is no more.
+# A processor of the guest that has not run for long is no stall of its kernel's: the
+# machine had other things to do. What stalls for minutes is one.
+patience="rcupdate.rcu_cpu_stall_timeout=300 watchdog_thresh=60 sysctl.kernel.hung_task_timeout_secs=480"
 # The guest prints what it does; the token goes where no kernel message can.
 if [ "$suite" = arm64 ]; then
 	# With memory tags: the kernel then asks of every entry whether it needs them.
@@ -93,7 +96,7 @@ boot() {
 	: >"$work/token"
 	"${machine[@]}" "${accel[@]}" -m "${VM_MEM:-2048}" \
 		-kernel "$kernel" -initrd "$work/initrd.cpio" \
-		-append "console=$console quiet loglevel=1 panic=-1 hung_task_panic=0 secretmem.enable=1 $timer ${VM_APPEND:-}" \
+		-append "console=$console quiet loglevel=1 panic=-1 hung_task_panic=0 secretmem.enable=1 $timer $patience ${VM_APPEND:-}" \
 		-display none -monitor "${VM_MONITOR:-none}" -no-reboot -nodefaults "${serial[@]}" &
 	qemu=$!
 	local shown=0 size end=$((SECONDS + ${VM_SECONDS:-900}))
