@@ -6,15 +6,16 @@
 #include <sys/syscall.h>
 
 /* A domain; shown nowhere, and without no_new_privs. */
-static int enter_landlock(uint64_t files, uint64_t scope)
+static int enter_landlock(uint64_t files, uint64_t net, uint64_t scope)
 {
-	const uint64_t attributes[3] = { files, 0, scope };
-	int set = (int)syscall(444, attributes, scope ? sizeof attributes : sizeof files, 0);
+	const uint64_t attributes[3] = { files, net, scope };
+	size_t known = scope ? 3 : net ? 2 : 1;
+	int set = (int)syscall(444, attributes, known * sizeof files, 0);
 
 	return set < 0 ? -1 : (int)syscall(446, set, 0);
 }
 
-static void in_a_domain(uint64_t files, uint64_t scope)
+static void in_a_domain(uint64_t files, uint64_t net, uint64_t scope)
 {
 	struct peer p = spawn();
 	char *source = anonymous(PAGE);
@@ -28,7 +29,7 @@ static void in_a_domain(uint64_t files, uint64_t scope)
 	EXPECT_EQ(r_peek(&p, addr), 7);
 	before = service_beside(getpid());
 	EXPECT(before > 0);
-	if (enter_landlock(files, scope))
+	if (enter_landlock(files, net, scope))
 		skip_case("this kernel has no such sandbox");
 	made = make_all();
 	/* One that is outside could not be signalled. */
@@ -47,12 +48,18 @@ static void in_a_domain(uint64_t files, uint64_t scope)
 CASE(rights_landlock_files, "after Landlock alone, of files, a call finds no task outside of the domain")
 {
 	/* Nobody makes a symbolic link. */
-	in_a_domain(1 << 12, 0);
+	in_a_domain(1 << 12, 0, 0);
 }
 
 CASE(rights_landlock_signals, "after Landlock alone, of signals, a call finds no task outside of the domain")
 {
-	in_a_domain(0, 2);
+	in_a_domain(0, 0, 2);
+}
+
+CASE(rights_landlock_network, "after Landlock alone, of the network, a call finds no task outside of the domain")
+{
+	/* Nobody binds a TCP port. */
+	in_a_domain(0, 1, 0);
 }
 
 static void ends_untraceable(int sig)
