@@ -56,6 +56,12 @@ CASE(rights_landlock_signals, "after Landlock alone, of signals, a call finds no
 	in_a_domain(0, 0, 2);
 }
 
+CASE(rights_landlock_undumpable, "the same in a program that lets nobody look into it")
+{
+	EXPECT_EQ(prctl(PR_SET_DUMPABLE, 0), 0);
+	in_a_domain(0, 0, 2);
+}
+
 CASE(rights_landlock_network, "after Landlock alone, of the network, a call finds no task outside of the domain")
 {
 	/* Nobody binds a TCP port. */

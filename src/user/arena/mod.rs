@@ -327,9 +327,7 @@ impl Shared {
     /// Whether the calling thread may do what the service may.
     pub fn has_same_rights(&self) -> bool {
         rights::own() == self.rights.load(Ordering::Acquire)
-            && (self.inspects.load(Ordering::Acquire) == 0
-                || self.may_inspect()
-                || !rights::is_dumpable())
+            && (self.inspects.load(Ordering::Acquire) == 0 || self.may_inspect())
     }
 
     /// Rights that are shown nowhere (Landlock's) keep a thread from a look at a

@@ -184,11 +184,13 @@ pub fn own() -> u64 {
 
 /// Whether the calling thread may look into task `pid`, and signal it: not if that
 /// one has rights that this one has given away, however the kernel keeps them. Its
-/// memory tells nothing: who has the same may read it.
+/// memory tells nothing: who has the same may read it. Nor does the look where the
+/// program, whose memory that one has, lets nobody look into it.
 pub fn may_inspect(pid: i32) -> bool {
     let (mut head, mut len) = (0usize, 0usize);
     let looked = sys!(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut len);
-    looked != Err(libc::EPERM) && super::task::signal_task(pid, pid, 0) != Err(libc::EPERM)
+    super::task::signal_task(pid, pid, 0) != Err(libc::EPERM)
+        && (looked != Err(libc::EPERM) || !is_dumpable())
 }
 
 /// Whether the calling thread may lock as much memory as it likes.
@@ -214,7 +216,7 @@ fn effective_capabilities() -> u32 {
 }
 
 /// Whether the calling program lets others of its user look into it.
-pub fn is_dumpable() -> bool {
+fn is_dumpable() -> bool {
     const DUMPABLE: usize = 1;
     sys!(libc::SYS_prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == Ok(DUMPABLE)
 }
