@@ -316,6 +316,26 @@ def the_file():
             host.quit()
 
 
+@case("a file that is lent is opened anew: what a peer does to it does not reach the program's own")
+def opened_anew():
+    honest, id, addr = owner()
+    file = honest.do("map_file", 1 << 16, 70)
+    own = {n for n in os.listdir(f"/proc/{honest.pid}/fd") if "memfd:host" in os.readlink(f"/proc/{honest.pid}/fd/{n}")}
+    expect(len(own), 1, "descriptors of the file")
+    state = f"/proc/{honest.pid}/fdinfo/{own.pop()}"
+    before = open(state).read()
+    s = dial(id)
+    s.send(message(SHARE, id=id, addr=file, lo=file, hi=file + (1 << 16)))
+    m, fds = receive(s)
+    expect(m.status, ELSEWHERE, "answer")
+    expect(os.pread(fds[0], 1, PAGE), b"F", "the file")
+    os.lseek(fds[0], 12345, os.SEEK_SET)
+    fcntl.fcntl(fds[0], fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+    fcntl.flock(fds[0], fcntl.LOCK_EX)
+    os.close(fds[0])
+    expect(open(state).read(), before, "position, flags and locks of the program's descriptor")
+
+
 @case("a peer that fills holes of the file: memory is shared beside that with its content, and none is left behind")
 def filled():
     size = 1 << 24

@@ -224,7 +224,14 @@ impl Service {
             let numbered = |number: c_int| {
                 let fd = task::descriptor_of(self.pidfd, number).ok()?;
                 if mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
-                    return Some((number, fits(fd)?));
+                    let fd = fits(fd)?;
+                    // Not the program's own: a position, flags and locks belong to
+                    // what is opened, and last as long as anybody has it.
+                    let other = mem::open_again(fd, flags).ok().and_then(fits);
+                    if other.is_some() {
+                        crate::rawsys::close(fd);
+                    }
+                    return Some((number, other.unwrap_or(fd)));
                 }
                 crate::rawsys::close(fd);
                 None

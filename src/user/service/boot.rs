@@ -105,7 +105,7 @@ impl Service {
         self.memfd = mem::memfd(c"xpmem")?;
         task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
         mem::seal_size(self.memfd)?;
-        self.handed_out = mem::open_again(self.memfd).unwrap_or(self.memfd);
+        self.handed_out = mem::open_again(self.memfd, libc::O_RDWR).unwrap_or(self.memfd);
         let (device, inode, _) = mem::identity(self.memfd)?;
         self.memfd_identity = (device, inode);
         // Mappings show the identity in the kernel's own words: take those.

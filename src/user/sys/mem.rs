@@ -98,14 +98,10 @@ pub fn seal_size(fd: c_int) -> Sys<()> {
 }
 
 /// Opens a file of the caller's once more, with a position and flags of its own.
-pub fn open_again(fd: c_int) -> Sys<c_int> {
-    let digit = |n: c_int| b'0' + (n % 10) as u8;
-    let tail = [b'/', b'f', b'd', b'/', digit(fd / 10), digit(fd)];
-    let short = [b'/', b'f', b'd', b'/', digit(fd)];
-    let tail = if fd < 10 { &short[..] } else { &tail[..] };
+pub fn open_again(fd: c_int, flags: c_int) -> Sys<c_int> {
     let mut path = [0u8; 32];
-    let path = super::procfs::proc_path(&mut path, super::task::own_pid(), tail);
-    crate::rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0)
+    let path = super::procfs::descriptor_path(&mut path, fd);
+    crate::rawsys::open(path, flags | libc::O_CLOEXEC, 0)
 }
 
 /// The seals of a memfd; EINVAL for any other file.

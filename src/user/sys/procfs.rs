@@ -27,12 +27,21 @@ pub fn stack_begin() -> Option<usize> {
 }
 
 /// Composes `/proc/PID<tail>`.
-pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a core::ffi::CStr {
-    let mut len = 6;
-    buf[..6].copy_from_slice(b"/proc/");
+pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a CStr {
+    numbered(buf, b"/proc/", pid, tail)
+}
+
+/// Composes `/proc/self/fd/NUMBER`.
+pub fn descriptor_path(buf: &mut [u8; 32], fd: c_int) -> &CStr {
+    numbered(buf, b"/proc/self/fd/", fd, b"")
+}
+
+fn numbered<'a>(buf: &'a mut [u8; 32], head: &[u8], number: i32, tail: &[u8]) -> &'a CStr {
+    let mut len = head.len();
+    buf[..len].copy_from_slice(head);
     let mut digits = [0u8; 12];
     let mut n = 0;
-    let mut rest = pid.max(0) as u32;
+    let mut rest = number.max(0) as u32;
     loop {
         digits[n] = b'0' + (rest % 10) as u8;
         rest /= 10;
@@ -47,7 +56,7 @@ pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a core::
     }
     buf[len..len + tail.len()].copy_from_slice(tail);
     buf[len + tail.len()] = 0;
-    core::ffi::CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
+    CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
 }
 
 /// Composes `/proc/self/map_files/START-END`.
