@@ -34,7 +34,7 @@ impl Service {
     /// while the threads stand, and stays there until they are detached.
     pub fn sever_attachments_of(&mut self, i: usize) {
         let (empty, identity) = (self.gone, self.gone_identity);
-        let stopped = (0..50).any(|_| self.stop().is_ok());
+        let stopped = self.insist_on_stop(50);
         self.on_faults();
         let mut k = 0;
         while let Some(piece) = self.attachments.get(k) {

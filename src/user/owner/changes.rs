@@ -51,13 +51,17 @@ impl Service {
                 // stop is a change that races with the program's own threads.
                 debug_log!("events are handled without a stop: {why:?}");
                 self.act_on_events();
+                self.pay_debts();
                 while net::has_input(self.events) {
                     self.cut_off_unmapped(0, TOP);
+                    self.pay_debts();
                     self.take_event();
                     self.act_on_events();
+                    self.pay_debts();
                 }
             }
         }
+        self.pay_debts();
     }
 
     /// Whether the unread events stay unread for now, after a stop that did not

@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod copier;
 pub mod copies;
+pub mod debts;
 pub mod demote;
 pub mod exchange;
 pub mod journal;

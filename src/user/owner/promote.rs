@@ -210,7 +210,6 @@ impl Service {
         if shared.promoted.first_in(lo, hi).is_some() {
             // Something else stood here and was promoted; what became of it, the
             // events are about to tell. If it was moved its content is needed.
-            self.on_events();
             return Err(Refusal::Later);
         }
         if self.pause.left() > 0 {

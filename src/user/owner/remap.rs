@@ -111,7 +111,7 @@ impl Service {
             if r.target < end && over > r.old {
                 return Err(libc::EINVAL);
             }
-            self.retire(r.target, over);
+            self.retire_standing(shared, r.target, over);
             self.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
             mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
@@ -133,7 +133,7 @@ impl Service {
         if r.new_len <= r.old_len {
             let rest = r.old + r.new_len;
             if rest < end {
-                self.retire(rest, end);
+                self.retire_standing(shared, rest, end);
                 let gone = self.unwatch(rest, end);
                 if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
                     return Some(Err(errno));

@@ -47,6 +47,12 @@ impl Service {
         };
         let (start, end) = outward(start, end);
         self.recall(shared, start, end);
+        self.retire_standing(shared, start, end);
+    }
+
+    /// As [`Self::retire`], where what was lent there has been recalled.
+    pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) {
+        let (start, end) = outward(start, end);
         while let Some(r) = shared.promoted.first_in(start, end) {
             self.retire_range(shared, r.start, r.end);
         }

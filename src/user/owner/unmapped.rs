@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crate::debug::{count, COUNTERS};
+use crate::user::arena;
 use crate::user::arena::ranges::{Origin, Range};
-use crate::user::arena::{self, Shared};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, uffd, TOP};
@@ -17,7 +17,7 @@ impl Service {
         for i in 0..self.change_count {
             let c = self.changes[i];
             if c.kind == uffd::EVENT_UNMAP {
-                self.recall_unmapped(c.from, c.from + c.len);
+                self.owe_lent(c.from, c.from + c.len);
                 self.cut_off_unmapped(c.from, c.from + c.len);
                 self.cut_off_leftovers(c.from, c.from + c.len);
             }
@@ -32,9 +32,9 @@ impl Service {
         self.change_count = kept;
     }
 
-    /// Recalls what was lent in `[start, end)`, which has been unmapped. The same
-    /// file may be mapped there again: that mapping is under no watch.
-    fn recall_unmapped(&mut self, start: usize, end: usize) {
+    /// What was lent in `[start, end)`, which has been unmapped, is to be recalled.
+    /// The same file may be mapped there again: that mapping is under no watch.
+    fn owe_lent(&mut self, start: usize, end: usize) {
         let Some(shared) = arena::existing() else {
             return;
         };
@@ -43,16 +43,9 @@ impl Service {
             at = range.end;
             if range.origin == Origin::Lent {
                 shared.promoted.remove(range.start, range.end);
-                self.recall_unmapped_file(shared, range.start, range.end);
+                self.debts.add(range.start, range.end);
             }
         }
-    }
-
-    /// Who has unmapped it must not go on before it is given back.
-    fn recall_unmapped_file(&mut self, shared: &Shared, lo: usize, hi: usize) {
-        let before = core::mem::replace(&mut self.owes_revocation, true);
-        self.recall_range(shared, lo, hi);
-        self.owes_revocation = before;
     }
 
     /// Cuts off what is promoted in `[start, end)` and not mapped any more, unless
@@ -70,7 +63,7 @@ impl Service {
             at = hi;
             shared.promoted.remove(lo, hi);
             if range.origin == Origin::Lent {
-                self.recall_unmapped_file(shared, lo, hi);
+                self.debts.add(lo, hi);
             } else if self.cut_off_unless_moved(lo, hi) && reused {
                 count(&COUNTERS.late_revocations);
             }

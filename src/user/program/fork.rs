@@ -183,7 +183,7 @@ impl Service {
 
     /// The watched thread is about to enter the system call that forks.
     fn through_fork(&mut self, tid: i32, number: u64, args: &[u64; 6]) {
-        let stopped = (0..TRIES).any(|_| self.stop().is_ok());
+        let stopped = self.insist_on_stop(TRIES);
         if !stopped {
             debug_log!("a fork is not a snapshot: the other threads could not be stopped");
         }

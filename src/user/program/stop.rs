@@ -4,7 +4,8 @@
 //! Between [`Service::stop`] and [`Service::resume`] no thread of the program
 //! runs in user mode, none is inside a system call that can write to its
 //! memory, and no event of its address space is left unread. The anchor thread
-//! is not stopped: it sleeps in a wait and touches nothing. The two nest.
+//! is not stopped: it sleeps in a wait and touches nothing. The two nest. Neither
+//! waits for a peer.
 
 #![forbid(unsafe_code)]
 
@@ -102,7 +103,7 @@ impl Service {
             self.standing += 1;
             return Ok(());
         }
-        if self.owes_revocation {
+        if !self.debts.is_empty() {
             // Whoever stops now reads events, and lets their callers go.
             return Err(Unstoppable::Busy);
         }
@@ -157,7 +158,11 @@ impl Service {
     fn give_up(&mut self, why: Unstoppable) -> Result<(), Unstoppable> {
         // Who has unmapped something, and waited for its event, is about to go on.
         self.revoke_unmapped();
-        self.let_go();
+        if self.debts.is_empty() {
+            self.let_go();
+        } else {
+            self.held = true;
+        }
         Err(why)
     }
 
@@ -253,11 +258,28 @@ impl Service {
     }
 
     /// Lets every stopped thread go. One that has not stopped yet is let go
-    /// when it does, see [`Self::release_strays`].
+    /// when it does, see [`Self::release_strays`]. Where something is owed they are
+    /// held until it is paid.
     pub fn resume(&mut self) {
+        if self.standing == 1 && !self.debts.is_empty() {
+            self.held = true;
+            return;
+        }
         self.standing = self.standing.saturating_sub(1);
         if self.standing == 0 {
             self.hold(false);
+            self.let_go();
+        }
+    }
+
+    /// What was owed has been paid: lets those go who were held for it.
+    pub fn release_held(&mut self) {
+        if !core::mem::take(&mut self.held) {
+            return;
+        }
+        if self.standing > 0 {
+            self.resume();
+        } else {
             self.let_go();
         }
     }

@@ -27,6 +27,7 @@ impl Service {
         while let Some((slot, op, args)) = shared.take(from) {
             from = slot + 1;
             self.serve(shared, slot, op, args);
+            self.pay_debts();
         }
     }
 

@@ -66,6 +66,7 @@ impl Service {
                     }
                     _ => {}
                 }
+                self.pay_debts();
             }
             if self.doubt > 0 {
                 self.doubt -= 1;
@@ -89,6 +90,7 @@ impl Service {
             // takes the signal that would bring us here again.
             self.on_fork_stop();
             self.release_strays();
+            self.pay_debts();
         }
         self.last_rites(shared);
     }

@@ -74,6 +74,35 @@ impl Service {
         done && self.cut_off == 0
     }
 
+    /// Recalls what the program has unmapped, and lets those go who were held for
+    /// it. Whoever has the threads stop, or events looked at, calls this afterwards.
+    pub fn pay_debts(&mut self) {
+        if self.paying || (self.debts.is_empty() && !self.held) {
+            return;
+        }
+        let Some(shared) = crate::user::arena::existing() else {
+            return;
+        };
+        self.paying = true;
+        while let Some((lo, hi)) = self.debts.last() {
+            self.recall_range(shared, lo, hi);
+            self.debts.paid();
+        }
+        self.paying = false;
+        self.release_held();
+    }
+
+    /// Tries to stop the threads; whether they stand.
+    pub fn insist_on_stop(&mut self, tries: u32) -> bool {
+        (0..tries).any(|_| {
+            let stands = self.stop().is_ok();
+            if !stands {
+                self.pay_debts();
+            }
+            stands
+        })
+    }
+
     /// Reads what peers have to say just now; whether there was anything.
     fn hear_peers(&mut self, shared: &Shared) -> bool {
         let mut happened = [(0, 0); net::EVENTS];

@@ -148,6 +148,8 @@ impl Service {
         (self.traced_count, self.standing) = (0, 0);
         (self.fork_tid, self.fork_phase) = (0, ForkPhase::None);
         self.events_wait_since = 0;
+        self.debts.forget();
+        (self.paying, self.held) = (false, false);
         self.hold(false);
     }
 
@@ -165,7 +167,8 @@ impl Service {
             self.forks_under_way = 1;
             self.fork_end();
         }
-        let stopped = (0..TRIES).any(|_| self.stop().is_ok());
+        let stopped = self.insist_on_stop(TRIES);
+        self.pay_debts();
         self.sever_all(stopped);
         if stopped {
             if !exits {

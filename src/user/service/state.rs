@@ -9,6 +9,7 @@ use crate::user::attacher::sigbus::{FaultingThreads, Poisoned};
 use crate::user::attacher::Attachments;
 use crate::user::hooks::Hooks;
 use crate::user::owner::changes::{Change, CHANGES};
+use crate::user::owner::debts::Debts;
 use crate::user::owner::journal::Journal;
 use crate::user::owner::lend::{Lent, LENT};
 use crate::user::owner::pins::Stuck;
@@ -161,9 +162,13 @@ pub struct Service {
     pub lent_number: c_int,
     /// An answer to a recall is waited for: nothing is shared meanwhile.
     pub recalling: bool,
-    /// What the program has unmapped is being recalled, and who did it must not go
-    /// on before.
-    pub owes_revocation: bool,
+    /// What the program has unmapped and is still to be recalled: who did it must
+    /// not go on before.
+    pub debts: Debts,
+    /// They are being paid.
+    pub paying: bool,
+    /// The threads that have stopped are let go when they are.
+    pub held: bool,
     /// An attacher has answered that it cannot let go.
     pub recall_refused: bool,
 

@@ -35,7 +35,9 @@ impl Service {
                 break;
             }
             self.requests.turn = i;
-            if self.serve_one(shared, i) {
+            let served = self.serve_one(shared, i);
+            self.pay_debts();
+            if served {
                 in_vain = None;
             } else if in_vain.is_none() {
                 in_vain = Some(i);

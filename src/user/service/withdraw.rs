@@ -82,7 +82,12 @@ impl Service {
     /// Makes private what attachers do not let go of.
     pub fn take_by_force(&mut self, start: usize, end: usize) {
         debug_log!("{start:#x}..{end:#x} is copied, since an attacher does not let go of it");
-        if !(0..TRIES).any(|_| self.demote_stopped(start, end).is_ok()) {
+        let mut taken = || {
+            let done = self.demote_stopped(start, end).is_ok();
+            self.pay_debts();
+            done
+        };
+        if !(0..TRIES).any(|_| taken()) {
             debug_log!("{start:#x}..{end:#x} is still shared");
         }
     }
@@ -113,7 +118,7 @@ impl Service {
             return true;
         }
         // What the program maps there meanwhile must not be taken for what it was.
-        let stopped = (0..TRIES_IN_TIME).any(|_| self.stop().is_ok());
+        let stopped = self.insist_on_stop(TRIES_IN_TIME);
         self.on_faults();
         let mut done = true;
         let mut at = 0;
