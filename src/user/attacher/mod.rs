@@ -6,7 +6,6 @@
 pub mod faults;
 pub mod overlay;
 pub mod permits;
-pub mod pieces;
 pub mod sever;
 pub mod sigbus;
 
@@ -18,7 +17,7 @@ use super::protocol::wire::{Message, Verb, WHOLE};
 use super::service::state::Service;
 use super::sys::{mem, uffd, Sys, PAGE, TOP};
 use crate::debug_log;
-pub use pieces::{Attachments, Piece};
+pub use crate::user::program::pieces::Piece;
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then
@@ -81,7 +80,7 @@ impl Service {
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
             self.ask_for_command(slot, i, Op::Attach, &m);
             self.waiting[slot].value = addr as u64;
-            self.waiting[slot].flags = self.attachments.last_number;
+            self.waiting[slot].flags = self.program.attachments.last_number;
             self.waiting[slot].fixed = vaddr != 0;
             return WAIT;
         }
@@ -99,7 +98,7 @@ impl Service {
         let permit = self.permits[p];
         let c = &self.connections[permit.connection];
         let (memfd, identity) = (c.memfd, c.identity);
-        if !self.attachments.has_room() {
+        if !self.program.attachments.has_room() {
             return Err(libc::ENOMEM);
         }
         let mut flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -112,26 +111,26 @@ impl Service {
             if own && vaddr < source + len && end > source {
                 return Err(libc::EINVAL);
             }
-            if self.attachments.overlaps(vaddr, end) {
+            if self.program.attachments.overlaps(vaddr, end) {
                 return Err(libc::EINVAL);
             }
             self.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
                 self.retire(vaddr, end);
             }
-            self.unwatch(vaddr, end)?;
+            self.program.unwatch(vaddr, end)?;
             flags |= libc::MAP_FIXED;
         }
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
         let addr = mem::map(vaddr, len, libc::PROT_NONE, flags, memfd, source)?;
         let write = if permit.writable { libc::PROT_WRITE } else { 0 };
-        let ready = uffd::register(self.faults, addr, len, GATED)
+        let ready = uffd::register(self.program.faults, addr, len, GATED)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if uffd::unwatch(self.faults, addr, len).is_ok() {
+            if uffd::unwatch(self.program.faults, addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
             return Err(if errno == libc::EINVAL {
@@ -141,9 +140,9 @@ impl Service {
             });
         }
         let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
-        self.attachments.last_number += 1;
-        let attachment = self.attachments.last_number;
-        self.attachments.insert(Piece {
+        self.program.attachments.last_number += 1;
+        let attachment = self.program.attachments.last_number;
+        self.program.attachments.insert(Piece {
             start: addr,
             end: addr + len,
             source,
@@ -159,12 +158,12 @@ impl Service {
     /// Unmaps the attachment that holds `addr`.
     pub fn detach(&mut self, addr: usize) -> Sys<u64> {
         self.on_faults();
-        match self.attachments.at(addr) {
+        match self.program.attachments.at(addr) {
             Some(_) => {
                 self.unmap_attachment(addr);
                 Ok(0)
             }
-            None => match self.space.at(addr) {
+            None => match self.program.space.at(addr) {
                 Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
                 Ok(Some(_)) => Err(libc::EINVAL),
                 _ => Ok(0),
@@ -175,63 +174,15 @@ impl Service {
     /// Unmaps all pieces of the attachment that holds `addr`.
     pub fn unmap_attachment(&mut self, addr: usize) {
         let mut at = Some(addr);
-        while let Some((piece, other)) = at.and_then(|at| self.attachments.take(at)) {
+        while let Some((piece, other)) = at.and_then(|at| self.program.attachments.take(at)) {
             at = other;
-            self.for_mapped_parts(piece, |service, lo, len| {
+            self.program.for_mapped_parts(piece, |program, lo, len| {
                 // Else each page would be looked at for its protection first.
                 let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                if uffd::unwatch(service.faults, lo, len).is_ok() {
+                if uffd::unwatch(program.faults, lo, len).is_ok() {
                     let _ = mem::unmap(lo, len);
                 }
             });
-        }
-    }
-
-    /// Calls `body` with what of a piece is still mapped as it was made: the
-    /// program may have put something else there.
-    pub fn for_mapped_parts(
-        &mut self,
-        piece: Piece,
-        mut body: impl FnMut(&mut Self, usize, usize),
-    ) {
-        let mut at = piece.start;
-        while at < piece.end {
-            let Ok(Some(m)) = self.space.find(at) else {
-                break;
-            };
-            let (lo, hi) = (m.start.max(at), m.end.min(piece.end));
-            if lo >= piece.end {
-                break;
-            }
-            if piece.is_shown_by(&m, lo) {
-                body(self, lo, hi - lo);
-            }
-            at = hi;
-        }
-    }
-
-    /// The program has unmapped `[start, end)`: so its attachments there are
-    /// gone, but for one that has been made there since.
-    pub fn on_unmapped(&mut self, start: usize, end: usize) {
-        let mut at = start;
-        while at < end {
-            let found = self.space.find(at).ok().flatten().filter(|m| m.start < end);
-            let Some(m) = found else {
-                return self.attachments.cut(at, end);
-            };
-            if m.start > at {
-                self.attachments.cut(at, m.start);
-                at = m.start;
-            }
-            let hi = m.end.min(end);
-            let live = self
-                .attachments
-                .at(at)
-                .is_some_and(|p| p.is_shown_by(&m, at));
-            if !live {
-                self.attachments.cut(at, hi);
-            }
-            at = hi;
         }
     }
 }

@@ -101,7 +101,11 @@ impl Service {
             };
         };
         let mut at = 0;
-        while let Some(piece) = self.attachments.first_from(at, |piece| piece.permit == p) {
+        while let Some(piece) = self
+            .program
+            .attachments
+            .first_from(at, |piece| piece.permit == p)
+        {
             at = piece.start;
             self.unmap_attachment(at);
         }

@@ -16,7 +16,7 @@ impl Service {
         }
         let no_room = |_| libc::ENOMEM;
         let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
-        match self.identity_as_mapped(empty) {
+        match self.program.identity_as_mapped(empty) {
             Some(identity) => {
                 (self.gone, self.gone_identity) = (empty, identity);
                 Ok(())
@@ -37,11 +37,11 @@ impl Service {
         let stopped = self.insist_on_stop(50);
         self.on_faults();
         let mut k = 0;
-        while let Some(piece) = self.attachments.get(k) {
+        while let Some(piece) = self.program.attachments.get(k) {
             k += 1;
             if self.permits[piece.permit].connection == i {
-                self.for_mapped_parts(piece, |service, lo, len| {
-                    if uffd::unwatch(service.faults, lo, len).is_err() {
+                self.program.for_mapped_parts(piece, |program, lo, len| {
+                    if uffd::unwatch(program.faults, lo, len).is_err() {
                         return;
                     }
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
@@ -49,9 +49,9 @@ impl Service {
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
                     let offset = lo - piece.start;
                     let _ = mem::map(lo, len, prot, flags, empty, offset);
-                    let _ = uffd::register(service.faults, lo, len, GATED);
+                    let _ = uffd::register(program.faults, lo, len, GATED);
                 });
-                self.attachments.show(k - 1, identity);
+                self.program.attachments.show(k - 1, identity);
             }
         }
         if stopped {

@@ -5,7 +5,8 @@
 
 use crate::debug_log;
 use crate::user::arena;
-use crate::user::program::stop::{Unstoppable, LAST_PATIENCE};
+use crate::user::program::stop::{self, Events, Unstoppable, LAST_PATIENCE};
+use crate::user::program::Program;
 use crate::user::service::state::Service;
 use crate::user::sys::{net, task, uffd, TOP};
 
@@ -27,11 +28,25 @@ pub struct Change {
 /// Most of them: a thread has at most three, one after the other.
 pub const CHANGES: usize = 3 * crate::user::program::stop::THREADS;
 
+impl Events for Service {
+    fn program(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    fn take(&mut self) {
+        self.take_event();
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.change_count > 0
+    }
+}
+
 impl Service {
     /// Something has happened to promoted memory, and who did it sleeps.
     pub fn on_events(&mut self) {
         // What a stop has read that was given up then is still to be acted on.
-        if !net::has_input(self.events) && self.change_count == 0 {
+        if !net::has_input(self.program.events) && self.change_count == 0 {
             return;
         }
         match self.stop() {
@@ -52,7 +67,7 @@ impl Service {
                 debug_log!("events are handled without a stop: {why:?}");
                 self.act_on_events();
                 self.pay_debts();
-                while net::has_input(self.events) {
+                while net::has_input(self.program.events) {
                     self.cut_off_unmapped(0, TOP);
                     self.pay_debts();
                     self.take_event();
@@ -75,10 +90,35 @@ impl Service {
         now - self.events_wait_since < patience
     }
 
+    /// Stops all threads of the program; nothing that they wait for is left unread.
+    pub fn stop(&mut self) -> Result<(), Unstoppable> {
+        if self.program.stands_again() {
+            return Ok(());
+        }
+        if !self.debts.is_empty() {
+            // Whoever stops now reads events, and lets their callers go.
+            return Err(Unstoppable::Busy);
+        }
+        let stopped = stop::stop(self);
+        if stopped.is_ok() {
+            self.act_on_events();
+        } else {
+            // Who has unmapped something, and waited for its event, is about to go on.
+            self.revoke_unmapped();
+            self.program.give_up(!self.debts.is_empty());
+        }
+        stopped
+    }
+
+    /// Lets the threads go, or holds them until what is owed has been paid.
+    pub fn resume(&mut self) {
+        self.program.resume(!self.debts.is_empty());
+    }
+
     /// Reads one event. Its caller goes on, and must stand before it comes back
     /// to user mode.
     pub fn take_event(&mut self) {
-        let Ok(event) = uffd::read(self.events) else {
+        let Ok(event) = uffd::read(self.program.events) else {
             return;
         };
         let (from, to) = (event.a as usize, event.b as usize);

@@ -92,7 +92,7 @@ impl Service {
         let mut at = lo;
         let mut runs = [Run::default(); 64];
         while at < hi {
-            let (n, walked) = self.space.populated(at, hi, &mut runs, checked)?;
+            let (n, walked) = self.program.space.populated(at, hi, &mut runs, checked)?;
             for run in &runs[..n] {
                 let range = (run.start as usize, run.end as usize);
                 body(self, range, run.categories & WRITTEN != 0)?;

@@ -21,7 +21,7 @@ impl Service {
         // The new mapping may be longer than the old: the tail shows pages of
         // the file that belong to other addresses, and must be new memory.
         loop {
-            let m = match self.space.at(at)? {
+            let m = match self.program.space.at(at)? {
                 Some(m) if self.is_own(&m) && m.offset + (at - m.start) == from + (at - to) => m,
                 _ => break,
             };
@@ -70,7 +70,7 @@ impl Service {
             }
             advice::apply(bits, copy, len)?;
             // Else the event of the replacement would come to this very task.
-            uffd::unregister(self.events, lo, len)?;
+            uffd::unregister(self.program.events, lo, len)?;
             mem::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);
@@ -109,7 +109,7 @@ impl Service {
         while let Some(r) = shared.promoted.first_in(at, end) {
             let mut lo = r.start;
             while lo < r.end {
-                let Some(m) = self.space.find(lo)?.filter(|m| m.start < r.end) else {
+                let Some(m) = self.program.space.find(lo)?.filter(|m| m.start < r.end) else {
                     break;
                 };
                 if m.start > lo || !self.is_own(&m) {
@@ -148,7 +148,7 @@ impl Service {
             if prot != RW {
                 mem::protect(copy, len, prot)?;
             }
-            uffd::unregister(self.events, lo, len)?;
+            uffd::unregister(self.program.events, lo, len)?;
             mem::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);

@@ -99,6 +99,7 @@ impl Service {
     ) -> (usize, Option<Refusal>) {
         let len = hi - lo;
         let staged = self
+            .program
             .scratch
             .map(Place::Stage, len, RW, FILE_MAP, self.memfd, lo);
         let stage = match staged {
@@ -128,7 +129,7 @@ impl Service {
         }
         let why = self.copy_and_replace(shared, &mut x, origin).err();
         if x.stage != 0 {
-            self.scratch.unmap(x.stage, len);
+            self.program.scratch.unmap(x.stage, len);
         }
         if x.done < len {
             let _ = mem::punch(self.memfd, lo + x.done, len - x.done);
@@ -154,7 +155,7 @@ impl Service {
         let stopped = prepared.map_err(Refusal::Os).and_then(|()| {
             self.stop().map_err(|why| {
                 if why == Unstoppable::Busy {
-                    self.pause.begin();
+                    self.program.pause.begin();
                 }
                 why.into()
             })
@@ -163,7 +164,7 @@ impl Service {
             self.untrack(x, x.lo, x.len);
             return Err(why);
         }
-        self.pause.end();
+        self.program.pause.end();
         let mut result = self.replace(shared, x, origin);
         if x.done > 0 {
             if let Err(why) = self.settle(shared, x, origin) {
@@ -188,7 +189,7 @@ impl Service {
 
     /// With all threads standing: no hole may remain in the service's own range.
     fn clear_away(&mut self, x: &mut Exchange) {
-        if self.scratch.close(x.stage, x.len) {
+        if self.program.scratch.close(x.stage, x.len) {
             x.stage = 0;
         } else if x.done > 0 {
             // What has been moved away has left a hole of the program's.
@@ -204,9 +205,9 @@ impl Service {
             self.trash = (x.aside, x.len);
         } else if x.moved {
             // It has been moved back, and has left a hole.
-            self.scratch.close(x.aside, x.len);
+            self.program.scratch.close(x.aside, x.len);
         } else {
-            self.scratch.unmap(x.aside, x.len);
+            self.program.scratch.unmap(x.aside, x.len);
         }
     }
 
@@ -214,7 +215,7 @@ impl Service {
     pub fn empty_trash(&mut self) {
         let (start, len) = core::mem::take(&mut self.trash);
         if len > 0 {
-            self.scratch.unmap(start, len);
+            self.program.scratch.unmap(start, len);
         }
     }
 
@@ -226,11 +227,11 @@ impl Service {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let hi = x.lo + x.len;
-        if shared.guarded(x.lo, hi) || self.forks_under_way > 0 {
+        if shared.guarded(x.lo, hi) || self.program.forks_under_way > 0 {
             return Err(Refusal::Later);
         }
         // The program may have changed its mind about this memory.
-        match self.space.at(x.lo) {
+        match self.program.space.at(x.lo) {
             Ok(Some(now)) if now.end >= hi && same_kind(&now, &x.mapping) => {}
             _ => return Err(Refusal::Later),
         }
@@ -244,17 +245,18 @@ impl Service {
             })?;
         } else {
             // Before Linux 6.17 it would be taken from any other that watches it.
-            if uffd::is_watched_by_others(self.events, x.lo, x.len) {
+            if uffd::is_watched_by_others(self.program.events, x.lo, x.len) {
                 return Err(Refusal::Os(libc::EBUSY));
             }
-            self.unwatch(x.lo, hi).map_err(Refusal::Os)?;
+            self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
         self.write_hooks();
-        if !self.scratch.has_room_to_give() || !self.can_note_settings(shared) {
+        if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
             return Err(Refusal::Os(libc::ENOMEM));
         }
         x.locked = mem::is_locked(x.lo);
         x.aside = self
+            .program
             .scratch
             .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, 0)
             .map_err(Refusal::Os)?;
@@ -326,12 +328,12 @@ impl Service {
     fn put_back(&mut self, x: &Exchange, at: usize, n: usize) {
         let aside = x.aside_of(at);
         let back = if x.by_page {
-            let there = insist(|| self.space.at(at)).ok().flatten();
+            let there = insist(|| self.program.space.at(at)).ok().flatten();
             let is_old = |m: &Mapping| m.end >= at + n && same_kind(m, &x.mapping);
             let room = if there.is_some_and(|m| is_old(&m)) {
                 Ok(())
             } else {
-                self.scratch.give_room();
+                self.program.scratch.give_room();
                 let flags = PRIVATE | libc::MAP_FIXED;
                 insist(|| mem::map(at, n, x.mapping.prot(), flags, -1, 0)).and_then(|_| {
                     insist(|| uffd::register(self.precopy, at, n, uffd::MODE_MISSING))
@@ -339,13 +341,13 @@ impl Service {
             };
             room.map(|()| self.move_back(at, n, aside))
         } else {
-            self.scratch.give_room();
+            self.program.scratch.give_room();
             insist(|| mem::move_over(aside, n, at))
         };
         if let Err(errno) = back {
             debug_log!("{at:#x}+{n:#x} cannot be put back: errno {errno}");
             // It would go on with memory that is not its own.
-            let _ = task::signal_task(self.tgid, self.tgid, libc::SIGKILL);
+            let _ = task::signal_task(self.program.tgid, self.program.tgid, libc::SIGKILL);
         }
     }
 
@@ -353,7 +355,7 @@ impl Service {
     /// cannot be watched, nothing is in place any more.
     fn settle(&mut self, shared: &Shared, x: &mut Exchange, origin: Origin) -> Result<(), Refusal> {
         let (lo, len) = (x.lo, x.done);
-        if let Err(errno) = uffd::register(self.events, lo, len, uffd::MODE_WP) {
+        if let Err(errno) = uffd::register(self.program.events, lo, len, uffd::MODE_WP) {
             debug_log!("promotion of {lo:#x} is undone: errno {errno}");
             self.put_back(x, lo, len);
             x.done = 0;

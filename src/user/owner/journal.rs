@@ -69,7 +69,7 @@ impl Service {
             Origin::Private
         };
         let mut at = lo;
-        while let Ok(Some(m)) = self.space.find(at) {
+        while let Ok(Some(m)) = self.program.space.find(at) {
             let (start, end) = (m.start.max(at), m.end.min(hi));
             self.put_mapping_back(at, start.min(hi));
             if start >= hi {
@@ -93,7 +93,7 @@ impl Service {
         }
         self.unmap_stage();
         // There may be holes in it, and mappings of the program in them.
-        self.scratch.leave();
+        self.program.scratch.leave();
         self.journal.close();
     }
 
@@ -119,7 +119,7 @@ impl Service {
             if tries == TRIES {
                 debug_log!("{start:#x}-{end:#x} cannot be put back");
                 // It would go on with memory that is not its own.
-                let _ = task::signal_task(self.tgid, self.tgid, libc::SIGKILL);
+                let _ = task::signal_task(self.program.tgid, self.program.tgid, libc::SIGKILL);
             }
         }
         let _ = uffd::unwatch(self.precopy, start, end - start);
@@ -135,7 +135,7 @@ impl Service {
 
     fn unmap_stage(&self) {
         let (mut at, end) = (self.journal.stage, self.journal.stage + self.journal.len);
-        while let Ok(Some(m)) = self.space.find(at) {
+        while let Ok(Some(m)) = self.program.space.find(at) {
             if m.start >= end {
                 break;
             }

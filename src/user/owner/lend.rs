@@ -83,7 +83,7 @@ impl Service {
         lo: usize,
         hi: usize,
     ) -> Result<Option<Loan>, Refusal> {
-        let Ok(Some(m)) = self.space.at(addr) else {
+        let Ok(Some(m)) = self.program.space.at(addr) else {
             return Ok(None);
         };
         let plain = matches!(m.name, Name::File | Name::SysV | Name::Device);
@@ -157,7 +157,7 @@ impl Service {
             return Err(Refusal::Os(libc::ENOMEM));
         }
         // Watched from here on, and so in the set: nobody changes it unaware.
-        if let Err(errno) = uffd::register(self.events, m.start, len, uffd::MODE_WP) {
+        if let Err(errno) = uffd::register(self.program.events, m.start, len, uffd::MODE_WP) {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }
@@ -204,7 +204,7 @@ impl Service {
         };
         let flags = mode | libc::O_CLOEXEC | libc::O_NONBLOCK;
         let fits = |fd: c_int| {
-            if self.identity_as_mapped_for(fd, m.write) == Some((m.device, m.inode)) {
+            if self.program.identity_as_mapped_for(fd, m.write) == Some((m.device, m.inode)) {
                 Some(fd)
             } else {
                 crate::rawsys::close(fd);
@@ -218,11 +218,11 @@ impl Service {
             }
         }
         let mut dir = [0u8; 32];
-        let dir = procfs::proc_path(&mut dir, self.tgid, b"/fd");
+        let dir = procfs::proc_path(&mut dir, self.program.tgid, b"/fd");
         let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         if let Ok(open) = crate::rawsys::open(dir, list, 0) {
             let numbered = |number: c_int| {
-                let fd = task::descriptor_of(self.pidfd, number).ok()?;
+                let fd = task::descriptor_of(self.program.pidfd, number).ok()?;
                 if mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
                     let fd = fits(fd)?;
                     // Not the program's own: a position, flags and locks belong to
@@ -248,7 +248,7 @@ impl Service {
             }
         }
         let mut name = [0u8; 4096];
-        let path = self.space.path_at(m.start, &mut name)?;
+        let path = self.program.space.path_at(m.start, &mut name)?;
         crate::rawsys::open(path, flags, 0).ok().and_then(fits)
     }
 }

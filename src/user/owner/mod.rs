@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod children;
 pub mod copier;
 pub mod copies;
 pub mod debts;
@@ -83,7 +84,7 @@ impl Service {
         match m.verb {
             Verb::Share => self.try_share(shared, i, m, effort),
             Verb::Hello => {
-                let fds = [self.handed_out, self.pidfd];
+                let fds = [self.handed_out, self.program.pidfd];
                 self.send_answer(i, &m.answer(Status::Done), Some(fds))
             }
             Verb::Get => self.send_answer(i, &self.on_get(m), None),
@@ -150,7 +151,7 @@ impl Service {
                 })
             }
         };
-        let fds = file.map(|fd| [fd, self.pidfd]);
+        let fds = file.map(|fd| [fd, self.program.pidfd]);
         let outcome = self.send_answer(i, &answer, fds);
         if matches!(outcome, Outcome::Answered) {
             let c = &mut self.connections[i];
@@ -222,7 +223,7 @@ impl Service {
     fn any_read_only(&self, lo: usize, hi: usize) -> bool {
         let mut at = lo;
         while at < hi {
-            match self.space.find(at) {
+            match self.program.space.find(at) {
                 Ok(Some(m)) if m.start >= hi => break,
                 Ok(Some(m)) if m.read && !m.write => return true,
                 Ok(Some(m)) => at = m.end,
@@ -244,7 +245,7 @@ impl Service {
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
         }
-        if self.forks_under_way > 0 || self.recalling {
+        if self.program.forks_under_way > 0 || self.recalling {
             return Err(Refusal::Later);
         }
         if let Some(loan) = self.lend(shared, addr, lo, hi)? {
@@ -284,7 +285,7 @@ impl Service {
         let mut at = lo;
         let mut refused = None;
         while at < hi {
-            match self.space.find(at) {
+            match self.program.space.find(at) {
                 Ok(Some(mapping)) if mapping.start < hi => {
                     at = at.max(mapping.start);
                     match self.share_chunk(shared, at, at, hi, CHUNK_MAX) {

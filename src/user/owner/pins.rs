@@ -101,14 +101,14 @@ impl Service {
         let Some((at, end)) = used.map(part).filter(|p| p.0 < p.1).min() else {
             return Ok(hi as u64);
         };
-        if self.forks_under_way > 0 || self.recalling {
+        if self.program.forks_under_way > 0 || self.recalling {
             return Err(libc::EAGAIN);
         }
         let next = match self.share_chunk(shared, at, at, end, CHUNK_MAX) {
             Ok((_, done)) => done,
             Err(Refusal::Later) => return Err(libc::EAGAIN),
             Err(Refusal::Pinned) => at + PAGE,
-            Err(_) => match self.space.find(at)? {
+            Err(_) => match self.program.space.find(at)? {
                 Some(m) if m.start > at => m.start,
                 Some(m) => m.end,
                 None => hi,

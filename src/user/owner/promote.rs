@@ -92,7 +92,7 @@ impl Service {
     }
 
     fn mapping_at(&self, addr: usize) -> Result<Mapping, Refusal> {
-        match self.space.at(addr) {
+        match self.program.space.at(addr) {
             Ok(Some(mapping)) => Ok(mapping),
             Ok(None) => Err(Refusal::Hole),
             Err(errno) => Err(Refusal::Os(errno)),
@@ -138,7 +138,7 @@ impl Service {
         let thunks = crate::user::hooks::PAGE.load(Ordering::Acquire);
         let (mut lo, mut hi) = (lo, hi);
         let others = [
-            self.scratch.range(),
+            self.program.scratch.range(),
             (page, page + crate::process::WIPED_PAGE_SIZE),
             (thunks, thunks + PAGE),
         ];
@@ -161,17 +161,19 @@ impl Service {
     fn grows(&self, mapping: &Mapping) -> bool {
         // No stack is larger, and no walk through other memory is worth it.
         const LARGEST: usize = 16 << 30;
-        if mapping.start > self.stack_begin || self.stack_begin - mapping.start > LARGEST {
+        if mapping.start > self.program.stack_begin
+            || self.program.stack_begin - mapping.start > LARGEST
+        {
             return false;
         }
         let mut piece = *mapping;
-        while !(piece.start..piece.end).contains(&self.stack_begin) {
-            match self.space.at(piece.end) {
+        while !(piece.start..piece.end).contains(&self.program.stack_begin) {
+            match self.program.space.at(piece.end) {
                 Ok(Some(above)) if self.is_own(&above) || above.inode == 0 => piece = above,
                 _ => return false,
             }
         }
-        !matches!(self.space.at(mapping.start - PAGE), Ok(Some(below)) if self.is_own(&below))
+        !matches!(self.program.space.at(mapping.start - PAGE), Ok(Some(below)) if self.is_own(&below))
     }
 
     /// Sees to it that the stack can go on growing below what is promoted.
@@ -212,7 +214,7 @@ impl Service {
             // events are about to tell. If it was moved its content is needed.
             return Err(Refusal::Later);
         }
-        if self.pause.left() > 0 {
+        if self.program.pause.left() > 0 {
             return Err(Refusal::Later);
         }
         if self.is_stuck(addr) {
@@ -222,22 +224,22 @@ impl Service {
         if mem::is_sealed(lo, len) {
             return Err(Refusal::Sealed);
         }
-        if uffd::is_watched_by_others(self.events, lo, len) {
+        if uffd::is_watched_by_others(self.program.events, lo, len) {
             return Err(Refusal::Os(libc::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
         // One descriptor is needed on the way, and is kept for that.
-        if self.reserve < 0 {
-            self.keep_reserve();
+        if self.program.reserve < 0 {
+            self.program.keep_reserve();
         }
-        if self.reserve < 0 {
+        if self.program.reserve < 0 {
             return Err(Refusal::Os(libc::EMFILE));
         }
-        crate::rawsys::close(core::mem::replace(&mut self.reserve, -1));
+        crate::rawsys::close(core::mem::replace(&mut self.program.reserve, -1));
         let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
-        self.keep_reserve();
+        self.program.keep_reserve();
         if done > 0 {
             count(&COUNTERS.promotions);
             COUNTERS
@@ -261,7 +263,7 @@ impl Service {
         ) else {
             return true;
         };
-        let own = [self.tgid, crate::user::sys::task::own_pid()];
+        let own = [self.program.tgid, crate::user::sys::task::own_pid()];
         let mut found = false;
         let mut processes = procfs::Numbers::from_start(proc_dir);
         for pid in processes.by_ref() {

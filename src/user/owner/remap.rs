@@ -75,11 +75,12 @@ impl Service {
         let end = r.old + r.old_len;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
         let over = r.target.saturating_add(r.new_len);
-        if self.attachments.overlaps(r.old, end) {
+        if self.program.attachments.overlaps(r.old, end) {
             // Of those the kernel says what can be done.
             return false;
         }
         let single = self
+            .program
             .space
             .at(r.old)
             .ok()
@@ -100,7 +101,7 @@ impl Service {
         }
         // What moves has other offsets in the file: it cannot stay there.
         self.demote(shared, r.old, end)?;
-        self.unwatch(r.old, end)?;
+        self.program.unwatch(r.old, end)?;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED != 0 {
             let over = r
@@ -112,10 +113,10 @@ impl Service {
                 return Err(libc::EINVAL);
             }
             self.retire_standing(shared, r.target, over);
-            self.unwatch(r.target, over)?;
+            self.program.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
             mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
-            self.on_unmapped(r.target, over);
+            self.program.on_unmapped(r.target, over);
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
@@ -134,7 +135,7 @@ impl Service {
             let rest = r.old + r.new_len;
             if rest < end {
                 self.retire_standing(shared, rest, end);
-                let gone = self.unwatch(rest, end);
+                let gone = self.program.unwatch(rest, end);
                 if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
                     return Some(Err(errno));
                 }
@@ -169,7 +170,7 @@ impl Service {
     fn whole(&self, start: usize, end: usize) -> Sys<Mapping> {
         let mut at = start;
         loop {
-            let m = self.space.at(at)?.ok_or(libc::EFAULT)?;
+            let m = self.program.space.at(at)?.ok_or(libc::EFAULT)?;
             if m.end >= end {
                 return Ok(m);
             }
@@ -188,7 +189,11 @@ impl Service {
         }
         let mut at = r.old;
         while at < end {
-            let piece = self.space.at(at).and_then(|m| m.ok_or(libc::EFAULT));
+            let piece = self
+                .program
+                .space
+                .at(at)
+                .and_then(|m| m.ok_or(libc::EFAULT));
             let moved = piece.and_then(|m| {
                 let hi = m.end.min(end);
                 mem::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)
@@ -210,9 +215,9 @@ impl Service {
     /// Undoes a move of `len` bytes, all threads standing.
     fn move_pieces_back(&self, old: usize, to: usize, len: usize) {
         let mut at = to;
-        self.scratch.give_room();
+        self.program.scratch.give_room();
         while at < to + len {
-            let Ok(Some(m)) = self.space.at(at) else {
+            let Ok(Some(m)) = self.program.space.at(at) else {
                 break;
             };
             let hi = m.end.min(to + len);

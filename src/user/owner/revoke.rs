@@ -60,7 +60,7 @@ impl Service {
 
     fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) {
         shared.promoted.remove(lo, hi);
-        let unwatched = uffd::unregister(self.events, lo, hi - lo);
+        let unwatched = uffd::unregister(self.program.events, lo, hi - lo);
         let flags = PRIVATE | libc::MAP_FIXED;
         if unwatched.is_ok() && self.still_own(lo, hi) {
             let _ = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0);
@@ -117,7 +117,7 @@ impl Service {
     /// For memory between what is promoted.
     fn advise_private(&self, lo: usize, hi: usize, advice: i32) -> Sys<()> {
         let mut at = lo;
-        while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi) {
+        while let Some(m) = self.program.space.find(at)?.filter(|m| m.start < hi) {
             if self.is_own(&m) {
                 // The event of that would come to this very task.
                 return Err(libc::EAGAIN);

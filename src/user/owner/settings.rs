@@ -137,7 +137,7 @@ impl Service {
     /// A mapping that has its flags is made where no other is lower, for as long
     /// as it takes to read them.
     pub fn look(&self, empty: usize) -> Sys<Bits> {
-        let lowest = self.space.find(0)?.map_or(TOP, |m| m.start);
+        let lowest = self.program.space.find(0)?.map_or(TOP, |m| m.start);
         let flags = if lowest >= BOTTOM + 2 * PAGE && mem::imitate(empty, PAGE, BOTTOM).is_ok() {
             let flags = smaps::flags_at(BOTTOM);
             insist(|| mem::unmap(BOTTOM, PAGE))?;

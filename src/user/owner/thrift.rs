@@ -96,7 +96,7 @@ impl Service {
                 return (lo, hi);
             }
             self.draw_near(shared, addr, down <= up);
-            match self.space.at(addr) {
+            match self.program.space.at(addr) {
                 Ok(Some(now)) if !now.shared => mapping = now,
                 _ => return (lo, hi),
             }
@@ -142,7 +142,14 @@ impl Service {
     /// Has the promoted range below `addr`, or above it, grow until it is near.
     fn draw_near(&mut self, shared: &Shared, addr: usize, below: bool) {
         for _ in 0..STEPS {
-            let Some(m) = self.space.at(addr).ok().flatten().filter(|m| !m.shared) else {
+            let Some(m) = self
+                .program
+                .space
+                .at(addr)
+                .ok()
+                .flatten()
+                .filter(|m| !m.shared)
+            else {
                 return;
             };
             let (part, left) = if below {
@@ -178,7 +185,13 @@ impl Service {
                 continue;
             }
             let whole = |m: &Mapping| (m.start, m.end) == (range.end, next.start);
-            let found = self.space.at(range.end).ok().flatten().filter(whole);
+            let found = self
+                .program
+                .space
+                .at(range.end)
+                .ok()
+                .flatten()
+                .filter(whole);
             let plain = |m: &Mapping| !m.shared && !m.huge && m.read && m.name == Name::Plain;
             if let Some(m) = found.filter(plain) {
                 let part = (m.start, m.end);

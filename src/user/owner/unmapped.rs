@@ -103,7 +103,7 @@ impl Service {
     fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
         let mut at = range.start;
         while at < range.end {
-            match self.space.find(at) {
+            match self.program.space.find(at) {
                 Ok(Some(m)) if m.start <= at && self.is_as_it_was(&m, at, range.origin) => {
                     at = m.end
                 }
@@ -141,7 +141,7 @@ impl Service {
     /// threads run, and once one could not be settled.
     fn first_mapped_elsewhere(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
         let mut lowest: Option<(usize, usize)> = None;
-        if !self.moved_astray && self.standing > 0 {
+        if !self.moved_astray && self.program.standing > 0 {
             for c in &self.changes[..self.change_count] {
                 let (first, last) = (c.from.max(lo), (c.from + c.len).min(hi));
                 let is_moved = c.kind == uffd::EVENT_REMAP && first < last;
@@ -152,10 +152,10 @@ impl Service {
             return lowest;
         }
         let mut at = 0;
-        while let Ok(Some(m)) = self.space.find(at) {
+        while let Ok(Some(m)) = self.program.space.find(at) {
             at = m.end;
             let moved = self.is_own(&m) && m.offset != m.start;
-            if !moved || self.attachments.at(m.start).is_some() {
+            if !moved || self.program.attachments.at(m.start).is_some() {
                 continue;
             }
             let first = m.offset.max(lo);
@@ -191,7 +191,7 @@ impl Service {
         while let Some(r) = shared.promoted.get(i).filter(|r| r.start < end) {
             i += 1;
             let next = shared.promoted.get(i).map_or(TOP, |next| next.start);
-            let last = self.space.at(r.end - 1).ok().flatten();
+            let last = self.program.space.at(r.end - 1).ok().flatten();
             if let Some(m) = last.filter(|m| self.is_own(m) && m.offset == m.start) {
                 let end = m.end.min(next);
                 if end > r.end && shared.promoted.has_room() {

@@ -73,27 +73,21 @@ impl Service {
     /// one that is kept for this. Else it would wait, and the listener would be
     /// ready for ever.
     fn refuse_with_reserve(&mut self) {
-        if self.reserve >= 0 {
-            crate::rawsys::close(self.reserve);
-            self.reserve = -1;
+        if self.program.reserve >= 0 {
+            crate::rawsys::close(self.program.reserve);
+            self.program.reserve = -1;
         }
         let refused = net::accept(self.listener);
         if let Ok(fd) = refused {
             debug_log!("refused a connection: no descriptor is left");
             self.refuse(fd, Status::Full);
         }
-        self.keep_reserve();
+        self.program.keep_reserve();
         if refused.is_err() {
             // Others have taken what was freed.
             self.deaf_until = task::now() + DEAF;
             let _ = net::watch_for(self.epoll, self.listener, LISTENER_TOKEN, 0);
         }
-    }
-
-    /// Keeps a descriptor for [`Self::refuse_with_reserve`].
-    pub fn keep_reserve(&mut self) {
-        let flags = libc::O_RDWR | libc::O_CLOEXEC;
-        self.reserve = crate::rawsys::open(c"/dev/null", flags, 0).unwrap_or(-1);
     }
 
     /// Tells an attacher that it is not taken. What it has said is read first, and

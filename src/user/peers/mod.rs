@@ -318,7 +318,7 @@ impl Service {
         }
         let permits = &self.permits;
         let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
-        if old.memfd >= 0 && self.attachments.any(shown) {
+        if old.memfd >= 0 && self.program.attachments.any(shown) {
             self.sever_attachments_of(i);
         }
         if old.pidfd >= 0 {

@@ -47,7 +47,7 @@ impl Service {
         if name == 0 {
             return self.make(start, size, mode);
         }
-        self.meet_the_module()?;
+        self.program.meet_the_module()?;
         let segid = self.make(start, size, mode)?;
         let mut text: Text = [0; DIGITS + ID + 1];
         text[..DIGITS].copy_from_slice(&hex(self.token, b"")[..DIGITS]);

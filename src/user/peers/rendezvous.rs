@@ -174,7 +174,7 @@ impl Service {
         if let Some(name) = bound.get(..DIGITS).and_then(checked) {
             let _ = dir::unlink(as_c_str(&name));
         }
-        if self.device != 0 {
+        if self.program.device != 0 {
             sweep(self.folder);
         }
     }

@@ -1,33 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! fork(): the child gets private copies of what is promoted.
-//!
-//! Promoted private memory is a shared mapping, and must not be shared with a
-//! child. It is therefore marked "not for children": whoever forks past libc
-//! has a child without these pages, which ends it at the first touch, and
-//! never one that writes into its parent.
-//!
-//! fork() of libc tells us before, and so do its `_Fork`, `clone` and `syscall`
-//! where they are met ([`crate::user::hooks`]). The forking thread is watched to the entry
-//! of its system call: by then it holds every lock that it will need, so the
-//! other threads can be stopped without fear. The child inherits the shared
-//! mappings for a moment, is stopped before its first instruction, has them
-//! replaced by private copies, and then both go on. A service that is killed in
-//! that moment takes both with it: else the child would write into its parent.
+//! A thread of the program is watched through its fork.
 
 #![forbid(unsafe_code)]
 
-use super::alarm::Alarm;
-use crate::debug::{count, COUNTERS};
+use super::Program;
 use crate::debug_log;
-use crate::user::arena::ranges::Origin;
-use crate::user::arena::{self, Shared};
-use crate::user::program::restart;
-use crate::user::service::state::Service;
-use crate::user::sys::advice::{ABSENT, WIPED};
-use crate::user::sys::forking::{child_tid_address, forks};
+use crate::user::sys::regs;
 use crate::user::sys::trace::{self, Waited};
-use crate::user::sys::{mem, regs, task};
-use core::sync::atomic::Ordering;
 
 /// What the watch of a forking thread is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,227 +17,9 @@ pub enum ForkPhase {
     Watching,
 }
 
-const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
-pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-
-/// Tries to stop the other threads, each as long as a stop is patient. Without
-/// the child's copy is not of one moment.
-const TRIES: u32 = 500;
-
-/// How many other system calls, entries and exits, a thread may make between
-/// telling of a fork and the fork, where it does not tell of its end.
-const DETOURS: u32 = 1000;
-
-impl Service {
-    /// Thread `tid` is in fork(), before its system call, and waits for us.
-    /// `alone`: it will not tell when it is over.
-    pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
-        if self.fork_phase != ForkPhase::None {
-            // A signal handler may have led the watched thread out of its fork.
-            return if self.fork_tid == tid {
-                0
-            } else {
-                arena::ANOTHER_FORKS
-            };
-        }
-        if !alone {
-            self.forks_under_way += 1;
-        }
-        if shared.promoted.is_empty() {
-            return 0;
-        }
-        self.release_stray(tid);
-        let mut alarm = Alarm::default();
-        alarm.set();
-        if let Err(errno) = trace::seize(tid, OPTIONS) {
-            debug_log!("fork of thread {tid} cannot be watched: errno {errno}");
-            return 0;
-        }
-        let _ = trace::interrupt(tid);
-        drop(alarm);
-        match self.wait_soon(tid) {
-            Waited::Stopped { .. } => {
-                self.fork_tid = tid;
-                self.fork_phase = ForkPhase::Watching;
-                (self.fork_alone, self.fork_detours) = (alone, 0);
-                self.forks_under_way += u32::from(alone);
-                shared.forking.store(tid as u32, Ordering::Release);
-                let _ = trace::to_syscall(tid, 0);
-            }
-            waited => {
-                debug_log!("fork of thread {tid} cannot be watched: {waited:?}");
-                if waited != Waited::Gone {
-                    self.leave_stray(tid);
-                }
-            }
-        }
-        0
-    }
-
-    /// A stop that was given up may have left the thread traced, its own stop
-    /// still to come.
-    fn release_stray(&mut self, tid: i32) {
-        let traced = &self.traced[..self.traced_count];
-        if let Some(i) = traced.iter().position(|t| t.tid == tid) {
-            if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
-                let _ = restart::release(tid, signal, &self.traced[i].sleep);
-            }
-            self.forget_traced(i);
-        }
-    }
-
-    /// fork() is over, in the parent.
-    pub fn fork_end(&mut self) {
-        self.forks_under_way = self.forks_under_way.saturating_sub(1);
-        if self.fork_phase == ForkPhase::Watching && self.forks_under_way == 0 {
-            // It never came to a fork that we saw.
-            let tid = self.fork_tid;
-            let _ = trace::interrupt(tid);
-            let let_go = match self.wait_soon(tid) {
-                Waited::Stopped { signal, .. } => trace::detach(tid, signal),
-                Waited::Gone => Ok(()),
-                _ => trace::detach(tid, 0),
-            };
-            if let_go.is_err() {
-                self.leave_stray(tid);
-            }
-            self.fork_over();
-        }
-    }
-
-    fn fork_over(&mut self) {
-        if let Some(shared) = arena::existing() {
-            shared.forking.store(0, Ordering::Release);
-        }
-        if core::mem::take(&mut self.fork_alone) {
-            self.forks_under_way = self.forks_under_way.saturating_sub(1);
-        }
-        self.fork_tid = 0;
-        self.fork_phase = ForkPhase::None;
-    }
-
-    /// The watched thread may have stopped.
-    pub fn on_fork_stop(&mut self) {
-        while self.fork_phase == ForkPhase::Watching {
-            let tid = self.fork_tid;
-            match trace::wait(tid) {
-                Waited::Nothing => return,
-                Waited::Gone => return self.fork_over(),
-                Waited::Stopped { signal, event } => {
-                    if event == trace::EVENT_FORK || event == trace::EVENT_CLONE {
-                        if let Ok(child) = trace::event_message(tid) {
-                            self.on_missed_child(child as i32);
-                        }
-                    }
-                    let _ = trace::to_syscall(tid, signal);
-                }
-                Waited::Syscall => match trace::syscall_entry(tid) {
-                    Ok(Some((number, args))) if forks(tid, number, &args) => {
-                        return self.through_fork(tid, number, &args);
-                    }
-                    Ok(Some(_)) if self.fork_alone && self.fork_detours == DETOURS => {
-                        // A signal handler has led it away for good.
-                        let _ = trace::detach(tid, 0);
-                        return self.fork_over();
-                    }
-                    _ => {
-                        self.fork_detours = self.fork_detours.saturating_add(1);
-                        let _ = trace::to_syscall(tid, 0);
-                    }
-                },
-            }
-        }
-    }
-
-    /// The watched thread has made a thread or a process, which stands for us, and
-    /// we have not seen it begin.
-    fn on_missed_child(&mut self, child: i32) {
-        if task::signal_task(child, child, 0).is_ok() {
-            debug_log!("child {child} of a fork is lost: it lacks what is shared");
-            trace::end(child);
-        } else {
-            self.leave_stray(child);
-        }
-    }
-
-    /// The watched thread is about to enter the system call that forks.
-    fn through_fork(&mut self, tid: i32, number: u64, args: &[u64; 6]) {
-        let stopped = self.insist_on_stop(TRIES);
-        if !stopped {
-            debug_log!("a fork is not a snapshot: the other threads could not be stopped");
-        }
-        self.note_growth();
-        let tid_word = child_tid_address(tid, number, args);
-        let mut before = [0u8; 4];
-        let saved =
-            tid_word.and_then(|at| mem::peek_process(tid, at, &mut before).ok().map(|()| at));
-        // From here on a child would share its parent's memory, and write into it. So
-        // nobody goes through the fork alone if this task is killed.
-        trace::set_options(tid, OPTIONS | trace::O_EXITKILL);
-        self.for_children(libc::MADV_DOFORK);
-        let made = self.make_child(tid);
-        let child = match made {
-            Made::Child(child) => Some(child),
-            _ => None,
-        };
-        if let Some(child) = child {
-            match self.privatize(child) {
-                Ok(()) => count(&COUNTERS.forks_privatized),
-                Err(errno) => {
-                    // It has its parent's memory before it: it must not run.
-                    debug_log!("child {child} of a fork is lost: errno {errno}");
-                    trace::end(child);
-                }
-            }
-        }
-        self.for_children(libc::MADV_DONTFORK);
-        trace::set_options(tid, OPTIONS);
-        if let (Some(at), Some(_)) = (saved, child) {
-            // The kernel has written the child's tid there while the page was
-            // still shared: it belongs to the parent again.
-            let _ = mem::poke_word(tid, at, u32::from_le_bytes(before));
-        }
-        if made == Made::Again {
-            let _ = trace::to_syscall(tid, 0);
-        } else {
-            if trace::detach(tid, 0).is_err() {
-                self.leave_stray(tid);
-            }
-            self.fork_over();
-        }
-        if stopped {
-            self.resume();
-        }
-        if let Some(child) = child {
-            if trace::detach(child, 0).is_err() {
-                // Killed where it stood.
-                trace::bury(child);
-            }
-        }
-    }
-
-    /// Sets whether children inherit what was private before its promotion, but
-    /// for what they are to have nothing of, or zeros.
-    fn for_children(&mut self, advice: i32) {
-        let Some(shared) = arena::existing() else {
-            return;
-        };
-        let mut i = 0;
-        while let Some(r) = shared.promoted.get(i) {
-            if r.origin == Origin::Private {
-                let _ = self.for_each_setting(r, |_, lo, hi, bits| {
-                    if bits & (ABSENT | WIPED) == 0 {
-                        let _ = mem::advise(lo, hi - lo, advice);
-                    }
-                    Ok(())
-                });
-            }
-            i += 1;
-        }
-    }
-
+impl Program {
     /// Lets the thread through its fork.
-    fn make_child(&mut self, tid: i32) -> Made {
+    pub fn make_child(&mut self, tid: i32) -> Made {
         if trace::to_syscall(tid, 0).is_err() {
             return Made::Nothing;
         }
@@ -295,7 +56,7 @@ impl Service {
 
 /// What became of a fork that was let through.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
+pub enum Made {
     /// A child, which stands.
     Child(i32),
     /// None: a signal waits for the thread, which takes it and comes again.

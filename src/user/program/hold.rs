@@ -8,11 +8,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::user::service::state::Service;
+use super::Program;
 use crate::user::sys::Sys;
 use crate::{rawsys, uapi};
 
-impl Service {
+impl Program {
     /// From here on the module's faults on the program's memory wait while its
     /// threads stand.
     pub fn meet_the_module(&mut self) -> Sys<()> {

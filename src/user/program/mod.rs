@@ -2,13 +2,68 @@
 //! The program that is served: its threads, and its address space.
 
 pub mod alarm;
-pub mod child;
 pub mod fork;
 pub mod hold;
 #[cfg(target_arch = "x86_64")]
 mod limit;
+pub mod pieces;
 pub mod restart;
 pub mod scratch;
 pub mod stop;
+pub mod view;
 #[cfg(target_arch = "x86_64")]
 mod waits;
+
+use crate::user::sys::space::Space;
+use core::ffi::c_int;
+use fork::ForkPhase;
+use pieces::Attachments;
+use scratch::Scratch;
+use stop::{Pause, Traced, THREADS};
+
+/// The program: what the service knows of it, and holds of it. All zero is valid;
+/// the service gives the real values at its start.
+pub struct Program {
+    pub tgid: i32,
+    pub anchor: i32,
+    pub pidfd: c_int,
+    /// An address of the main stack: where the program began.
+    pub stack_begin: usize,
+    pub space: Space,
+    pub scratch: Scratch,
+    /// The module's device, where this program exports its memory both ways.
+    pub device: c_int,
+    /// userfaultfd that reports changes of promoted memory. No fault comes here.
+    pub events: c_int,
+    /// userfaultfd of the attachments of this process.
+    pub faults: c_int,
+    /// Given up for a moment by a promotion, and where a new attacher finds none left;
+    /// -1: none.
+    pub reserve: c_int,
+    pub attachments: Attachments,
+    pub task_dir: c_int,
+    pub traced: [Traced; THREADS],
+    pub traced_count: usize,
+    pub stop_began: u64,
+    /// How many times [`Self::stop`] is ahead of [`Self::resume`].
+    pub standing: u32,
+    /// The threads that have stopped are let go when they are.
+    pub held: bool,
+    /// No stop is tried for [`Self::requests`] meanwhile.
+    pub pause: Pause,
+    pub fork_tid: i32,
+    pub fork_phase: ForkPhase,
+    /// Nobody tells of the end of the fork that is watched.
+    pub fork_alone: bool,
+    /// How many other system calls its thread has made since.
+    pub fork_detours: u32,
+    pub forks_under_way: u32,
+}
+
+impl Program {
+    /// Keeps a descriptor for [`Self::refuse_with_reserve`].
+    pub fn keep_reserve(&mut self) {
+        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        self.reserve = crate::rawsys::open(c"/dev/null", flags, 0).unwrap_or(-1);
+    }
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Stopping all threads of the program, and letting them go.
 //!
-//! Between [`Service::stop`] and [`Service::resume`] no thread of the program
+//! Between [`stop()`] and [`Program::resume`] no thread of the program
 //! runs in user mode, none is inside a system call that can write to its
 //! memory, and no event of its address space is left unread. The anchor thread
 //! is not stopped: it sleeps in a wait and touches nothing. The two nest. Neither
@@ -10,10 +10,10 @@
 #![forbid(unsafe_code)]
 
 use super::alarm::Alarm;
+use super::Program;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::program::restart;
-use crate::user::service::state::Service;
 use crate::user::sys::procfs::Numbers;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{net, task};
@@ -96,81 +96,108 @@ impl Pause {
 /// taken for the old content.
 pub const LAST_PATIENCE: u64 = 10_000_000_000;
 
-impl Service {
-    /// Stops all threads of the program.
-    pub fn stop(&mut self) -> Result<(), Unstoppable> {
-        if self.standing > 0 {
-            self.standing += 1;
-            return Ok(());
-        }
-        if !self.debts.is_empty() {
-            // Whoever stops now reads events, and lets their callers go.
-            return Err(Unstoppable::Busy);
-        }
-        self.stop_began = task::now();
-        // When something last happened, and how many microseconds to wait for
-        // more: one call can bring an event for each of many mappings.
-        let (mut stirred, mut nap) = (self.stop_began, LONG_NAP);
+/// A queue of the kernel whose callers sleep until their event is read, so that a
+/// stop has to read it; and the program that is stopped.
+pub trait Events {
+    fn program(&mut self) -> &mut Program;
+    /// Reads one event. Its caller goes on, and must stand before it comes back to
+    /// user mode.
+    fn take(&mut self);
+    /// Whether something has been read that must be put right before anybody runs on.
+    fn is_urgent(&self) -> bool;
+}
+
+/// Stops all threads of the program, and reads what they wait for. Where that fails
+/// those that have stopped still stand.
+pub fn stop(events: &mut impl Events) -> Result<(), Unstoppable> {
+    let began = task::now();
+    let queue = events.program().events;
+    events.program().stop_began = began;
+    // When something last happened, and how many microseconds to wait for
+    // more: one call can bring an event for each of many mappings.
+    let (mut stirred, mut nap) = (began, LONG_NAP);
+    loop {
+        let mut fresh = events.program().seize_new_threads()?;
         loop {
-            let mut fresh = match self.seize_new_threads() {
-                Ok(fresh) => fresh,
-                Err(why) => return self.give_up(why),
-            };
-            loop {
-                let running = self.still_running();
-                if running == 0 {
-                    break;
-                }
-                if net::has_input(self.events) {
-                    // A thread sleeps until its event is read, and then stops: it
-                    // must be one that has been asked to.
-                    if running > 1 || fresh > 0 {
-                        match self.seize_new_threads() {
-                            Ok(more) => fresh += more,
-                            Err(why) => return self.give_up(why),
-                        }
-                    }
-                    self.take_event();
-                    (stirred, nap) = (task::now(), SHORT_NAP);
-                } else if self.program_has_ended() {
-                    return self.give_up(Unstoppable::Ended);
-                } else if task::now() > stirred + self.patience() {
-                    return self.give_up(Unstoppable::Busy);
-                } else {
-                    task::await_child_stop(nap);
-                    nap = (nap * 2).min(LONG_NAP);
-                }
-            }
-            if fresh == 0 {
+            let running = events.program().still_running();
+            if running == 0 {
                 break;
             }
+            let patience = if events.is_urgent() {
+                LAST_PATIENCE
+            } else {
+                PATIENCE
+            };
+            if net::has_input(queue) {
+                // A thread sleeps until its event is read, and then stops: it
+                // must be one that has been asked to.
+                if running > 1 || fresh > 0 {
+                    fresh += events.program().seize_new_threads()?;
+                }
+                events.take();
+                (stirred, nap) = (task::now(), SHORT_NAP);
+            } else if events.program().has_ended() {
+                return Err(Unstoppable::Ended);
+            } else if task::now() > stirred + patience {
+                return Err(Unstoppable::Busy);
+            } else {
+                task::await_child_stop(nap);
+                nap = (nap * 2).min(LONG_NAP);
+            }
         }
-        self.standing = 1;
-        self.hold(true);
-        while net::has_input(self.events) {
-            self.take_event();
+        if fresh == 0 {
+            break;
         }
-        self.act_on_events();
-        Ok(())
+    }
+    events.program().standing = 1;
+    events.program().hold(true);
+    while net::has_input(queue) {
+        events.take();
+    }
+    Ok(())
+}
+
+impl Program {
+    /// Whether the threads stand already: then they do so once more.
+    pub fn stands_again(&mut self) -> bool {
+        let stands = self.standing > 0;
+        self.standing += u32::from(stands);
+        stands
     }
 
-    /// Lets go again who has stopped.
-    fn give_up(&mut self, why: Unstoppable) -> Result<(), Unstoppable> {
-        // Who has unmapped something, and waited for its event, is about to go on.
-        self.revoke_unmapped();
-        if self.debts.is_empty() {
-            self.let_go();
-        } else {
+    /// Lets every stopped thread go. One that has not stopped yet is let go
+    /// when it does, see [`Self::release_strays`]. `owing`: they are held until
+    /// [`Self::release_held`].
+    pub fn resume(&mut self, owing: bool) {
+        if self.standing == 1 && owing {
             self.held = true;
+            return;
         }
-        Err(why)
+        self.standing = self.standing.saturating_sub(1);
+        if self.standing == 0 {
+            self.hold(false);
+            self.let_go();
+        }
     }
 
-    fn patience(&self) -> u64 {
-        if self.change_count == 0 {
-            PATIENCE
+    /// Lets those go who have stopped in a stop that has failed.
+    pub fn give_up(&mut self, owing: bool) {
+        if owing {
+            self.held = true;
         } else {
-            LAST_PATIENCE
+            self.let_go();
+        }
+    }
+
+    /// What was owed has been paid: lets those go who were held for it.
+    pub fn release_held(&mut self) {
+        if !core::mem::take(&mut self.held) {
+            return;
+        }
+        if self.standing > 0 {
+            self.resume(false);
+        } else {
+            self.let_go();
         }
     }
 
@@ -257,33 +284,6 @@ impl Service {
         self.traced[i] = self.traced[self.traced_count];
     }
 
-    /// Lets every stopped thread go. One that has not stopped yet is let go
-    /// when it does, see [`Self::release_strays`]. Where something is owed they are
-    /// held until it is paid.
-    pub fn resume(&mut self) {
-        if self.standing == 1 && !self.debts.is_empty() {
-            self.held = true;
-            return;
-        }
-        self.standing = self.standing.saturating_sub(1);
-        if self.standing == 0 {
-            self.hold(false);
-            self.let_go();
-        }
-    }
-
-    /// What was owed has been paid: lets those go who were held for it.
-    pub fn release_held(&mut self) {
-        if !core::mem::take(&mut self.held) {
-            return;
-        }
-        if self.standing > 0 {
-            self.resume();
-        } else {
-            self.let_go();
-        }
-    }
-
     fn let_go(&mut self) {
         let mut kept = 0;
         for i in 0..self.traced_count {
@@ -349,13 +349,13 @@ impl Service {
     }
 
     /// Whether the program has ended, or is about to become another by exec.
-    pub fn program_has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         task::signal_task(self.tgid, self.anchor, 0) == Err(libc::ESRCH)
     }
 
     /// Waits for a thread of the program that is sure to stop soon.
     pub fn wait_soon(&self, tid: i32) -> Waited {
-        trace::wait_soon(tid, || self.program_has_ended())
+        trace::wait_soon(tid, || self.has_ended())
     }
 
     /// Whether a thread is a zombie or not there any more.
@@ -375,6 +375,18 @@ impl Service {
         match text.iter().rposition(|&b| b == b')') {
             Some(at) => matches!(text.get(at + 2), Some(b'Z' | b'X') | None),
             None => true,
+        }
+    }
+
+    /// A stop that was given up may have left the thread traced, its own stop
+    /// still to come.
+    pub fn release_stray(&mut self, tid: i32) {
+        let traced = &self.traced[..self.traced_count];
+        if let Some(i) = traced.iter().position(|t| t.tid == tid) {
+            if let Waited::Stopped { signal, .. } = self.wait_soon(tid) {
+                let _ = restart::release(tid, signal, &self.traced[i].sleep);
+            }
+            self.forget_traced(i);
         }
     }
 }

@@ -77,30 +77,30 @@ impl Service {
             mapping::range(),
         );
         self.uid = task::geteuid();
-        self.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
-        self.space = Space::open()?;
-        self.scratch = Scratch::reserve();
+        self.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
+        self.program.space = Space::open()?;
+        self.program.scratch = Scratch::reserve();
         self.thrifty_from = crate::user::owner::thrift::limit();
-        self.stack_begin = procfs::stack_begin().unwrap_or(0);
+        self.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.epoll = net::epoll()?;
         self.gone = -1;
-        self.keep_reserve();
+        self.program.keep_reserve();
         net::watch(self.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.epoll, self.bell, token::BELL)?;
-        self.tgid = crate::user::sys::task::parent();
-        if let Err(errno) = alarm::prepare(self.tgid) {
+        self.program.tgid = crate::user::sys::task::parent();
+        if let Err(errno) = alarm::prepare(self.program.tgid) {
             debug_log!("no alarm: errno {errno}");
         }
         // Gone before its end could be told.
-        task::signal_task(self.tgid, self.anchor, 0)?;
+        task::signal_task(self.program.tgid, self.program.anchor, 0)?;
         let mut path = [0u8; 32];
-        let path = crate::user::sys::procfs::proc_path(&mut path, self.tgid, b"/task");
+        let path = crate::user::sys::procfs::proc_path(&mut path, self.program.tgid, b"/task");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        self.task_dir = crate::rawsys::open(path, flags, 0)?;
-        self.pidfd = task::pidfd(self.tgid)?;
-        restart::prepare(self.tgid, self.pidfd);
+        self.program.task_dir = crate::rawsys::open(path, flags, 0)?;
+        self.program.pidfd = task::pidfd(self.program.tgid)?;
+        restart::prepare(self.program.tgid, self.program.pidfd);
         self.open_userfaultfds()?;
         self.memfd = mem::memfd(c"xpmem")?;
         task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
@@ -110,6 +110,7 @@ impl Service {
         self.memfd_identity = (device, inode);
         // Mappings show the identity in the kernel's own words: take those.
         self.memfd_identity = self
+            .program
             .identity_as_mapped(self.memfd)
             .unwrap_or(self.memfd_identity);
         await_permission(shared);
@@ -117,15 +118,15 @@ impl Service {
         self.compare_all()?;
         self.listener = self.rendezvous(shared)?;
         net::watch(self.epoll, self.listener, token::LISTENER)?;
-        net::watch(self.epoll, self.pidfd, token::OWNER)?;
-        net::watch(self.epoll, self.events, token::EVENTS)?;
-        net::watch(self.epoll, self.faults, token::FAULTS)?;
+        net::watch(self.epoll, self.program.pidfd, token::OWNER)?;
+        net::watch(self.epoll, self.program.events, token::EVENTS)?;
+        net::watch(self.epoll, self.program.faults, token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
-            self.tgid,
+            self.program.tgid,
             self.abilities.precopy,
             self.abilities.poison,
-            self.space.has_query()
+            self.program.space.has_query()
         );
         Ok(())
     }
@@ -144,7 +145,7 @@ impl Service {
         if crate::testing::plays_old_kernel() {
             // As Linux 6.1 has them.
             has &= uffd::FEATURE_POISON - 1;
-            self.space.forget_new_ways();
+            self.program.space.forget_new_ways();
         }
         if has & facilities::REQUIRED != facilities::REQUIRED {
             debug_log!("userfaultfd lacks features: has {has:#x}");
@@ -152,17 +153,17 @@ impl Service {
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
-        self.events = uffd::open(ON_EVENTS | asynchronous)?;
+        self.program.events = uffd::open(ON_EVENTS | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
         self.abilities.poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
-        self.faults = uffd::open(ON_FAULTS | poison)?;
+        self.program.faults = uffd::open(ON_FAULTS | poison)?;
         let here = mapping::range().0;
-        self.abilities.map_protected =
-            !crate::testing::plays_old_kernel() && uffd::can_map_protected(self.faults, here);
-        self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.space.has_scan();
+        self.abilities.map_protected = !crate::testing::plays_old_kernel()
+            && uffd::can_map_protected(self.program.faults, here);
+        self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.program.space.has_scan();
         self.precopy = -1;
         self.abilities.move_pages = false;
         if self.abilities.precopy {

@@ -29,7 +29,9 @@ impl Service {
         let thunks = Thunks {
             page: self.hooks.page,
         };
-        let stopped = self.traced[..self.traced_count].iter().find(|t| t.stopped);
+        let stopped = self.program.traced[..self.program.traced_count]
+            .iter()
+            .find(|t| t.stopped);
         let standing = stopped.map_or(0, |t| t.tid);
         let mut met = [Met::Nowhere; NAMES.len()];
         for i in 0..self.hooks.count {

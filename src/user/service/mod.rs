@@ -11,6 +11,7 @@
 pub mod anchor;
 pub mod boot;
 pub mod commands;
+pub mod forks;
 pub mod interception;
 pub mod messages;
 pub mod questions;
@@ -70,8 +71,9 @@ impl Service {
             }
             if self.doubt > 0 {
                 self.doubt -= 1;
-                let gone = self.program_has_ended();
-                if gone || task::parent() != self.tgid || net::has_input(self.pidfd) {
+                let gone = self.program.has_ended();
+                if gone || task::parent() != self.program.tgid || net::has_input(self.program.pidfd)
+                {
                     return self.farewell(shared);
                 }
             }
@@ -89,7 +91,7 @@ impl Service {
             // Their news may have come while another stop was waited for, which
             // takes the signal that would bring us here again.
             self.on_fork_stop();
-            self.release_strays();
+            self.program.release_strays();
             self.pay_debts();
         }
         self.last_rites(shared);
@@ -116,8 +118,8 @@ impl Service {
         if self.deaf_until != 0 && task::now() >= self.deaf_until {
             self.deaf_until = 0;
             let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, net::IN);
-            if self.reserve < 0 {
-                self.keep_reserve();
+            if self.program.reserve < 0 {
+                self.program.keep_reserve();
             }
         }
     }
@@ -129,7 +131,7 @@ impl Service {
                 task::PARENT_GONE => self.doubt = 1000,
                 libc::SIGCHLD => {
                     self.on_fork_stop();
-                    self.release_strays();
+                    self.program.release_strays();
                 }
                 _ => {}
             }

@@ -116,7 +116,7 @@ impl Service {
     /// wants to write to it.
     pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
         let question = self.next_question();
-        let piece = self.attachments.at(page);
+        let piece = self.program.attachments.at(page);
         let fault = Faulting {
             page,
             tid,
@@ -134,7 +134,7 @@ impl Service {
     /// Asks for the page of a fault; whether that is settled for now.
     fn ask_for_page(&mut self, fault: &Faulting) -> bool {
         let (page, question, i) = (fault.page, fault.question, fault.connection);
-        let piece = self.attachments.at(page);
+        let piece = self.program.attachments.at(page);
         let piece = piece.filter(|p| p.attachment == fault.attachment);
         let permit = piece.map(|p| self.permits[p.permit]);
         let alive = i < CONNECTIONS && self.connections[i].side == Side::Attacher;
@@ -166,7 +166,7 @@ impl Service {
     /// Who waits for a page touches it again.
     pub fn fault_again(&mut self, page: usize) {
         self.faulting.forget(page, page + PAGE);
-        let _ = uffd::wake(self.faults, page, PAGE);
+        let _ = uffd::wake(self.program.faults, page, PAGE);
     }
 
     /// Tells owner `i` which answers have been acted upon.

@@ -77,7 +77,7 @@ impl Service {
     /// Recalls what the program has unmapped, and lets those go who were held for
     /// it. Whoever has the threads stop, or events looked at, calls this afterwards.
     pub fn pay_debts(&mut self) {
-        if self.paying || (self.debts.is_empty() && !self.held) {
+        if self.paying || (self.debts.is_empty() && !self.program.held) {
             return;
         }
         let Some(shared) = crate::user::arena::existing() else {
@@ -89,7 +89,7 @@ impl Service {
             self.debts.paid();
         }
         self.paying = false;
-        self.release_held();
+        self.program.release_held();
     }
 
     /// Tries to stop the threads; whether they stand.

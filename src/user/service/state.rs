@@ -6,7 +6,6 @@
 use crate::user::arena::SLOTS;
 use crate::user::attacher::permits::Permit;
 use crate::user::attacher::sigbus::{FaultingThreads, Poisoned};
-use crate::user::attacher::Attachments;
 use crate::user::hooks::Hooks;
 use crate::user::owner::changes::{Change, CHANGES};
 use crate::user::owner::debts::Debts;
@@ -18,15 +17,11 @@ use crate::user::owner::segments::Segment;
 use crate::user::owner::settings::Settings;
 use crate::user::patience::Patience;
 use crate::user::peers::Connection;
-use crate::user::program::fork::ForkPhase;
-use crate::user::program::scratch::{Place, Scratch};
-use crate::user::program::stop::{Pause, Traced, THREADS};
+use crate::user::program::Program;
 use crate::user::protocol::ids::{Id, SLOTS as IDS};
 use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::Words;
 use crate::user::sys::rights::Rights;
-use crate::user::sys::space::Space;
-use crate::user::sys::{uffd, Sys};
 use core::ffi::c_int;
 
 /// What this kernel lets the service do, probed once at its start.
@@ -46,8 +41,7 @@ pub struct Abilities {
 /// Everything that the service knows. Made of integers and booleans, so that
 /// all zero is valid; [`Service::start`] gives the real values.
 pub struct Service {
-    pub tgid: i32,
-    pub anchor: i32,
+    pub program: Program,
     pub uid: u32,
     /// What this task may do, and when that was last compared with the program.
     pub rights: Option<Rights>,
@@ -59,18 +53,12 @@ pub struct Service {
     /// Name of this process in ids and in the folder of sockets.
     pub token: u64,
     pub abilities: Abilities,
-    pub space: Space,
-    /// An address of the main stack: where the program began.
-    pub stack_begin: usize,
 
     pub epoll: c_int,
     pub signals: c_int,
     /// Counts up when a command has come.
     pub bell: c_int,
     pub listener: c_int,
-    /// Given up for a moment by a promotion, and where a new attacher finds none left;
-    /// -1: none.
-    pub reserve: c_int,
     /// The listener is not looked at before.
     pub deaf_until: u64,
     /// The exported address space: offset = address. Its identity on disk.
@@ -78,20 +66,12 @@ pub struct Service {
     /// The same file for peers: flags that one of them sets there are not ours.
     pub handed_out: c_int,
     pub memfd_identity: (u64, u64),
-    pub pidfd: c_int,
     /// The folder of this user's processes, also the working directory, and the
     /// one that holds it.
     pub folder: c_int,
     pub base: c_int,
-    /// The module's device, where this program exports its memory both ways.
-    pub device: c_int,
-    pub task_dir: c_int,
-    /// userfaultfd that reports changes of promoted memory. No fault comes here.
-    pub events: c_int,
     /// userfaultfd that tells what was written during a copy; -1 without.
     pub precopy: c_int,
-    /// userfaultfd of the attachments of this process.
-    pub faults: c_int,
 
     pub segments: [Segment; IDS],
     pub next_segment: usize,
@@ -106,12 +86,9 @@ pub struct Service {
     /// before it is needed. And its identity.
     pub gone: c_int,
     pub gone_identity: (u64, u64),
-    pub attachments: Attachments,
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
     pub requests: Requests,
-    /// No stop is tried for [`Self::requests`] meanwhile.
-    pub pause: Pause,
     /// Serial number of the last question to a peer.
     pub questions: u64,
     /// Of each command slot: what it waits for.
@@ -128,17 +105,11 @@ pub struct Service {
     /// Behind which range a gap was looked for last.
     pub gap_looked_at: usize,
 
-    pub scratch: Scratch,
     pub stuck: Stuck,
     pub journal: Journal,
     /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
     pub trash: (usize, usize),
 
-    pub traced: [Traced; THREADS],
-    pub traced_count: usize,
-    pub stop_began: u64,
-    /// How many times [`Self::stop`] is ahead of [`Self::resume`].
-    pub standing: u32,
     /// Events that have been read and not been acted upon.
     pub changes: [Change; CHANGES],
     pub change_count: usize,
@@ -167,18 +138,8 @@ pub struct Service {
     pub debts: Debts,
     /// They are being paid.
     pub paying: bool,
-    /// The threads that have stopped are let go when they are.
-    pub held: bool,
     /// An attacher has answered that it cannot let go.
     pub recall_refused: bool,
-
-    pub fork_tid: i32,
-    pub fork_phase: ForkPhase,
-    pub forks_under_way: u32,
-    /// Nobody tells of the end of the fork that is watched.
-    pub fork_alone: bool,
-    /// How many other system calls its thread has made since.
-    pub fork_detours: u32,
 }
 
 /// A command that is answered when a peer has answered.
@@ -206,41 +167,6 @@ pub struct Waiting {
 }
 
 impl Service {
-    /// Device and inode of a file as they appear in a mapping of it.
-    pub fn identity_as_mapped(&self, fd: c_int) -> Option<(u64, u64)> {
-        self.identity_as_mapped_for(fd, false)
-    }
-
-    /// As [`Self::identity_as_mapped`]; `None` where it cannot be mapped for
-    /// stores, if that is asked.
-    pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let len = crate::user::sys::PAGE;
-        let addr = self
-            .scratch
-            .map(Place::Glance, len, prot, libc::MAP_SHARED, fd, 0)
-            .ok()?;
-        let found = self.space.at(addr).ok().flatten();
-        self.scratch.unmap(addr, len);
-        found.map(|m| (m.device, m.inode))
-    }
-
-    /// Takes `[lo, hi)` from every userfaultfd that tells of changes, mapping by
-    /// mapping. To be called before the service changes what is mapped there: it
-    /// would wait for itself to read the event of that. Where this fails, it must
-    /// leave everything as it is.
-    pub fn unwatch(&self, lo: usize, hi: usize) -> Sys<()> {
-        let mut at = lo;
-        while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi && at < hi) {
-            let (start, end) = (m.start.max(at), m.end.min(hi));
-            for userfaultfd in [self.events, self.faults] {
-                uffd::unwatch(userfaultfd, start, end - start)?;
-            }
-            at = end;
-        }
-        Ok(())
-    }
-
     /// An id issued here, if it is of this process and well-formed.
     pub fn own_id(&self, id: i64) -> Option<Id> {
         Id::decode(id).filter(|id| id.token == self.token)

@@ -75,7 +75,7 @@ impl Service {
             }
             Outcome::Later(tries) => {
                 request.effort.tries = request.effort.tries.saturating_add(tries);
-                let pause = self.pause.left() * 1_000_000;
+                let pause = self.program.pause.left() * 1_000_000;
                 request.due = task::now() + pause.max(PAUSE);
                 self.requests.put(i, request);
             }

@@ -63,7 +63,7 @@ impl Service {
         let mut any = false;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.origin == Origin::Lent {
-                let _ = uffd::unregister(self.events, r.start, r.end - r.start);
+                let _ = uffd::unregister(self.program.events, r.start, r.end - r.start);
                 shared.promoted.remove(r.start, r.end);
                 any = true;
             }
@@ -111,10 +111,10 @@ impl Service {
             let permit = &permits[p.permit];
             permit.connection == i && (!removed || permit.segid == m.id)
         };
-        let space = &self.space;
+        let space = &self.program.space;
         let is_concerned =
             |p: &Piece| is_of(p) && p.cut_to(lo, hi).is_some_and(|p| p.is_seen(space));
-        if !self.attachments.any(is_concerned) {
+        if !self.program.attachments.any(is_concerned) {
             return true;
         }
         // What the program maps there meanwhile must not be taken for what it was.
@@ -122,7 +122,7 @@ impl Service {
         self.on_faults();
         let mut done = true;
         let mut at = 0;
-        while let Some(p) = self.attachments.next_from(at) {
+        while let Some(p) = self.program.attachments.next_from(at) {
             at = p.end;
             let permit = &self.permits[p.permit];
             let mine = permit.connection == i && (!removed || permit.segid == m.id);
@@ -144,7 +144,7 @@ impl Service {
     /// Unmaps the pages of an attachment, which stays what it is.
     fn drop_pages(&mut self, part: Piece) -> bool {
         let mut done = true;
-        self.for_mapped_parts(part, |_, start, len| {
+        self.program.for_mapped_parts(part, |_, start, len| {
             if let Err(errno) = mem::drop_pages(start, len) {
                 debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
                 done = false;
@@ -163,12 +163,12 @@ impl Service {
         let write = self.permits[p.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let mut done = true;
-        self.for_mapped_parts(p, |service, start, len| {
+        self.program.for_mapped_parts(p, |program, start, len| {
             let back = || -> Sys<()> {
-                service.unwatch(start, start + len)?;
+                program.unwatch(start, start + len)?;
                 let source = p.source + (start - p.start);
                 mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)?;
-                uffd::register(service.faults, start, len, GATED)?;
+                uffd::register(program.faults, start, len, GATED)?;
                 mem::advise(start, len, libc::MADV_DONTFORK)?;
                 mem::protect(start, len, prot)
             };
@@ -177,7 +177,7 @@ impl Service {
                 done = false;
             }
         });
-        self.attachments.insert(Piece {
+        self.program.attachments.insert(Piece {
             overlay: false,
             identity,
             offset: p.source,

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::fork::RW;
+use super::revoke::RW;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;
 use crate::user::service::state::Service;
@@ -44,7 +44,7 @@ impl Service {
         }
         let mut lo = start;
         while lo < end {
-            let Some(m) = self.space.at(lo)? else {
+            let Some(m) = self.program.space.at(lo)? else {
                 return Err(libc::EFAULT);
             };
             let hi = m.end.min(end);
