@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::attacher::sigbus::{Faulting, FaultingThreads};
-use super::owner::requests::Requests;
+use super::peers::requests::Requests;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Status, Words};
 use super::sys::net::{self, Descriptors};

@@ -55,11 +55,11 @@ impl Service {
             };
         };
         let i = self.permits[p].connection;
-        if self.connections[i].side == Side::Attacher {
+        if self.peers.connections[i].side == Side::Attacher {
             self.drain_all(shared, i);
         }
         let permit = self.permits[p];
-        if permit.dead || self.connections[i].side != Side::Attacher {
+        if permit.dead || self.peers.connections[i].side != Side::Attacher {
             return Some(Err(libc::ENOENT));
         }
         let len = match size.checked_next_multiple_of(PAGE) {
@@ -96,7 +96,7 @@ impl Service {
         vaddr: usize,
     ) -> Sys<usize> {
         let permit = self.permits[p];
-        let c = &self.connections[permit.connection];
+        let c = &self.peers.connections[permit.connection];
         let (memfd, identity) = (c.memfd, c.identity);
         if !self.program.attachments.has_room() {
             return Err(libc::ENOMEM);
@@ -107,7 +107,7 @@ impl Service {
                 .checked_add(len)
                 .filter(|&end| end <= TOP)
                 .ok_or(libc::EINVAL)?;
-            let own = c.token == self.token;
+            let own = c.token == self.peers.token;
             if own && vaddr < source + len && end > source {
                 return Err(libc::EINVAL);
             }

@@ -80,9 +80,9 @@ impl Service {
             start,
             end,
         };
-        self.connections[i].permits += 1;
+        self.peers.connections[i].permits += 1;
         Ok(Id {
-            token: self.token,
+            token: self.peers.token,
             kind: Kind::Permit,
             slot,
             generation,
@@ -111,7 +111,7 @@ impl Service {
         }
         self.permits[p].used = false;
         let i = self.permits[p].connection;
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         c.permits -= 1;
         if c.permits == 0 && c.side == Side::Dead {
             c.side = Side::Free;

@@ -282,7 +282,7 @@ impl Service {
     /// Removes the poison of a page, if it is still of an attachment.
     fn make_touchable(&mut self, page: usize) {
         if let Some(p) = self.program.attachments.at(page) {
-            let identity = self.connections[self.permits[p.permit].connection].identity;
+            let identity = self.peers.connections[self.permits[p.permit].connection].identity;
             let still = self.program.space.at(page).ok().flatten();
             if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
                 let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);

@@ -13,7 +13,6 @@ use super::refusal::Refusal;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::peers::Side;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::{mem, procfs, task, uffd};
@@ -97,7 +96,7 @@ impl Service {
             // It can be promoted.
             return Ok(None);
         }
-        if m.name == Name::Device || self.is_attachment(&m) {
+        if m.name == Name::Device || self.peers.show((m.device, m.inode)) {
             return Err(Refusal::Special);
         }
         self.can_see_end_of(&m)?;
@@ -126,13 +125,6 @@ impl Service {
             writable: m.write,
             sysv,
         }))
-    }
-
-    /// Whether a mapping is of another process's exported address space.
-    fn is_attachment(&self, m: &Mapping) -> bool {
-        self.connections
-            .iter()
-            .any(|c| c.side != Side::Free && c.identity == (m.device, m.inode))
     }
 
     /// Puts the mapping under watch, before anybody gets it.

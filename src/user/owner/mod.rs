@@ -17,7 +17,6 @@ pub mod pins;
 pub mod promote;
 pub mod refusal;
 pub mod remap;
-pub mod requests;
 pub mod rescue;
 pub mod revoke;
 pub mod segments;
@@ -27,9 +26,8 @@ pub mod thrift;
 pub mod unmapped;
 
 use super::arena::Shared;
-use super::patience;
-use super::peers::Side;
-use super::protocol::limits::{CHUNK_MAX, CONNECTIONS, EAGER};
+use super::peers::requests::Effort;
+use super::protocol::limits::{CHUNK_MAX, EAGER};
 use super::protocol::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
 use super::service::state::Service;
 use super::sys::{mem, page_down, PAGE, TOP};
@@ -39,7 +37,6 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use lend::Loan;
 use refusal::Refusal;
-use requests::Effort;
 
 /// Smallest and largest chunk that one lazy request shares. Requests that go
 /// on where the last one ended take four times as much.
@@ -97,7 +94,7 @@ impl Service {
     }
 
     fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
-        match self.try_post(i, answer, fds) {
+        match self.peers.try_post(i, answer, fds) {
             Err(libc::EAGAIN) => Outcome::Unsent,
             // As many descriptors are under way to others as may be.
             Err(libc::ETOOMANYREFS) => Outcome::Later(0),
@@ -154,10 +151,10 @@ impl Service {
         let fds = file.map(|fd| [fd, self.program.pidfd]);
         let outcome = self.send_answer(i, &answer, fds);
         if matches!(outcome, Outcome::Answered) {
-            let c = &mut self.connections[i];
+            let c = &mut self.peers.connections[i];
             c.served = true;
             c.unnoted += 1;
-            self.unnoted += 1;
+            self.peers.unnoted += 1;
         }
         self.empty_trash();
         if let Some(fd) = file {
@@ -196,25 +193,7 @@ impl Service {
     /// that are being filled; those that are filled while the program stands are
     /// there at once.
     pub fn may_precopy(&self) -> bool {
-        self.abilities.precopy && self.unnoted == 0
-    }
-
-    /// Somebody waits for [`Self::may_precopy`]: attachers that do not acknowledge
-    /// are waited for no longer than the limit. Whether some still are.
-    pub fn await_acknowledgements(&mut self) -> bool {
-        let mut some = false;
-        for i in 0..CONNECTIONS {
-            let c = &mut self.connections[i];
-            if c.side != Side::Owner || c.unnoted == 0 {
-                continue;
-            }
-            if c.patience.is_over(patience::LIMIT) {
-                self.cut(i);
-            } else {
-                some = true;
-            }
-        }
-        some
+        self.abilities.precopy && self.peers.is_quiet()
     }
 
     /// Whether the program may read and not write some of `[lo, hi)`. What
@@ -257,7 +236,7 @@ impl Service {
             let (lo, hi) = self.share_whole(shared, addr, hi)?;
             return Ok(Shareable::Here(lo, hi));
         }
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         let goes_on = addr == c.next_expected && c.chunk != 0;
         c.chunk = if goes_on {
             (c.chunk * 4).min(CHUNK_MAX)
@@ -270,7 +249,7 @@ impl Service {
             Err(Refusal::Pinned) => self.share_chunk(shared, addr, lo, hi, PAGE)?,
             done => done?,
         };
-        self.connections[i].next_expected = done.1;
+        self.peers.connections[i].next_expected = done.1;
         Ok(Shareable::Here(done.0, done.1))
     }
 

@@ -64,7 +64,10 @@ impl Service {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
-                if self.abilities.precopy && !self.may_precopy() && self.await_acknowledgements() {
+                if self.abilities.precopy
+                    && !self.may_precopy()
+                    && self.peers.await_acknowledgements()
+                {
                     // So much is not copied while all threads stand, if it can be
                     // helped.
                     return Err(Refusal::Later);
@@ -231,15 +234,12 @@ impl Service {
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
         // One descriptor is needed on the way, and is kept for that.
-        if self.program.reserve < 0 {
-            self.program.keep_reserve();
-        }
-        if self.program.reserve < 0 {
+        self.program.spare.keep();
+        if !self.program.spare.give_up() {
             return Err(Refusal::Os(libc::EMFILE));
         }
-        crate::rawsys::close(core::mem::replace(&mut self.program.reserve, -1));
         let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
-        self.program.keep_reserve();
+        self.program.spare.keep();
         if done > 0 {
             count(&COUNTERS.promotions);
             COUNTERS

@@ -31,7 +31,7 @@ impl Service {
         s.used = true;
         s.generation = Id::next_generation(s.generation);
         (s.start, s.end, s.mode) = (start, start.saturating_add(size).min(TOP), mode);
-        let (token, generation) = (self.token, s.generation);
+        let (token, generation) = (self.peers.token, s.generation);
         Ok(Id {
             token,
             kind: Kind::Segment,
@@ -84,7 +84,7 @@ impl Service {
                 0o400
             };
             // Root passes, as CAP_IPC_OWNER does with the module.
-            answer.status = if s.mode & wanted == wanted || self.uid == 0 {
+            answer.status = if s.mode & wanted == wanted || self.peers.uid == 0 {
                 Status::Done
             } else {
                 Status::Denied

@@ -6,13 +6,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Connection, Side};
+use super::{token, Connection, Peers, Side};
 use crate::debug_log;
 use crate::user::protocol::limits::{OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::{Message, Status, Verb};
-use crate::user::service::state::Service;
-use crate::user::service::LISTENER_TOKEN;
 use crate::user::sys::net::{self, Descriptors};
+use crate::user::sys::spare::Spare;
 use crate::user::sys::task;
 use core::ffi::c_int;
 
@@ -23,14 +22,14 @@ const ACCEPT_BATCH: usize = 64;
 /// nanoseconds.
 const DEAF: u64 = 100_000_000;
 
-impl Service {
+impl Peers {
     /// Takes new attachers of the same user.
-    pub fn accept(&mut self) {
+    pub fn accept(&mut self, spare: &mut Spare, dispose: &dyn Fn(&mut Descriptors)) {
         for _ in 0..ACCEPT_BATCH {
             let fd = match net::accept(self.listener) {
                 Ok(fd) => fd,
                 Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                    return self.refuse_with_reserve();
+                    return self.refuse_with(spare, dispose);
                 }
                 Err(libc::EAGAIN) => return,
                 // Of the one that was about to be taken.
@@ -38,7 +37,7 @@ impl Service {
             };
             match self.admit(fd) {
                 Ok(()) => {}
-                Err(status) => self.refuse(fd, status),
+                Err(status) => refuse(fd, status, dispose),
             }
         }
     }
@@ -72,37 +71,41 @@ impl Service {
     /// There is no descriptor left for a new attacher: it is told, by means of
     /// one that is kept for this. Else it would wait, and the listener would be
     /// ready for ever.
-    fn refuse_with_reserve(&mut self) {
-        if self.program.reserve >= 0 {
-            crate::rawsys::close(self.program.reserve);
-            self.program.reserve = -1;
-        }
+    fn refuse_with(&mut self, spare: &mut Spare, dispose: &dyn Fn(&mut Descriptors)) {
+        spare.give_up();
         let refused = net::accept(self.listener);
         if let Ok(fd) = refused {
             debug_log!("refused a connection: no descriptor is left");
-            self.refuse(fd, Status::Full);
+            refuse(fd, Status::Full, dispose);
         }
-        self.program.keep_reserve();
+        spare.keep();
         if refused.is_err() {
             // Others have taken what was freed.
             self.deaf_until = task::now() + DEAF;
-            let _ = net::watch_for(self.epoll, self.listener, LISTENER_TOKEN, 0);
+            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, 0);
         }
     }
 
-    /// Tells an attacher that it is not taken. What it has said is read first, and
-    /// it can say no more: what is left unread when a socket is closed would take
-    /// the place of our answer.
-    fn refuse(&self, fd: c_int, status: Status) {
-        net::end_hearing(fd);
-        let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
-        while let Ok(Some(())) = net::receive(fd, &mut words, &mut fds) {
-            if let Some(shared) = crate::user::arena::existing() {
-                self.dispose(shared, &mut fds);
-            }
+    /// After there was no descriptor for new attachers.
+    pub fn listen_again(&mut self, spare: &mut Spare) {
+        if self.deaf_until != 0 && task::now() >= self.deaf_until {
+            self.deaf_until = 0;
+            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, net::IN);
+            spare.keep();
         }
-        let hello = Message::new(Verb::Hello);
-        let _ = net::send(fd, &hello.answer(status).encode(), None);
-        crate::rawsys::close(fd);
     }
+}
+
+/// Tells an attacher that it is not taken. What it has said is read first, and
+/// it can say no more: what is left unread when a socket is closed would take
+/// the place of our answer.
+fn refuse(fd: c_int, status: Status, dispose: &dyn Fn(&mut Descriptors)) {
+    net::end_hearing(fd);
+    let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
+    while let Ok(Some(())) = net::receive(fd, &mut words, &mut fds) {
+        dispose(&mut fds);
+    }
+    let hello = Message::new(Verb::Hello);
+    let _ = net::send(fd, &hello.answer(status).encode(), None);
+    crate::rawsys::close(fd);
 }

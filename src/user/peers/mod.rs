@@ -2,8 +2,8 @@
 //! Connections between services. The attacher's side dials; the owner accepts.
 //!
 //! Nobody is waited for here. What does not go out at once is kept where it is
-//! made: questions at the attacher ([`super::service::questions`]), requests at the owner
-//! ([`super::owner::requests`]); both go on when the socket has room again.
+//! made: questions at the attacher, requests at the owner ([`requests`]); both go on
+//! when the socket has room again.
 
 #![forbid(unsafe_code)]
 
@@ -11,23 +11,16 @@ pub mod admission;
 pub mod folder;
 pub mod names;
 pub mod rendezvous;
+pub mod requests;
 
-use super::arena::Shared;
-use super::attacher::Piece;
-use super::patience::Patience;
+use super::patience::{self, Patience};
+use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Verb, Words};
-use super::service::CONNECTION_TOKEN;
 use super::sys::net::{self, IN, OUT};
-use super::sys::{mem, Sys, TOP};
+use super::sys::{task, Sys};
 use crate::debug_log;
-use crate::user::service::state::Service;
 use core::ffi::c_int;
-
-/// How many messages of one connection are read before others are looked at.
-const BATCH: usize = 64;
-
-/// As many as a socket holds: everything that was sent before a moment.
-const ALL: usize = 1024;
+use requests::Requests;
 
 /// Cookies with this bit are of a command, and hold its slot; others are of a
 /// fault, and are the page.
@@ -124,47 +117,52 @@ const NEW: Connection = Connection {
     recalled: 0,
 };
 
-impl Service {
-    /// The connection to the owner `token`, made where there is none. EAGAIN:
-    /// the owner has more to accept than it can, for now.
-    pub fn connection_to(&mut self, shared: &Shared, token: u64) -> Sys<usize> {
-        let known = self
-            .connections
-            .iter()
-            .position(|c| c.side == Side::Attacher && c.token == token);
-        if let Some(i) = known {
-            self.drain_all(shared, i);
-            if self.connections[i].side == Side::Attacher {
-                return Ok(i);
-            }
-        }
-        self.prepare_to_sever()?;
-        let fd = self.dial(token)?;
-        let i = self.adopt(fd, Side::Attacher).inspect_err(|_| {
-            crate::rawsys::close(fd);
-        })?;
-        self.connections[i].token = token;
-        let mut hello = Message::new(Verb::Hello);
-        hello.serial = self.next_question();
-        self.connections[i].under_way = 1;
-        if !self.post(i, &hello, None) {
-            // Why not, it may have said.
-            self.refusal = libc::ENOENT;
-            self.drain_all(shared, i);
-            if self.connections[i].side == Side::Attacher {
-                self.hang_up(shared, i);
-            }
-            return Err(self.refusal);
-        }
-        Ok(i)
-    }
+/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
+/// the process of its owner `PIDFD + i`.
+pub mod token {
+    pub const SIGNALS: u64 = 1;
+    pub const BELL: u64 = 6;
+    pub const LISTENER: u64 = 2;
+    pub const EVENTS: u64 = 3;
+    pub const FAULTS: u64 = 4;
+    pub const OWNER: u64 = 5;
+    pub const CONNECTION: u64 = 1 << 32;
+    pub const PIDFD: u64 = 1 << 33;
+}
 
+/// Everything that is known of peers, and how they find this process. All zero is
+/// valid; the service gives the real values at its start.
+pub struct Peers {
+    pub epoll: c_int,
+    pub listener: c_int,
+    /// The listener is not looked at before.
+    pub deaf_until: u64,
+    pub connections: [Connection; CONNECTIONS],
+    /// Of all attachers: answers that have not been acted upon.
+    pub unnoted: u64,
+    /// How many attachers have been hung up on that have not let go.
+    pub cut_off: u32,
+    /// Why the last owner that hung up did so, as an errno.
+    pub refusal: c_int,
+    /// The folder of this user's processes, also the working directory, and the
+    /// one that holds it.
+    pub folder: c_int,
+    pub base: c_int,
+    /// Name of this process in ids and in the folder of sockets.
+    pub token: u64,
+    pub uid: u32,
+    pub requests: Requests,
+    /// Serial number of the last question to a peer.
+    pub questions: u64,
+}
+
+impl Peers {
     /// Takes a connected socket into the table and the epoll set.
     pub fn adopt(&mut self, fd: c_int, side: Side) -> Sys<usize> {
         let free = |c: &Connection| c.side == Side::Free;
         let i = self.connections.iter().position(free);
         let i = i.ok_or(libc::ENOMEM)?;
-        net::watch(self.epoll, fd, CONNECTION_TOKEN + i as u64)?;
+        net::watch(self.epoll, fd, token::CONNECTION + i as u64)?;
         self.connections[i] = Connection {
             side,
             fd,
@@ -202,82 +200,11 @@ impl Service {
         };
         let wanted = if reads { IN } else { 0 } | if c.clogged { OUT } else { 0 };
         if wanted != c.interest {
-            let token = CONNECTION_TOKEN + i as u64;
+            let token = token::CONNECTION + i as u64;
             if net::watch_for(self.epoll, c.fd, token, wanted).is_ok() {
                 self.connections[i].interest = wanted;
             }
         }
-    }
-
-    /// Something has happened on a connection, or had when it was told.
-    pub fn on_connection(&mut self, shared: &Shared, i: usize, events: u32) {
-        let Some(c) = self.connections.get_mut(i) else {
-            return;
-        };
-        if matches!(c.side, Side::Free | Side::Dead) {
-            return;
-        }
-        if events & OUT != 0 && c.clogged {
-            c.clogged = false;
-            if c.side == Side::Attacher {
-                self.send_unsent(i);
-            }
-            self.attend(i);
-        }
-        let c = &self.connections[i];
-        // What an attacher wanted that is gone is not looked at. What an owner has
-        // said before is: perhaps why.
-        if events & net::HUP != 0 && c.side == Side::Owner && net::is_hung_up(c.fd) {
-            return self.hang_up(shared, i);
-        }
-        self.drain(shared, i, BATCH);
-    }
-
-    /// An owner has ended, or had when it was told.
-    pub fn on_pidfd(&mut self, shared: &Shared, i: usize) {
-        let Some(c) = self.connections.get(i) else {
-            return;
-        };
-        if c.side == Side::Attacher && c.pidfd >= 0 && net::has_input(c.pidfd) {
-            self.hang_up(shared, i);
-        }
-    }
-
-    /// Reads everything that was sent before now.
-    pub fn drain_all(&mut self, shared: &Shared, i: usize) {
-        self.drain(shared, i, ALL);
-        self.on_pidfd(shared, i);
-    }
-
-    /// Reads what has arrived, and notices the end of the other side.
-    fn drain(&mut self, shared: &Shared, i: usize, most: usize) {
-        let mut words: Words = [0; 8];
-        let mut fds = net::Descriptors::NONE;
-        for _ in 0..most {
-            let c = &self.connections[i];
-            match c.side {
-                Side::Free | Side::Dead => break,
-                Side::Owner if !self.requests.has_room(i) => break,
-                _ => {}
-            }
-            let fd = c.fd;
-            match net::receive(fd, &mut words, &mut fds) {
-                Ok(Some(())) => match Message::decode(&words) {
-                    _ if self.connections[i].side == Side::Cut => {}
-                    Some(message) => self.on_message(shared, i, &message, &mut fds),
-                    None => {
-                        debug_log!("a peer sends what is not of this protocol: hung up");
-                        self.hang_up(shared, i);
-                    }
-                },
-                // It is told of again.
-                Err(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => break,
-                Err(libc::EINTR) => {}
-                Ok(None) | Err(_) => self.hang_up(shared, i),
-            }
-            self.dispose(shared, &mut fds);
-        }
-        self.attend(i);
     }
 
     /// Owner's side: an attacher has not done in time what others wait for. It
@@ -295,50 +222,96 @@ impl Service {
         self.attend(i);
     }
 
-    /// Ends a connection. On the attacher's side the owner is gone: its memory
-    /// goes away from here, and waiting commands are answered.
-    pub fn hang_up(&mut self, shared: &Shared, i: usize) {
+    /// Somebody waits for [`Self::may_precopy`]: attachers that do not acknowledge
+    /// are waited for no longer than the limit. Whether some still are.
+    pub fn await_acknowledgements(&mut self) -> bool {
+        let mut some = false;
+        for i in 0..CONNECTIONS {
+            let c = &mut self.connections[i];
+            if c.side != Side::Owner || c.unnoted == 0 {
+                continue;
+            }
+            if c.patience.is_over(patience::LIMIT) {
+                self.cut(i);
+            } else {
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// A serial number for a question: those of one process are never the same.
+    pub fn next_question(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
+    }
+
+    /// Sends a question, if there is room for it at the owner. `false`: it is to
+    /// be sent later. One that the owner's end overtakes counts as sent.
+    pub fn ask(&mut self, i: usize, m: &Message) -> bool {
+        let c = &mut self.connections[i];
+        if c.clogged || c.under_way >= WINDOW {
+            c.unsent = true;
+            return false;
+        }
+        c.under_way += 1;
+        if self.try_post(i, m, None) == Err(libc::EAGAIN) {
+            let c = &mut self.connections[i];
+            c.under_way -= 1;
+            c.unsent = true;
+            return false;
+        }
+        true
+    }
+
+    /// Tells owner `i` which answers have been acted upon.
+    pub fn say_noted(&mut self, i: usize) {
+        let c = &mut self.connections[i];
+        let mut m = Message::new(Verb::Noted);
+        m.lo = c.unsaid;
+        if c.clogged || m.lo == 0 {
+            c.unsent |= m.lo != 0;
+        } else if self.try_post(i, &m, None) == Err(libc::EAGAIN) {
+            self.connections[i].unsent = true;
+        } else {
+            self.connections[i].unsaid = 0;
+        }
+    }
+
+    /// Milliseconds until a request is due; `None` where none waits that could
+    /// be served.
+    pub fn next_request(&self) -> Option<u64> {
+        let can = |i: usize| {
+            let c = &self.connections[i];
+            c.side == Side::Owner && !c.clogged
+        };
+        let due = self.requests.next_due(can)?;
+        Some(due.saturating_sub(task::now()).div_ceil(1_000_000))
+    }
+
+    /// Whether every answer that was given has been acted upon.
+    pub fn is_quiet(&self) -> bool {
+        self.unnoted == 0
+    }
+
+    /// Whether a mapping with this identity is of another process's exported
+    /// address space.
+    pub fn show(&self, identity: (u64, u64)) -> bool {
+        let shows = |c: &Connection| c.side != Side::Free && c.identity == identity;
+        self.connections.iter().any(shows)
+    }
+
+    /// Closes a connection, whose place is free then; answers what it was. On the
+    /// owner's side nothing more is to be done.
+    pub fn close(&mut self, i: usize) -> Connection {
         let old = core::mem::replace(&mut self.connections[i], NEW);
         net::unwatch(self.epoll, old.fd);
         crate::rawsys::close(old.fd);
-        match old.side {
-            Side::Attacher => {}
-            Side::Free | Side::Dead => return,
-            Side::Owner | Side::Cut => {
-                self.unnoted -= old.unnoted;
-                self.cut_off -= u32::from(old.side == Side::Cut);
-                self.requests.forget(i);
-                return;
-            }
+        if matches!(old.side, Side::Owner | Side::Cut) {
+            self.unnoted -= old.unnoted;
+            self.cut_off -= u32::from(old.side == Side::Cut);
+            self.requests.forget(i);
         }
-        // Only a dead owner's memory is ours to clear away.
-        let dead = old.pidfd >= 0 && net::has_input(old.pidfd);
-        if old.memfd >= 0 && dead {
-            let _ = mem::punch(old.memfd, 0, TOP);
-        }
-        let permits = &self.permits;
-        let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
-        if old.memfd >= 0 && self.program.attachments.any(shown) {
-            self.sever_attachments_of(i);
-        }
-        if old.pidfd >= 0 {
-            net::unwatch(self.epoll, old.pidfd);
-            crate::rawsys::close(old.pidfd);
-        }
-        if old.memfd >= 0 {
-            crate::rawsys::close(old.memfd);
-        }
-        if old.permits > 0 {
-            let c = &mut self.connections[i];
-            (c.side, c.permits, c.identity) = (Side::Dead, old.permits, old.identity);
-        }
-        let refusal = if old.refusal == 0 {
-            libc::ENOENT
-        } else {
-            old.refusal
-        };
-        self.refusal = refusal;
-        self.abandon_commands_of(shared, i, refusal);
-        self.wake_attachments_of(i);
+        old
     }
 }

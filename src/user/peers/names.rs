@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 use super::rendezvous::{hex, DIGITS};
-use crate::user::service::state::Service;
 use crate::user::sys::dir;
 use crate::user::sys::Sys;
 use core::ffi::CStr;
@@ -41,43 +40,35 @@ fn with_link<T>(segid: i64, body: impl FnOnce(&CStr) -> T) -> T {
     body(CStr::from_bytes_until_nul(&text).unwrap_or(c""))
 }
 
-impl Service {
-    /// Makes a segment; unless `name` is 0, the module has made it as that, too.
-    pub fn make_named(&mut self, start: usize, size: usize, mode: u32, name: i64) -> Sys<u64> {
-        if name == 0 {
-            return self.make(start, size, mode);
-        }
-        self.program.meet_the_module()?;
-        let segid = self.make(start, size, mode)?;
-        let mut text: Text = [0; DIGITS + ID + 1];
-        text[..DIGITS].copy_from_slice(&hex(self.token, b"")[..DIGITS]);
-        write(segid as i64, &mut text[DIGITS..]);
-        let text = CStr::from_bytes_until_nul(&text).unwrap_or(c"");
-        with_link(name, |link| dir::note(link, text))?;
-        Ok(segid)
-    }
+/// Has the module's segid `name` lead to `segid`, of the process `token`.
+pub fn note(token: u64, segid: i64, name: i64) -> Sys<()> {
+    let mut text: Text = [0; DIGITS + ID + 1];
+    text[..DIGITS].copy_from_slice(&hex(token, b"")[..DIGITS]);
+    write(segid, &mut text[DIGITS..]);
+    let text = CStr::from_bytes_until_nul(&text).unwrap_or(c"");
+    with_link(name, |link| dir::note(link, text))
+}
 
-    /// The segment that a command is about; `named`: by the module's segid.
-    pub fn segid(&self, id: u64, named: u64) -> i64 {
-        let id = id as i64;
-        if named == 0 {
-            return id;
-        }
-        let mut text: Text = [0; DIGITS + ID + 1];
-        match with_link(id, |link| dir::noted(link, &mut text)) {
-            Ok(n) if n == DIGITS + ID => read(&text[DIGITS..n]).unwrap_or(0),
-            _ => 0,
-        }
+/// The segment that a command is about; `named`: by the module's segid.
+pub fn segid(id: u64, named: u64) -> i64 {
+    let id = id as i64;
+    if named == 0 {
+        return id;
     }
+    let mut text: Text = [0; DIGITS + ID + 1];
+    match with_link(id, |link| dir::noted(link, &mut text)) {
+        Ok(n) if n == DIGITS + ID => read(&text[DIGITS..n]).unwrap_or(0),
+        _ => 0,
+    }
+}
 
-    /// The same; nobody finds it by the module's segid any more.
-    pub fn take_segid(&self, id: u64, named: u64) -> i64 {
-        let segid = self.segid(id, named);
-        if named != 0 {
-            let _ = with_link(id as i64, dir::unlink);
-        }
-        segid
+/// The same; nobody finds it by the module's segid any more.
+pub fn take_segid(id: u64, named: u64) -> i64 {
+    let segid = segid(id, named);
+    if named != 0 {
+        let _ = with_link(id as i64, dir::unlink);
     }
+    segid
 }
 
 #[cfg(test)]

@@ -12,16 +12,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::folder;
-use crate::user::arena::{Shared, BASE};
+use super::{folder, Peers};
 use crate::user::protocol::ids::TOKEN_BITS;
-use crate::user::service::state::Service;
 use crate::user::sys::dir::{self, Entries, NAME};
 use crate::user::sys::net::{self, Address};
 use crate::user::sys::{task, Sys};
 use crate::{debug_log, environment};
 use core::ffi::{c_int, CStr};
-use core::sync::atomic::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -35,25 +32,6 @@ const EARLY: &[u8] = b".new";
 
 /// A name in the folder, terminated.
 pub type Name = [u8; 16];
-
-/// Tells the service where the folder is to be, if the user has said it. Runs in
-/// the thread of the first API call.
-pub fn prepare(shared: &Shared) -> Sys<()> {
-    let Some(path) = environment::get(&environment::DIR).map(CStr::to_bytes) else {
-        return Ok(());
-    };
-    if !path.starts_with(b"/") || path.len() >= BASE {
-        let length = path.len();
-        debug_log!("XPMEM_DIR must be an absolute path below {BASE} bytes: it has {length}");
-        return Err(libc::ENOSYS);
-    }
-    for (i, word) in shared.base.iter().enumerate() {
-        let byte = |k: usize| path.get(i * 8 + k).copied().unwrap_or(0);
-        let bytes: [u8; 8] = core::array::from_fn(byte);
-        word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-    }
-    Ok(())
-}
 
 /// Whether another user's process goes by this token.
 pub fn belongs_to_another_user(token: u64) -> bool {
@@ -126,16 +104,11 @@ fn sweep(folder: c_int) {
     }
 }
 
-impl Service {
-    /// Goes to the folder, chooses a token and listens under it. The name appears
+impl Peers {
+    /// Goes to the folder (in `asked`, if that is not empty), chooses a token and listens under it. The name appears
     /// only when a connection will be taken.
-    pub fn rendezvous(&mut self, shared: &Shared) -> Sys<c_int> {
+    pub fn rendezvous(&mut self, asked: &CStr) -> Sys<()> {
         dir::set_umask(0);
-        let mut path = [0u8; BASE];
-        for (word, to) in shared.base.iter().zip(path.chunks_exact_mut(8)) {
-            to.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
-        }
-        let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
         self.base = folder::open_base(asked, self.uid)?;
         self.folder = folder::open(self.base, self.uid)?;
         dir::enter(self.folder)?;
@@ -155,8 +128,8 @@ impl Service {
                 net::refuse_descriptors(fd);
                 let ready = net::listen(fd).and_then(|()| dir::rename(early, name));
                 if ready.is_ok() {
-                    self.token = token;
-                    return Ok(fd);
+                    (self.token, self.listener) = (token, fd);
+                    return Ok(());
                 }
                 let _ = dir::unlink(early);
             }
@@ -166,15 +139,16 @@ impl Service {
         Err(libc::ENOSYS)
     }
 
-    /// Takes the socket's name away, at the end.
-    pub fn unlink_socket(&self) {
+    /// Takes the socket's name away, at the end, and with `names` links that lead to
+    /// sockets that are gone.
+    pub fn unlink_socket(&self, names: bool) {
         let Ok(bound) = net::bound_name(self.listener) else {
             return;
         };
         if let Some(name) = bound.get(..DIGITS).and_then(checked) {
             let _ = dir::unlink(as_c_str(&name));
         }
-        if self.program.device != 0 {
+        if names {
             sweep(self.folder);
         }
     }

@@ -15,6 +15,7 @@ pub mod view;
 mod waits;
 
 use crate::user::sys::space::Space;
+use crate::user::sys::spare::Spare;
 use core::ffi::c_int;
 use fork::ForkPhase;
 use pieces::Attachments;
@@ -37,9 +38,8 @@ pub struct Program {
     pub events: c_int,
     /// userfaultfd of the attachments of this process.
     pub faults: c_int,
-    /// Given up for a moment by a promotion, and where a new attacher finds none left;
-    /// -1: none.
-    pub reserve: c_int,
+    /// Given up for a moment by a promotion, and where a new attacher finds none left.
+    pub spare: Spare,
     pub attachments: Attachments,
     pub task_dir: c_int,
     pub traced: [Traced; THREADS],
@@ -58,12 +58,4 @@ pub struct Program {
     /// How many other system calls its thread has made since.
     pub fork_detours: u32,
     pub forks_under_way: u32,
-}
-
-impl Program {
-    /// Keeps a descriptor for [`Self::refuse_with_reserve`].
-    pub fn keep_reserve(&mut self) {
-        let flags = libc::O_RDWR | libc::O_CLOEXEC;
-        self.reserve = crate::rawsys::open(c"/dev/null", flags, 0).unwrap_or(-1);
-    }
 }

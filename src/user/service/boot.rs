@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service starts: what it needs is opened, and what this kernel has is looked at.
 
-use super::token;
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
-use crate::user::arena::{status, Shared};
+use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
+use crate::user::peers::token;
 use crate::user::program::scratch::Scratch;
 use crate::user::program::stop::Unstoppable;
 use crate::user::program::{alarm, restart};
@@ -14,6 +14,7 @@ use crate::user::sys::{mem, net, procfs, task, uffd, Sys, TOP};
 use crate::{debug_log, facilities};
 #[cfg(feature = "fault-injection")]
 use crate::{environment, user::sys::faults};
+use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
 /// What the arena holds. It begins with what the program's threads use, too.
@@ -76,7 +77,7 @@ impl Service {
             environment::get(&environment::TEST_FAULTS),
             mapping::range(),
         );
-        self.uid = task::geteuid();
+        self.peers.uid = task::geteuid();
         self.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.program.space = Space::open()?;
         self.program.scratch = Scratch::reserve();
@@ -84,11 +85,11 @@ impl Service {
         self.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
-        self.epoll = net::epoll()?;
+        self.peers.epoll = net::epoll()?;
         self.gone = -1;
-        self.program.keep_reserve();
-        net::watch(self.epoll, self.signals, token::SIGNALS)?;
-        net::watch(self.epoll, self.bell, token::BELL)?;
+        self.program.spare.keep();
+        net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
+        net::watch(self.peers.epoll, self.bell, token::BELL)?;
         self.program.tgid = crate::user::sys::task::parent();
         if let Err(errno) = alarm::prepare(self.program.tgid) {
             debug_log!("no alarm: errno {errno}");
@@ -116,11 +117,16 @@ impl Service {
         await_permission(shared);
         self.prove_tracing()?;
         self.compare_all()?;
-        self.listener = self.rendezvous(shared)?;
-        net::watch(self.epoll, self.listener, token::LISTENER)?;
-        net::watch(self.epoll, self.program.pidfd, token::OWNER)?;
-        net::watch(self.epoll, self.program.events, token::EVENTS)?;
-        net::watch(self.epoll, self.program.faults, token::FAULTS)?;
+        let mut path = [0u8; arena::BASE];
+        for (word, to) in shared.base.iter().zip(path.chunks_exact_mut(8)) {
+            to.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
+        self.peers.rendezvous(asked)?;
+        net::watch(self.peers.epoll, self.peers.listener, token::LISTENER)?;
+        net::watch(self.peers.epoll, self.program.pidfd, token::OWNER)?;
+        net::watch(self.peers.epoll, self.program.events, token::EVENTS)?;
+        net::watch(self.peers.epoll, self.program.faults, token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
             self.program.tgid,

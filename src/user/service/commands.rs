@@ -7,8 +7,9 @@ use crate::user::arena::{Op, Shared};
 use crate::user::attacher::Wanted;
 use crate::user::owner::remap::Remap;
 use crate::user::patience::Patience;
+use crate::user::peers::names;
 use crate::user::service::state::Service;
-use crate::user::sys::task;
+use crate::user::sys::{task, Sys};
 use core::ffi::c_int;
 
 /// No errno: the owner that was dialled has too many who wait to be accepted.
@@ -31,6 +32,17 @@ impl Service {
         }
     }
 
+    /// Makes a segment; unless `name` is 0, the module has made it as that, too.
+    fn make_named(&mut self, start: usize, size: usize, mode: u32, name: i64) -> Sys<u64> {
+        if name == 0 {
+            return self.make(start, size, mode);
+        }
+        self.program.meet_the_module()?;
+        let segid = self.make(start, size, mode)?;
+        names::note(self.peers.token, segid as i64, name)?;
+        Ok(segid)
+    }
+
     fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {
         let [a, b, c, d, e] = args;
         let (start, end) = (a as usize, b as usize);
@@ -41,11 +53,11 @@ impl Service {
                 self.make_named(start, end, c as u32, d as i64)
             }
             Some(Op::Pin) => self.before_pin(shared, start, end),
-            Some(Op::Remove) => match self.remove(shared, slot, self.take_segid(a, b)) {
+            Some(Op::Remove) => match self.remove(shared, slot, names::take_segid(a, b)) {
                 Some(answer) => answer,
                 None => return,
             },
-            Some(Op::Get) => match self.get(slot, self.segid(a, c), b as c_int) {
+            Some(Op::Get) => match self.get(slot, names::segid(a, c), b as c_int) {
                 Some(answer) => answer,
                 None => return,
             },

@@ -2,47 +2,46 @@
 //! What is done with a message, whoever it is from.
 //!
 //! A peer may say anything, at any time. What an attacher wants is put in its
-//! queue ([`crate::user::owner::requests`]). What an owner answers is used where it was
+//! queue ([`crate::user::peers::requests`]). What an owner answers is used where it was
 //! asked, see [`super::questions`].
 
 #![forbid(unsafe_code)]
 
-use super::PIDFD_TOKEN;
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
 use crate::user::owner::copier;
-use crate::user::peers::{Side, COMMAND_COOKIE};
+use crate::user::peers::{token, Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
 use crate::user::service::state::{Service, Waiting};
 use crate::user::sys::net::{self, Descriptors};
 use crate::user::sys::{mem, task, Sys, TOP};
 use core::ffi::c_int;
 
-impl Service {
-    /// Closes descriptors that came along with a message.
-    pub fn dispose(&self, shared: &Shared, fds: &mut Descriptors) {
-        let mut any = false;
-        while let Some(fd) = fds.pop() {
-            if !copier::is_there(shared) {
-                crate::rawsys::close(fd);
-            } else if shared.closing.put(fd) {
-                any = true;
-            }
-        }
-        if any {
-            shared.copying.ring();
+/// Closes descriptors that came along with a message.
+pub fn dispose(shared: &Shared, fds: &mut Descriptors) {
+    let mut any = false;
+    while let Some(fd) = fds.pop() {
+        if !copier::is_there(shared) {
+            crate::rawsys::close(fd);
+        } else if shared.closing.put(fd) {
+            any = true;
         }
     }
+    if any {
+        shared.copying.ring();
+    }
+}
 
+impl Service {
     /// Descriptors that are of use are taken out of `fds`.
     pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
-        match (self.connections[i].side, m.verb) {
+        match (self.peers.connections[i].side, m.verb) {
             (Side::Owner, Verb::Hello | Verb::Get | Verb::Share | Verb::Query) => {
-                self.requests.push(i, &m.encode());
+                self.peers.requests.push(i, &m.encode());
             }
             (Side::Owner, Verb::Noted) => self.on_noted(shared, i, m.lo),
             (Side::Owner, _) if m.answers(Verb::Recall) || m.answers(Verb::Removed) => {
-                let c = &mut self.connections[i];
+                let c = &mut self.peers.connections[i];
                 if c.recalled < m.serial && m.serial <= c.recall {
                     c.recalled = m.serial;
                     self.recall_refused |= m.status != Status::Done;
@@ -60,39 +59,39 @@ impl Service {
 
     /// An attacher has acted upon answers.
     fn on_noted(&mut self, shared: &Shared, i: usize, answers: u64) {
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         let Some(left) = c.unnoted.checked_sub(answers) else {
             debug_log!("a peer acknowledges what it was not told: hung up");
             return self.hang_up(shared, i);
         };
         c.unnoted = left;
         c.patience = crate::user::patience::Patience::NEW;
-        self.unnoted -= answers;
+        self.peers.unnoted -= answers;
     }
 
     /// Attacher's side: an answer to a recall goes out, at once or when there is
     /// room. The last one then stands for those before it.
     fn owe(&mut self, i: usize, answer: &Message) {
-        let c = &self.connections[i];
+        let c = &self.peers.connections[i];
         let mut answer = *answer;
         if c.owes && Message::decode(&c.owed).is_some_and(|m| m.status != Status::Done) {
             answer.status = Status::Bad;
         }
         let answer = &answer;
-        if !self.post(i, answer, None) && self.connections[i].clogged {
-            let c = &mut self.connections[i];
+        if !self.peers.post(i, answer, None) && self.peers.connections[i].clogged {
+            let c = &mut self.peers.connections[i];
             (c.owes, c.owed, c.unsent) = (true, answer.encode(), true);
         }
     }
 
     /// Attacher's side: the owner has answered.
     fn on_answer(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         c.under_way = c.under_way.saturating_sub(1);
         if m.answers(Verb::Hello) {
             if let Err(errno) = self.on_hello(i, m.status, fds) {
                 debug_log!("an owner takes nobody, or has no address space: errno {errno}");
-                self.connections[i].refusal = errno;
+                self.peers.connections[i].refusal = errno;
                 return self.hang_up(shared, i);
             }
         } else if m.cookie & COMMAND_COOKIE != 0 {
@@ -100,9 +99,9 @@ impl Service {
         } else if m.answers(Verb::Share) {
             self.on_fault_answer(i, m, fds.first());
         }
-        if m.answers(Verb::Share) && self.connections[i].side == Side::Attacher {
-            self.connections[i].unsaid += 1;
-            self.say_noted(i);
+        if m.answers(Verb::Share) && self.peers.connections[i].side == Side::Attacher {
+            self.peers.connections[i].unsaid += 1;
+            self.peers.say_noted(i);
         }
         self.send_unsent(i);
     }
@@ -123,16 +122,16 @@ impl Service {
         let fixed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
         // First what no file can delay: only a file in memory has seals.
         let sealed = mem::seals(memfd).is_ok_and(|seals| seals & fixed == fixed);
-        if !sealed || !task::is_pidfd(pidfd) || self.connections[i].memfd >= 0 {
+        if !sealed || !task::is_pidfd(pidfd) || self.peers.connections[i].memfd >= 0 {
             return Err(libc::ENOENT);
         }
         if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
             return Err(libc::ENOENT);
         }
         let mapped = self.program.identity_as_mapped(memfd).ok_or(libc::ENOMEM)?;
-        net::watch(self.epoll, pidfd, PIDFD_TOKEN + i as u64)?;
+        net::watch(self.peers.epoll, pidfd, token::PIDFD + i as u64)?;
         fds.take_pair();
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         (c.memfd, c.pidfd, c.identity) = (memfd, pidfd, mapped);
         Ok(())
     }
@@ -150,7 +149,7 @@ impl Service {
         }
         let answer = match verb {
             Verb::Get => match m.status {
-                Status::Done if self.connections[i].memfd >= 0 => {
+                Status::Done if self.peers.connections[i].memfd >= 0 => {
                     self.grant(i, w.id, w.flags as c_int, m.lo as usize, m.hi as usize)
                 }
                 Status::Denied => Err(libc::EACCES),

@@ -11,6 +11,7 @@
 pub mod anchor;
 pub mod boot;
 pub mod commands;
+pub mod connections;
 pub mod forks;
 pub mod interception;
 pub mod messages;
@@ -23,6 +24,7 @@ pub mod turns;
 pub mod withdraw;
 
 use super::arena::Shared;
+use super::peers::token;
 use super::sys::{mem, net, task, TOP};
 use crate::user::service::state::Service;
 use core::ffi::c_int;
@@ -32,32 +34,18 @@ use core::sync::atomic::Ordering;
 /// ([`anchor`]) wants a sign of life, and it watches over the program.
 const TICK: c_int = 200;
 
-/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
-/// the process of its owner `PIDFD + i`.
-pub mod token {
-    pub const SIGNALS: u64 = 1;
-    pub const BELL: u64 = 6;
-    pub const LISTENER: u64 = 2;
-    pub const EVENTS: u64 = 3;
-    pub const FAULTS: u64 = 4;
-    pub const OWNER: u64 = 5;
-    pub const CONNECTION: u64 = 1 << 32;
-    pub const PIDFD: u64 = 1 << 33;
-}
-pub use token::{CONNECTION as CONNECTION_TOKEN, LISTENER as LISTENER_TOKEN, PIDFD as PIDFD_TOKEN};
-
 impl Service {
     fn run(&mut self, shared: &Shared) {
         while !self.is_to_end(shared) {
             let mut happened = [(0, 0); net::EVENTS];
-            let n = net::wait(self.epoll, &mut happened, self.timeout());
+            let n = net::wait(self.peers.epoll, &mut happened, self.timeout());
             task::beat();
             self.look_at_rights(shared);
             for &(token, events) in &happened[..n] {
                 match token {
                     token::SIGNALS => self.on_signals(),
                     token::BELL => self.on_bell(shared),
-                    token::LISTENER => self.accept(),
+                    token::LISTENER => self.accept(shared),
                     token::OWNER => return self.farewell(shared),
                     token::EVENTS => self.on_events(),
                     token::FAULTS => self.on_faults(),
@@ -86,7 +74,7 @@ impl Service {
             self.serve_requests(shared);
             self.end_long_waits(shared);
             self.take_in();
-            self.listen_again();
+            self.peers.listen_again(&mut self.program.spare);
             self.clear_poison();
             // Their news may have come while another stop was waited for, which
             // takes the signal that would bring us here again.
@@ -103,24 +91,13 @@ impl Service {
             1
         } else {
             let soon = [
-                self.next_request(),
+                self.peers.next_request(),
                 (self.retrying || self.change_count > 0).then_some(1),
-                (self.deaf_until != 0).then_some(100),
+                (self.peers.deaf_until != 0).then_some(100),
                 (self.commands_waiting > 0).then_some(40),
             ];
             let soonest = soon.into_iter().flatten().min();
             soonest.map_or(TICK, |ms| ms.min(TICK as u64) as c_int)
-        }
-    }
-
-    /// After there was no descriptor for new attachers.
-    fn listen_again(&mut self) {
-        if self.deaf_until != 0 && task::now() >= self.deaf_until {
-            self.deaf_until = 0;
-            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, net::IN);
-            if self.program.reserve < 0 {
-                self.program.keep_reserve();
-            }
         }
     }
 
@@ -142,6 +119,6 @@ impl Service {
     fn farewell(&mut self, shared: &Shared) {
         shared.settled.store(1, Ordering::Release);
         let _ = mem::punch(self.memfd, 0, TOP);
-        self.unlink_socket();
+        self.peers.unlink_socket(self.program.device != 0);
     }
 }

@@ -14,41 +14,17 @@ use crate::user::attacher::Piece;
 use crate::user::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
 use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::ids::{Id, Kind};
-use crate::user::protocol::limits::{CONNECTIONS, WINDOW};
+use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::{Service, Waiting};
 use crate::user::sys::{uffd, Sys, PAGE};
 
 impl Service {
-    /// A serial number for a question: those of one process are never the same.
-    pub fn next_question(&mut self) -> u64 {
-        self.questions += 1;
-        self.questions
-    }
-
-    /// Sends a question, if there is room for it at the owner. `false`: it is to
-    /// be sent later. One that the owner's end overtakes counts as sent.
-    fn ask(&mut self, i: usize, m: &Message) -> bool {
-        let c = &mut self.connections[i];
-        if c.clogged || c.under_way >= WINDOW {
-            c.unsent = true;
-            return false;
-        }
-        c.under_way += 1;
-        if self.try_post(i, m, None) == Err(libc::EAGAIN) {
-            let c = &mut self.connections[i];
-            c.under_way -= 1;
-            c.unsent = true;
-            return false;
-        }
-        true
-    }
-
     /// Asks owner `i` for the command in `slot`, which waits for the answer.
     pub fn ask_for_command(&mut self, slot: usize, i: usize, op: Op, m: &Message) {
         let mut m = *m;
-        m.serial = self.next_question();
+        m.serial = self.peers.next_question();
         m.cookie = COMMAND_COOKIE | slot as u64;
         self.waiting[slot] = Waiting {
             connection: i + 1,
@@ -64,7 +40,7 @@ impl Service {
             fixed: false,
         };
         self.commands_waiting += 1;
-        self.waiting[slot].unsent = !self.ask(i, &m);
+        self.waiting[slot].unsent = !self.peers.ask(i, &m);
     }
 
     /// The command in `slot` has its answer.
@@ -115,7 +91,7 @@ impl Service {
     /// A thread waits for a page: `protected` if it is there and the thread
     /// wants to write to it.
     pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
-        let question = self.next_question();
+        let question = self.peers.next_question();
         let piece = self.program.attachments.at(page);
         let fault = Faulting {
             page,
@@ -137,7 +113,7 @@ impl Service {
         let piece = self.program.attachments.at(page);
         let piece = piece.filter(|p| p.attachment == fault.attachment);
         let permit = piece.map(|p| self.permits[p.permit]);
-        let alive = i < CONNECTIONS && self.connections[i].side == Side::Attacher;
+        let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
         let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
         let (Some(piece), Some(permit)) = (piece, permit) else {
             self.faulting.is_sent(question);
@@ -156,7 +132,7 @@ impl Service {
         m.addr = piece.source_of(page) as u64;
         m.lo = piece.source as u64;
         m.hi = piece.source_of(piece.end) as u64;
-        let sent = self.ask(i, &m);
+        let sent = self.peers.ask(i, &m);
         if sent {
             self.faulting.is_sent(question);
         }
@@ -169,39 +145,25 @@ impl Service {
         let _ = uffd::wake(self.program.faults, page, PAGE);
     }
 
-    /// Tells owner `i` which answers have been acted upon.
-    pub fn say_noted(&mut self, i: usize) {
-        let c = &mut self.connections[i];
-        let mut m = Message::new(Verb::Noted);
-        m.lo = c.unsaid;
-        if c.clogged || m.lo == 0 {
-            c.unsent |= m.lo != 0;
-        } else if self.try_post(i, &m, None) == Err(libc::EAGAIN) {
-            self.connections[i].unsent = true;
-        } else {
-            self.connections[i].unsaid = 0;
-        }
-    }
-
     /// Sends what has waited for room: first what the owner waits for.
     pub fn send_unsent(&mut self, i: usize) {
-        let c = &mut self.connections[i];
+        let c = &mut self.peers.connections[i];
         if c.side != Side::Attacher || !c.unsent || c.clogged {
             return;
         }
         c.unsent = false;
-        self.say_noted(i);
-        let c = &self.connections[i];
+        self.peers.say_noted(i);
+        let c = &self.peers.connections[i];
         if c.owes && !c.clogged {
             let owed = Message::decode(&c.owed);
-            let sent = owed.is_none_or(|m| self.try_post(i, &m, None) != Err(libc::EAGAIN));
-            let c = &mut self.connections[i];
+            let sent = owed.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(libc::EAGAIN));
+            let c = &mut self.peers.connections[i];
             (c.owes, c.unsent) = (!sent, c.unsent | !sent);
         }
         for slot in 0..self.waiting.len() {
             let w = &self.waiting[slot];
             if w.connection == i + 1 && w.unsent {
-                let sent = Message::decode(&w.words).is_none_or(|m| self.ask(i, &m));
+                let sent = Message::decode(&w.words).is_none_or(|m| self.peers.ask(i, &m));
                 self.waiting[slot].unsent = !sent;
                 if !sent {
                     return;

@@ -7,11 +7,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{CONNECTION_TOKEN, PIDFD_TOKEN};
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;
 use crate::user::patience::{self, Patience};
-use crate::user::peers::Side;
+use crate::user::peers::{token, Side};
 use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::state::Service;
@@ -29,10 +28,10 @@ impl Service {
         }
         count(&COUNTERS.revocations);
         let mut m = *m;
-        m.serial = self.next_question();
+        m.serial = self.peers.next_question();
         let mut asked = [0u64; CONNECTIONS / 64];
         let mut unsent = asked;
-        for (i, c) in self.connections.iter_mut().enumerate() {
+        for (i, c) in self.peers.connections.iter_mut().enumerate() {
             if c.side == Side::Owner && (c.served || m.verb == Verb::Removed) {
                 c.recall = m.serial;
                 asked[i / 64] |= 1 << (i % 64);
@@ -45,11 +44,11 @@ impl Service {
         let mut pause = 10;
         loop {
             for_each(&mut unsent, |i| {
-                let open = self.connections[i].side == Side::Owner;
-                open && !self.post(i, &m, None)
+                let open = self.peers.connections[i].side == Side::Owner;
+                open && !self.peers.post(i, &m, None)
             });
             let open = for_each(&mut asked, |i| {
-                let c = &self.connections[i];
+                let c = &self.peers.connections[i];
                 c.side == Side::Owner && c.recalled < m.serial
             });
             if !open {
@@ -57,7 +56,7 @@ impl Service {
             }
             if patience.is_over(patience::LIMIT) {
                 for_each(&mut asked, |i| {
-                    self.cut(i);
+                    self.peers.cut(i);
                     false
                 });
                 break;
@@ -71,7 +70,7 @@ impl Service {
         self.recalling = before;
         let done = !core::mem::replace(&mut self.recall_refused, refused);
         // Who has been hung up on and has not let go yet shows what it showed.
-        done && self.cut_off == 0
+        done && self.peers.cut_off == 0
     }
 
     /// Recalls what the program has unmapped, and lets those go who were held for
@@ -106,14 +105,14 @@ impl Service {
     /// Reads what peers have to say just now; whether there was anything.
     fn hear_peers(&mut self, shared: &Shared) -> bool {
         let mut happened = [(0, 0); net::EVENTS];
-        let n = net::wait(self.epoll, &mut happened, 0);
+        let n = net::wait(self.peers.epoll, &mut happened, 0);
         let mut any = false;
         for &(token, events) in &happened[..n] {
-            if token >= PIDFD_TOKEN {
-                self.on_pidfd(shared, (token - PIDFD_TOKEN) as usize);
-            } else if token >= CONNECTION_TOKEN {
+            if token >= token::PIDFD {
+                self.on_pidfd(shared, (token - token::PIDFD) as usize);
+            } else if token >= token::CONNECTION {
                 any = true;
-                self.on_connection(shared, (token - CONNECTION_TOKEN) as usize, events);
+                self.on_connection(shared, (token - token::CONNECTION) as usize, events);
             }
         }
         any

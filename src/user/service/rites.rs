@@ -59,7 +59,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::announce_child_stops();
         let _ = prepared.and_then(|()| alarm::prepare(service.program.tgid));
         await_permission(shared);
-        let _ = dir::enter(service.folder);
+        let _ = dir::enter(service.peers.folder);
         service.forget_stops();
         if let Err(errno) = service.program.space.reopen() {
             debug_log!("what is mapped cannot be seen: errno {errno}");
@@ -159,7 +159,7 @@ impl Service {
         let exits = shared.ending.load(Ordering::Acquire) == ending::EXIT;
         if exits && !self.program.attachments.any(|_| true) {
             // What is shared of this program's own goes with it.
-            self.unlink_socket();
+            self.peers.unlink_socket(self.program.device != 0);
             shared.settled.store(1, Ordering::Release);
             return;
         }
@@ -178,7 +178,7 @@ impl Service {
         } else {
             debug_log!("the threads cannot be stopped: what was shared stays in place");
         }
-        self.unlink_socket();
+        self.peers.unlink_socket(self.program.device != 0);
         shared.settled.store(1, Ordering::Release);
     }
 
@@ -186,7 +186,7 @@ impl Service {
     fn sever_all(&mut self, stopped: bool) {
         self.on_faults();
         // No descriptor may be left but this.
-        crate::rawsys::close(core::mem::replace(&mut self.program.reserve, -1));
+        self.program.spare.give_up();
         let mut at = 0;
         while let Some(piece) = self.program.attachments.next_from(at) {
             at = piece.end;

@@ -3,11 +3,10 @@
 
 use super::anchor;
 use super::boot::Layout;
-use crate::user::arena::{self, ending, mapping, status, Op, Shared};
-use crate::user::peers::rendezvous;
+use crate::user::arena::{self, ending, mapping, status, Op, Shared, BASE};
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What is in the way of sharing is waited for so long, in nanoseconds, where
@@ -100,7 +99,7 @@ fn begin(shared: &Shared) -> Sys<()> {
         debug_log!("another copy of this library serves this program");
         return Err(libc::ENOSYS);
     }
-    rendezvous::prepare(shared)?;
+    note_folder(shared)?;
     shared.note_rights();
     let wait = environment::get(&environment::WAIT);
     let wait = wait.and_then(|text| nanoseconds(text.to_bytes()));
@@ -116,6 +115,24 @@ fn begin(shared: &Shared) -> Sys<()> {
         *arena.hooks.take() = crate::user::hooks::Hooks::prepare();
     }
     clone::spawn_sibling(mapping::anchor_stack_top(), anchor::main, 0).map(drop)
+}
+
+/// Tells the service where the folder is to be, if the user has said it.
+fn note_folder(shared: &Shared) -> Sys<()> {
+    let Some(path) = environment::get(&environment::DIR).map(CStr::to_bytes) else {
+        return Ok(());
+    };
+    if !path.starts_with(b"/") || path.len() >= BASE {
+        let length = path.len();
+        debug_log!("XPMEM_DIR must be an absolute path below {BASE} bytes: it has {length}");
+        return Err(libc::ENOSYS);
+    }
+    for (i, word) in shared.base.iter().enumerate() {
+        let byte = |k: usize| path.get(i * 8 + k).copied().unwrap_or(0);
+        let bytes: [u8; 8] = core::array::from_fn(byte);
+        word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Seconds, with a fraction or without, as nanoseconds. `None` if it is neither.

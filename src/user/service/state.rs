@@ -12,14 +12,12 @@ use crate::user::owner::debts::Debts;
 use crate::user::owner::journal::Journal;
 use crate::user::owner::lend::{Lent, LENT};
 use crate::user::owner::pins::Stuck;
-use crate::user::owner::requests::Requests;
 use crate::user::owner::segments::Segment;
 use crate::user::owner::settings::Settings;
 use crate::user::patience::Patience;
-use crate::user::peers::Connection;
+use crate::user::peers::Peers;
 use crate::user::program::Program;
 use crate::user::protocol::ids::{Id, SLOTS as IDS};
-use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::Words;
 use crate::user::sys::rights::Rights;
 use core::ffi::c_int;
@@ -42,7 +40,7 @@ pub struct Abilities {
 /// all zero is valid; [`Service::start`] gives the real values.
 pub struct Service {
     pub program: Program,
-    pub uid: u32,
+    pub peers: Peers,
     /// What this task may do, and when that was last compared with the program.
     pub rights: Option<Rights>,
     pub looked: u64,
@@ -50,26 +48,16 @@ pub struct Service {
     pub look_from: usize,
     /// How often it is still asked whether the program is there.
     pub doubt: u32,
-    /// Name of this process in ids and in the folder of sockets.
-    pub token: u64,
     pub abilities: Abilities,
 
-    pub epoll: c_int,
     pub signals: c_int,
     /// Counts up when a command has come.
     pub bell: c_int,
-    pub listener: c_int,
-    /// The listener is not looked at before.
-    pub deaf_until: u64,
     /// The exported address space: offset = address. Its identity on disk.
     pub memfd: c_int,
     /// The same file for peers: flags that one of them sets there are not ours.
     pub handed_out: c_int,
     pub memfd_identity: (u64, u64),
-    /// The folder of this user's processes, also the working directory, and the
-    /// one that holds it.
-    pub folder: c_int,
-    pub base: c_int,
     /// userfaultfd that tells what was written during a copy; -1 without.
     pub precopy: c_int,
 
@@ -77,26 +65,16 @@ pub struct Service {
     pub next_segment: usize,
     pub permits: [Permit; IDS],
     pub next_permit: usize,
-    pub connections: [Connection; CONNECTIONS],
-    /// Of all attachers: answers that have not been acted upon.
-    pub unnoted: u64,
-    /// How many attachers have been hung up on that have not let go.
-    pub cut_off: u32,
     /// What takes the place of a lost owner's memory, a file without a page; -1
     /// before it is needed. And its identity.
     pub gone: c_int,
     pub gone_identity: (u64, u64),
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
-    pub requests: Requests,
-    /// Serial number of the last question to a peer.
-    pub questions: u64,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
     /// How many do.
     pub commands_waiting: u32,
-    /// Why the last owner that hung up did so, as an errno.
-    pub refusal: c_int,
     /// A command is tried again soon.
     pub retrying: bool,
 
@@ -169,6 +147,6 @@ pub struct Waiting {
 impl Service {
     /// An id issued here, if it is of this process and well-formed.
     pub fn own_id(&self, id: i64) -> Option<Id> {
-        Id::decode(id).filter(|id| id.token == self.token)
+        Id::decode(id).filter(|id| id.token == self.peers.token)
     }
 }

@@ -30,11 +30,11 @@ impl Service {
         let began = task::now();
         // The first of a round of attachers that could not be served.
         let mut in_vain = None;
-        while let Some(i) = self.requests.next_after(self.requests.turn) {
+        while let Some(i) = self.peers.requests.next_after(self.peers.requests.turn) {
             if in_vain == Some(i) {
                 break;
             }
-            self.requests.turn = i;
+            self.peers.requests.turn = i;
             let served = self.serve_one(shared, i);
             self.pay_debts();
             if served {
@@ -50,54 +50,43 @@ impl Service {
 
     /// Serves the oldest request of a connection that is due; whether there was one.
     fn serve_one(&mut self, shared: &Shared, i: usize) -> bool {
-        let c = &self.connections[i];
+        let c = &self.peers.connections[i];
         if c.side != Side::Owner || c.clogged {
             return false;
         }
-        let Some(mut request) = self.requests.take(i, task::now()) else {
+        let Some(mut request) = self.peers.requests.take(i, task::now()) else {
             return false;
         };
         let Some(message) = Message::decode(&request.words) else {
             return true;
         };
-        self.requests.serving = i + 1;
+        self.peers.requests.serving = i + 1;
         let outcome = self.answer(shared, i, &message, &mut request.effort);
-        if self.requests.serving != i + 1 {
+        if self.peers.requests.serving != i + 1 {
             // It was hung up on meanwhile.
             return true;
         }
-        self.requests.serving = 0;
+        self.peers.requests.serving = 0;
         match outcome {
             Outcome::Answered => {}
             Outcome::Unsent => {
                 request.due = 0;
-                self.requests.put(i, request);
+                self.peers.requests.put(i, request);
             }
             Outcome::Later(tries) => {
                 request.effort.tries = request.effort.tries.saturating_add(tries);
                 let pause = self.program.pause.left() * 1_000_000;
                 request.due = task::now() + pause.max(PAUSE);
-                self.requests.put(i, request);
+                self.peers.requests.put(i, request);
             }
             Outcome::Wait => {
                 let pause = PAUSE << request.effort.looks.min(LONGEST_PAUSE);
                 request.effort.looks += 1;
                 request.due = task::now() + pause;
-                self.requests.put(i, request);
+                self.peers.requests.put(i, request);
             }
         }
-        self.attend(i);
+        self.peers.attend(i);
         true
-    }
-
-    /// Milliseconds until a request is due; `None` where none waits that could
-    /// be served.
-    pub fn next_request(&self) -> Option<u64> {
-        let can = |i: usize| {
-            let c = &self.connections[i];
-            c.side == Side::Owner && !c.clogged
-        };
-        let due = self.requests.next_due(can)?;
-        Some(due.saturating_sub(task::now()).div_ceil(1_000_000))
     }
 }

@@ -155,7 +155,7 @@ impl Service {
 
     /// Puts the owner's memfd back in the place of a file of its.
     fn uncover(&mut self, i: usize, p: Piece) -> bool {
-        let c = &self.connections[i];
+        let c = &self.peers.connections[i];
         let (memfd, identity, alive) = (c.memfd, c.identity, c.side == Side::Attacher);
         if !alive {
             return true;

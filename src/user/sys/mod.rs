@@ -22,6 +22,7 @@ pub mod regs;
 pub mod rights;
 pub mod smaps;
 pub mod space;
+pub mod spare;
 pub mod task;
 pub mod trace;
 pub mod uffd;

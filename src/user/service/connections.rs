@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What happens on connections: owners are dialled, peers are heard, and hung up on.
+
+#![forbid(unsafe_code)]
+
+use super::messages::dispose;
+use crate::debug_log;
+use crate::user::arena::Shared;
+use crate::user::attacher::Piece;
+use crate::user::peers::Side;
+use crate::user::protocol::wire::{Message, Verb, Words};
+use crate::user::service::state::Service;
+use crate::user::sys::net::{self, OUT};
+use crate::user::sys::{mem, Sys, TOP};
+
+/// How many messages of one connection are read before others are looked at.
+const BATCH: usize = 64;
+
+/// As many as a socket holds: everything that was sent before a moment.
+const ALL: usize = 1024;
+
+impl Service {
+    /// Takes new attachers of the same user.
+    pub fn accept(&mut self, shared: &Shared) {
+        let spare = &mut self.program.spare;
+        self.peers.accept(spare, &|fds| dispose(shared, fds));
+    }
+
+    /// The connection to the owner `token`, made where there is none. EAGAIN:
+    /// the owner has more to accept than it can, for now.
+    pub fn connection_to(&mut self, shared: &Shared, token: u64) -> Sys<usize> {
+        let known = self
+            .peers
+            .connections
+            .iter()
+            .position(|c| c.side == Side::Attacher && c.token == token);
+        if let Some(i) = known {
+            self.drain_all(shared, i);
+            if self.peers.connections[i].side == Side::Attacher {
+                return Ok(i);
+            }
+        }
+        self.prepare_to_sever()?;
+        let fd = self.peers.dial(token)?;
+        let i = self.peers.adopt(fd, Side::Attacher).inspect_err(|_| {
+            crate::rawsys::close(fd);
+        })?;
+        self.peers.connections[i].token = token;
+        let mut hello = Message::new(Verb::Hello);
+        hello.serial = self.peers.next_question();
+        self.peers.connections[i].under_way = 1;
+        if !self.peers.post(i, &hello, None) {
+            // Why not, it may have said.
+            self.peers.refusal = libc::ENOENT;
+            self.drain_all(shared, i);
+            if self.peers.connections[i].side == Side::Attacher {
+                self.hang_up(shared, i);
+            }
+            return Err(self.peers.refusal);
+        }
+        Ok(i)
+    }
+
+    /// Something has happened on a connection, or had when it was told.
+    pub fn on_connection(&mut self, shared: &Shared, i: usize, events: u32) {
+        let Some(c) = self.peers.connections.get_mut(i) else {
+            return;
+        };
+        if matches!(c.side, Side::Free | Side::Dead) {
+            return;
+        }
+        if events & OUT != 0 && c.clogged {
+            c.clogged = false;
+            if c.side == Side::Attacher {
+                self.send_unsent(i);
+            }
+            self.peers.attend(i);
+        }
+        let c = &self.peers.connections[i];
+        // What an attacher wanted that is gone is not looked at. What an owner has
+        // said before is: perhaps why.
+        if events & net::HUP != 0 && c.side == Side::Owner && net::is_hung_up(c.fd) {
+            return self.hang_up(shared, i);
+        }
+        self.drain(shared, i, BATCH);
+    }
+
+    /// An owner has ended, or had when it was told.
+    pub fn on_pidfd(&mut self, shared: &Shared, i: usize) {
+        let Some(c) = self.peers.connections.get(i) else {
+            return;
+        };
+        if c.side == Side::Attacher && c.pidfd >= 0 && net::has_input(c.pidfd) {
+            self.hang_up(shared, i);
+        }
+    }
+
+    /// Reads everything that was sent before now.
+    pub fn drain_all(&mut self, shared: &Shared, i: usize) {
+        self.drain(shared, i, ALL);
+        self.on_pidfd(shared, i);
+    }
+
+    /// Reads what has arrived, and notices the end of the other side.
+    fn drain(&mut self, shared: &Shared, i: usize, most: usize) {
+        let mut words: Words = [0; 8];
+        let mut fds = net::Descriptors::NONE;
+        for _ in 0..most {
+            let c = &self.peers.connections[i];
+            match c.side {
+                Side::Free | Side::Dead => break,
+                Side::Owner if !self.peers.requests.has_room(i) => break,
+                _ => {}
+            }
+            let fd = c.fd;
+            match net::receive(fd, &mut words, &mut fds) {
+                Ok(Some(())) => match Message::decode(&words) {
+                    _ if self.peers.connections[i].side == Side::Cut => {}
+                    Some(message) => self.on_message(shared, i, &message, &mut fds),
+                    None => {
+                        debug_log!("a peer sends what is not of this protocol: hung up");
+                        self.hang_up(shared, i);
+                    }
+                },
+                // It is told of again.
+                Err(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => break,
+                Err(libc::EINTR) => {}
+                Ok(None) | Err(_) => self.hang_up(shared, i),
+            }
+            dispose(shared, &mut fds);
+        }
+        self.peers.attend(i);
+    }
+
+    /// Ends a connection. On the attacher's side the owner is gone: its memory
+    /// goes away from here, and waiting commands are answered.
+    pub fn hang_up(&mut self, shared: &Shared, i: usize) {
+        let old = self.peers.close(i);
+        if old.side != Side::Attacher {
+            return;
+        }
+        // Only a dead owner's memory is ours to clear away.
+        let dead = old.pidfd >= 0 && net::has_input(old.pidfd);
+        if old.memfd >= 0 && dead {
+            let _ = mem::punch(old.memfd, 0, TOP);
+        }
+        let permits = &self.permits;
+        let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
+        if old.memfd >= 0 && self.program.attachments.any(shown) {
+            self.sever_attachments_of(i);
+        }
+        if old.pidfd >= 0 {
+            net::unwatch(self.peers.epoll, old.pidfd);
+            crate::rawsys::close(old.pidfd);
+        }
+        if old.memfd >= 0 {
+            crate::rawsys::close(old.memfd);
+        }
+        if old.permits > 0 {
+            let c = &mut self.peers.connections[i];
+            (c.side, c.permits, c.identity) = (Side::Dead, old.permits, old.identity);
+        }
+        let refusal = if old.refusal == 0 {
+            libc::ENOENT
+        } else {
+            old.refusal
+        };
+        self.peers.refusal = refusal;
+        self.abandon_commands_of(shared, i, refusal);
+        self.wake_attachments_of(i);
+    }
+}
