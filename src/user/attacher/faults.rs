@@ -18,17 +18,21 @@ const TRIES: u32 = 8;
 impl Service {
     /// Faults on attachments, and changes that the program made to them.
     pub fn on_faults(&mut self) {
-        while let Ok(event) = uffd::read(self.program.faults) {
+        while let Ok(event) = uffd::read(self.owner.program.faults) {
             match event.kind {
                 uffd::EVENT_PAGEFAULT => {
                     let protected = event.a & uffd::FAULT_WP != 0;
                     let page = page_down(event.b as usize);
                     self.on_fault(page, event.c as u32 as i32, protected);
                 }
-                uffd::EVENT_UNMAP => self.program.on_unmapped(event.a as usize, event.b as usize),
+                uffd::EVENT_UNMAP => self
+                    .owner
+                    .program
+                    .on_unmapped(event.a as usize, event.b as usize),
                 uffd::EVENT_REMAP => {
                     let (from, to) = (event.a as usize, event.b as usize);
-                    self.program
+                    self.owner
+                        .program
                         .attachments
                         .moved(from, to, page_up(event.c as usize));
                 }
@@ -48,7 +52,7 @@ impl Service {
         };
         let still =
             |p: &Piece| p.attachment == asked.attachment && self.permits[p.permit].connection == i;
-        let Some(piece) = self.program.attachments.at(page).filter(still) else {
+        let Some(piece) = self.owner.program.attachments.at(page).filter(still) else {
             return self.fault_again(page);
         };
         let here = m.lo as usize <= piece.source_of(page) && piece.source_of(page) < m.hi as usize;
@@ -73,7 +77,7 @@ impl Service {
 
     /// Whether the permit of an attached page allows writing.
     fn may_write(&self, page: usize) -> bool {
-        let piece = self.program.attachments.at(page);
+        let piece = self.owner.program.attachments.at(page);
         piece.is_some_and(|piece| self.permits[piece.permit].writable)
     }
 
@@ -83,7 +87,7 @@ impl Service {
     pub fn publish(&mut self, addr: usize, first: usize, last: usize, read_only: bool) {
         let read_only = read_only || !self.may_write(addr);
         for _ in 0..TRIES {
-            let Some(p) = self.program.attachments.at(addr) else {
+            let Some(p) = self.owner.program.attachments.at(addr) else {
                 return;
             };
             if p.overlay {
@@ -101,7 +105,7 @@ impl Service {
             // count as data there.
             let done = self.map_present(here, end - first, read_only);
             self.faulting.forget(here, here + (end - first));
-            let _ = uffd::wake(self.program.faults, here, end - first);
+            let _ = uffd::wake(self.owner.program.faults, here, end - first);
             if done != Err(libc::EAGAIN) {
                 return;
             }
@@ -115,20 +119,20 @@ impl Service {
     fn map_present(&mut self, start: usize, len: usize, read_only: bool) -> Sys<()> {
         if !read_only {
             // What the owner could not write to before, it can now.
-            return match uffd::map_present(self.program.faults, start, len, false)? {
-                true => uffd::write_unprotect(self.program.faults, start, len),
+            return match uffd::map_present(self.owner.program.faults, start, len, false)? {
+                true => uffd::write_unprotect(self.owner.program.faults, start, len),
                 false => Ok(()),
             };
         }
-        if self.abilities.map_protected {
-            return uffd::map_present(self.program.faults, start, len, true).map(drop);
+        if self.can_map_protected {
+            return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);
         }
         // If they cannot be stopped the pages can be written to for a moment.
-        let stopped = self.stop().is_ok();
-        let mapped = uffd::map_present(self.program.faults, start, len, false);
-        let done = uffd::write_protect(self.program.faults, start, len).and(mapped.map(drop));
+        let stopped = self.owner.stop().is_ok();
+        let mapped = uffd::map_present(self.owner.program.faults, start, len, false);
+        let done = uffd::write_protect(self.owner.program.faults, start, len).and(mapped.map(drop));
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
         done
     }
@@ -136,12 +140,12 @@ impl Service {
     /// An owner is gone: threads that wait for its pages fault again, and get
     /// SIGBUS.
     pub fn wake_attachments_of(&mut self, i: usize) {
-        for k in 0..self.program.attachments.len() {
-            let Some(p) = self.program.attachments.get(k) else {
+        for k in 0..self.owner.program.attachments.len() {
+            let Some(p) = self.owner.program.attachments.get(k) else {
                 break;
             };
             if self.permits[p.permit].connection == i {
-                let _ = uffd::wake(self.program.faults, p.start, p.end - p.start);
+                let _ = uffd::wake(self.owner.program.faults, p.start, p.end - p.start);
             }
         }
         // The program may have unmapped what a thread waits for.

@@ -48,7 +48,7 @@ impl Service {
             vaddr,
         } = *wanted;
         let Some(p) = self.permit(apid) else {
-            return if self.own_id(apid).is_some() {
+            return if self.owner.own_id(apid).is_some() {
                 Some(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
@@ -80,7 +80,7 @@ impl Service {
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
             self.ask_for_command(slot, i, Op::Attach, &m);
             self.waiting[slot].value = addr as u64;
-            self.waiting[slot].flags = self.program.attachments.last_number;
+            self.waiting[slot].flags = self.owner.program.attachments.last_number;
             self.waiting[slot].fixed = vaddr != 0;
             return WAIT;
         }
@@ -98,7 +98,7 @@ impl Service {
         let permit = self.permits[p];
         let c = &self.peers.connections[permit.connection];
         let (memfd, identity) = (c.memfd, c.identity);
-        if !self.program.attachments.has_room() {
+        if !self.owner.program.attachments.has_room() {
             return Err(libc::ENOMEM);
         }
         let mut flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -111,26 +111,26 @@ impl Service {
             if own && vaddr < source + len && end > source {
                 return Err(libc::EINVAL);
             }
-            if self.program.attachments.overlaps(vaddr, end) {
+            if self.owner.program.attachments.overlaps(vaddr, end) {
                 return Err(libc::EINVAL);
             }
-            self.note_growth_into(vaddr, end);
+            self.owner.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
                 self.retire(vaddr, end);
             }
-            self.program.unwatch(vaddr, end)?;
+            self.owner.program.unwatch(vaddr, end)?;
             flags |= libc::MAP_FIXED;
         }
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
         let addr = mem::map(vaddr, len, libc::PROT_NONE, flags, memfd, source)?;
         let write = if permit.writable { libc::PROT_WRITE } else { 0 };
-        let ready = uffd::register(self.program.faults, addr, len, GATED)
+        let ready = uffd::register(self.owner.program.faults, addr, len, GATED)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if uffd::unwatch(self.program.faults, addr, len).is_ok() {
+            if uffd::unwatch(self.owner.program.faults, addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
             return Err(if errno == libc::EINVAL {
@@ -140,9 +140,9 @@ impl Service {
             });
         }
         let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
-        self.program.attachments.last_number += 1;
-        let attachment = self.program.attachments.last_number;
-        self.program.attachments.insert(Piece {
+        self.owner.program.attachments.last_number += 1;
+        let attachment = self.owner.program.attachments.last_number;
+        self.owner.program.attachments.insert(Piece {
             start: addr,
             end: addr + len,
             source,
@@ -158,12 +158,12 @@ impl Service {
     /// Unmaps the attachment that holds `addr`.
     pub fn detach(&mut self, addr: usize) -> Sys<u64> {
         self.on_faults();
-        match self.program.attachments.at(addr) {
+        match self.owner.program.attachments.at(addr) {
             Some(_) => {
                 self.unmap_attachment(addr);
                 Ok(0)
             }
-            None => match self.program.space.at(addr) {
+            None => match self.owner.program.space.at(addr) {
                 Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
                 Ok(Some(_)) => Err(libc::EINVAL),
                 _ => Ok(0),
@@ -174,15 +174,17 @@ impl Service {
     /// Unmaps all pieces of the attachment that holds `addr`.
     pub fn unmap_attachment(&mut self, addr: usize) {
         let mut at = Some(addr);
-        while let Some((piece, other)) = at.and_then(|at| self.program.attachments.take(at)) {
+        while let Some((piece, other)) = at.and_then(|at| self.owner.program.attachments.take(at)) {
             at = other;
-            self.program.for_mapped_parts(piece, |program, lo, len| {
-                // Else each page would be looked at for its protection first.
-                let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                if uffd::unwatch(program.faults, lo, len).is_ok() {
-                    let _ = mem::unmap(lo, len);
-                }
-            });
+            self.owner
+                .program
+                .for_mapped_parts(piece, |program, lo, len| {
+                    // Else each page would be looked at for its protection first.
+                    let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
+                    if uffd::unwatch(program.faults, lo, len).is_ok() {
+                        let _ = mem::unmap(lo, len);
+                    }
+                });
         }
     }
 }

@@ -20,7 +20,7 @@ impl Service {
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
     pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
-        let stopped = match self.stop() {
+        let stopped = match self.owner.stop() {
             Ok(()) => true,
             // The touch is made again, and asked again.
             Err(Unstoppable::Busy | Unstoppable::Ended) => return true,
@@ -29,7 +29,7 @@ impl Service {
         };
         self.on_faults();
         let mut served = true;
-        if let Some(p) = self.program.attachments.at(addr) {
+        if let Some(p) = self.owner.program.attachments.at(addr) {
             let last = p.source + (p.end - p.start);
             let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
             if lo < hi && (lo | hi | m.addr as usize) % PAGE == 0 && !p.overlay {
@@ -42,14 +42,15 @@ impl Service {
             }
         }
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
         served
     }
 
     fn place(&mut self, part: Piece, fd: c_int, offset: usize, kind: i64) -> bool {
         let mut whole = 0;
-        self.program
+        self.owner
+            .program
             .for_mapped_parts(part, |_, _, len| whole += len);
         if whole != part.end - part.start {
             // The program has changed it meanwhile.
@@ -58,11 +59,11 @@ impl Service {
         let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
-        if !self.program.attachments.has_room() {
+        if !self.owner.program.attachments.has_room() {
             // It could not be recalled.
             return false;
         }
-        if self.program.unwatch(start, part.end).is_err() {
+        if self.owner.program.unwatch(start, part.end).is_err() {
             return false;
         }
         let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
@@ -75,16 +76,16 @@ impl Service {
         };
         if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");
-            let _ = uffd::register(self.program.faults, start, len, super::GATED);
+            let _ = uffd::register(self.owner.program.faults, start, len, super::GATED);
             return false;
         }
         let _ = mem::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
-        let _ = uffd::register(self.program.faults, start, len, uffd::MODE_WP);
-        let Ok(Some(now)) = self.program.space.at(start) else {
+        let _ = uffd::register(self.owner.program.faults, start, len, uffd::MODE_WP);
+        let Ok(Some(now)) = self.owner.program.space.at(start) else {
             return true;
         };
-        self.program.attachments.insert(Piece {
+        self.owner.program.attachments.insert(Piece {
             overlay: true,
             identity: (now.device, now.inode),
             offset,

@@ -30,7 +30,7 @@ pub struct Permit {
 impl Service {
     /// The slot of a live permit of this process.
     pub fn permit(&self, id: i64) -> Option<usize> {
-        let id = self.own_id(id).filter(|id| id.kind == Kind::Permit)?;
+        let id = self.owner.own_id(id).filter(|id| id.kind == Kind::Permit)?;
         let p = &self.permits[id.slot];
         (p.used && p.generation == id.generation).then_some(id.slot)
     }
@@ -94,7 +94,7 @@ impl Service {
     pub fn release(&mut self, slot: usize, apid: i64) -> Option<Sys<u64>> {
         let shared = crate::user::arena::existing()?;
         let Some(p) = self.permit(apid) else {
-            return if self.own_id(apid).is_some() {
+            return if self.owner.own_id(apid).is_some() {
                 Some(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
@@ -102,6 +102,7 @@ impl Service {
         };
         let mut at = 0;
         while let Some(piece) = self
+            .owner
             .program
             .attachments
             .first_from(at, |piece| piece.permit == p)

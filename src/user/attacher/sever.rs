@@ -16,7 +16,7 @@ impl Service {
         }
         let no_room = |_| libc::ENOMEM;
         let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
-        match self.program.identity_as_mapped(empty) {
+        match self.owner.program.identity_as_mapped(empty) {
             Some(identity) => {
                 (self.gone, self.gone_identity) = (empty, identity);
                 Ok(())
@@ -37,25 +37,27 @@ impl Service {
         let stopped = self.insist_on_stop(50);
         self.on_faults();
         let mut k = 0;
-        while let Some(piece) = self.program.attachments.get(k) {
+        while let Some(piece) = self.owner.program.attachments.get(k) {
             k += 1;
             if self.permits[piece.permit].connection == i {
-                self.program.for_mapped_parts(piece, |program, lo, len| {
-                    if uffd::unwatch(program.faults, lo, len).is_err() {
-                        return;
-                    }
-                    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-                    // A store is SIGBUS too, and not SIGSEGV.
-                    let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let offset = lo - piece.start;
-                    let _ = mem::map(lo, len, prot, flags, empty, offset);
-                    let _ = uffd::register(program.faults, lo, len, GATED);
-                });
-                self.program.attachments.show(k - 1, identity);
+                self.owner
+                    .program
+                    .for_mapped_parts(piece, |program, lo, len| {
+                        if uffd::unwatch(program.faults, lo, len).is_err() {
+                            return;
+                        }
+                        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+                        // A store is SIGBUS too, and not SIGSEGV.
+                        let prot = libc::PROT_READ | libc::PROT_WRITE;
+                        let offset = lo - piece.start;
+                        let _ = mem::map(lo, len, prot, flags, empty, offset);
+                        let _ = uffd::register(program.faults, lo, len, GATED);
+                    });
+                self.owner.program.attachments.show(k - 1, identity);
             }
         }
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
     }
 }

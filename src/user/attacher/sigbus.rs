@@ -194,9 +194,13 @@ impl Service {
             return;
         }
         let mut at = 0;
-        while let Some(piece) = self.program.attachments.next_from(at) {
+        while let Some(piece) = self.owner.program.attachments.next_from(at) {
             at = piece.end;
-            let _ = uffd::wake(self.program.faults, piece.start, piece.end - piece.start);
+            let _ = uffd::wake(
+                self.owner.program.faults,
+                piece.start,
+                piece.end - piece.start,
+            );
         }
     }
 
@@ -207,7 +211,7 @@ impl Service {
             return;
         };
         self.faulting.forget(page, page + PAGE);
-        if self.abilities.poison {
+        if self.can_poison {
             match self.deliver(page, tid) {
                 Ok(()) => {
                     self.faulting.busy = 0;
@@ -217,73 +221,74 @@ impl Service {
                 // system call can not be stopped before it has its answer.
                 Err(Unstoppable::Busy) if self.faulting.busy < BUSY => {
                     self.faulting.busy += 1;
-                    let _ = uffd::wake(self.program.faults, page, PAGE);
+                    let _ = uffd::wake(self.owner.program.faults, page, PAGE);
                     return;
                 }
                 Err(_) => self.faulting.busy = 0,
             }
         }
-        let can = self.abilities.poison && self.poisoned.has_room();
-        let poisoned = can.then(|| uffd::poison(self.program.faults, page, PAGE));
+        let can = self.can_poison && self.poisoned.has_room();
+        let poisoned = can.then(|| uffd::poison(self.owner.program.faults, page, PAGE));
         if let Some(Ok(())) = poisoned {
             self.poisoned.push(page);
         } else {
-            if !self.abilities.poison || poisoned == Some(Err(libc::EEXIST)) {
+            if !self.can_poison || poisoned == Some(Err(libc::EEXIST)) {
                 // Linux before 6.6 cannot poison; or what is there cannot be
                 // taken away while the threads run. The signal comes without its
                 // address.
-                let _ = task::signal_task(self.program.tgid, tid, libc::SIGBUS);
+                let _ = task::signal_task(self.owner.program.tgid, tid, libc::SIGBUS);
             }
             // The thread faults again, when there is room for its page.
-            let _ = uffd::wake(self.program.faults, page, PAGE);
+            let _ = uffd::wake(self.owner.program.faults, page, PAGE);
         }
     }
 
     /// Has thread `tid` take its SIGBUS, if the threads can be stopped. Others
     /// that wait for the page fault again.
     fn deliver(&mut self, page: usize, tid: i32) -> Result<(), Unstoppable> {
-        if tid == self.program.fork_tid {
+        if tid == self.owner.program.fork_tid {
             return Err(Unstoppable::Forbidden);
         }
-        self.stop()?;
-        let known = self.program.traced[..self.program.traced_count]
+        self.owner.stop()?;
+        let known = self.owner.program.traced[..self.owner.program.traced_count]
             .iter()
             .position(|t| t.tid == tid);
         // One that is about to take another signal takes that, and faults again.
-        if let Some(i) = known.filter(|&i| self.program.traced[i].signal == 0) {
+        if let Some(i) = known.filter(|&i| self.owner.program.traced[i].signal == 0) {
             // A page that may not be written to is there; one that was there
             // leaves its write protection behind. Neither can be poisoned.
             self.make_touchable(page);
-            let _ = uffd::write_unprotect(self.program.faults, page, PAGE);
-            if uffd::poison(self.program.faults, page, PAGE).is_ok() {
+            let _ = uffd::write_unprotect(self.owner.program.faults, page, PAGE);
+            if uffd::poison(self.owner.program.faults, page, PAGE).is_ok() {
                 let came = match trace::go_on(tid, 0) {
                     Ok(()) => wait_for_stop(tid),
                     Err(_) => Waited::Gone,
                 };
                 self.make_touchable(page);
                 match came {
-                    Waited::Stopped { signal, .. } => self.program.traced[i].signal = signal,
+                    Waited::Stopped { signal, .. } => self.owner.program.traced[i].signal = signal,
                     Waited::Syscall => {}
                     Waited::Gone => {
-                        self.program.traced_count -= 1;
-                        self.program.traced[i] = self.program.traced[self.program.traced_count];
+                        self.owner.program.traced_count -= 1;
+                        self.owner.program.traced[i] =
+                            self.owner.program.traced[self.owner.program.traced_count];
                     }
                     Waited::Nothing => {
                         debug_log!("thread {tid} does not come to its SIGBUS");
-                        self.program.traced[i].stopped = false;
+                        self.owner.program.traced[i].stopped = false;
                     }
                 }
             }
         }
-        self.resume();
+        self.owner.resume();
         Ok(())
     }
 
     /// Removes the poison of a page, if it is still of an attachment.
     fn make_touchable(&mut self, page: usize) {
-        if let Some(p) = self.program.attachments.at(page) {
+        if let Some(p) = self.owner.program.attachments.at(page) {
             let identity = self.peers.connections[self.permits[p.permit].connection].identity;
-            let still = self.program.space.at(page).ok().flatten();
+            let still = self.owner.program.space.at(page).ok().flatten();
             if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
                 let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);
             }
@@ -302,14 +307,14 @@ impl Service {
         if !self.poisoned.pages[..self.poisoned.len].iter().any(due) {
             return;
         }
-        let stopped = self.stop().is_ok();
+        let stopped = self.owner.stop().is_ok();
         self.on_faults();
         for i in 0..self.poisoned.len {
             self.make_touchable(self.poisoned.pages[i].0);
         }
         self.poisoned.len = 0;
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
     }
 }

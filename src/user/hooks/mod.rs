@@ -14,6 +14,7 @@
 
 mod devices;
 pub mod fork;
+mod install;
 pub mod text;
 
 use super::arena::{self, Guard, Op, Shared};

@@ -3,16 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena;
-use crate::user::program::stop::{self, Events, Unstoppable, LAST_PATIENCE};
+use crate::user::program::stop::{self, Events, Unstoppable};
 use crate::user::program::Program;
-use crate::user::service::state::Service;
-use crate::user::sys::{net, task, uffd, TOP};
-
-/// How long, in nanoseconds, events wait for a tracer of the program to go. It
-/// is waited for once: a debugger that stays must not slow each call.
-const TRACER_PATIENCE: u64 = 50_000_000;
+use crate::user::sys::{task, uffd};
 
 /// An event of promoted memory, to be acted upon while all threads stand.
 #[derive(Clone, Copy)]
@@ -28,7 +24,7 @@ pub struct Change {
 /// Most of them: a thread has at most three, one after the other.
 pub const CHANGES: usize = 3 * crate::user::program::stop::THREADS;
 
-impl Events for Service {
+impl Events for Owner {
     fn program(&mut self) -> &mut Program {
         &mut self.program
     }
@@ -42,47 +38,11 @@ impl Events for Service {
     }
 }
 
-impl Service {
-    /// Something has happened to promoted memory, and who did it sleeps.
-    pub fn on_events(&mut self) {
-        // What a stop has read that was given up then is still to be acted on.
-        if !net::has_input(self.program.events) && self.change_count == 0 {
-            return;
-        }
-        match self.stop() {
-            Ok(()) => {
-                self.resume();
-                self.events_wait_since = 0;
-            }
-            Err(Unstoppable::Busy) if self.events_may_wait(LAST_PATIENCE) => {
-                self.cut_off_unmapped(0, TOP);
-            }
-            Err(Unstoppable::Forbidden) if self.events_may_wait(TRACER_PATIENCE) => {
-                self.cut_off_unmapped(0, TOP);
-                crate::rawsys::sleep(core::time::Duration::from_millis(1));
-            }
-            Err(why) => {
-                // Nobody may sleep for ever. What can go wrong without the
-                // stop is a change that races with the program's own threads.
-                debug_log!("events are handled without a stop: {why:?}");
-                self.act_on_events();
-                self.pay_debts();
-                while net::has_input(self.program.events) {
-                    self.cut_off_unmapped(0, TOP);
-                    self.pay_debts();
-                    self.take_event();
-                    self.act_on_events();
-                    self.pay_debts();
-                }
-            }
-        }
-        self.pay_debts();
-    }
-
+impl Owner {
     /// Whether the unread events stay unread for now, after a stop that did not
     /// come about: their callers sleep, other work is done, and the loop comes
     /// here again.
-    fn events_may_wait(&mut self, patience: u64) -> bool {
+    pub fn events_may_wait(&mut self, patience: u64) -> bool {
         let now = task::now();
         if self.events_wait_since == 0 {
             self.events_wait_since = now;

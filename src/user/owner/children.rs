@@ -4,14 +4,14 @@
 #![forbid(unsafe_code)]
 
 use super::revoke::RW;
+use super::Owner;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;
-use crate::user::service::state::Service;
 use crate::user::sys::advice::{advice_for, Bits, ABSENT, WIPED};
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, regs, Sys};
 
-impl Service {
+impl Owner {
     /// Gives the standing child private copies.
     pub fn privatize(&mut self, child: i32) -> Sys<()> {
         let Some(shared) = arena::existing() else {

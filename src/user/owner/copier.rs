@@ -15,9 +15,9 @@
 #![forbid(unsafe_code)]
 
 use super::rescue;
+use super::Owner;
 use crate::user::arena::copying::PIECE;
 use crate::user::arena::{mapping, Shared};
-use crate::user::service::state::Service;
 use crate::user::sys::{clone, task, uffd, Sys};
 use core::sync::atomic::Ordering;
 
@@ -40,7 +40,7 @@ extern "C" fn copier(_argument: usize) -> ! {
     }
 }
 
-impl Service {
+impl Owner {
     /// As [`uffd::copy_pages`], on two processors where it is long and there are
     /// two.
     pub fn copy_pages(&self, to: usize, from: usize, len: usize) -> Sys<()> {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::exchange::Exchange;
-use crate::user::service::state::Service;
+use super::Owner;
 use crate::user::sys::space::{Run, WRITTEN};
 use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
 
@@ -13,7 +13,7 @@ use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
 /// beyond, of what the kernel has seen to be written.
 const SECOND_COPY: usize = 4 << 20;
 
-impl Service {
+impl Owner {
     /// Copies what the memory holds into the file, and maps it at the stage, while
     /// the program goes on. Whether that was done.
     pub fn copy_while_running(&mut self, x: &mut Exchange) -> bool {

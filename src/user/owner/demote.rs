@@ -4,16 +4,15 @@
 #![forbid(unsafe_code)]
 
 use super::locked::lock_if;
-use super::revoke::{outward, PRIVATE, RW};
+use super::revoke::{PRIVATE, RW};
+use super::Owner;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{self, Shared};
-use crate::user::program::stop::Unstoppable;
-use crate::user::service::state::Service;
+use crate::user::arena::Shared;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{mem, uffd, Sys};
 
-impl Service {
+impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
     /// again, and the old place is cut off.
     pub fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
@@ -79,28 +78,6 @@ impl Service {
         })?;
         lock_if(locked, lo, len);
         Ok(())
-    }
-
-    /// Makes everything promoted in `[start, end)` private again, with all
-    /// threads standing. EAGAIN where they cannot be stopped.
-    pub fn demote_stopped(&mut self, start: usize, end: usize) -> Sys<()> {
-        let Some(shared) = arena::existing() else {
-            return Ok(());
-        };
-        let (start, end) = outward(start, end);
-        self.recall(shared, start, end);
-        if shared.promoted.first_in(start, end).is_none() {
-            return Ok(());
-        }
-        match self.stop() {
-            Ok(()) => {}
-            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
-            Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
-            Err(Unstoppable::Ended) => return Err(libc::ESRCH),
-        }
-        let done = self.demote(shared, start, end);
-        self.resume();
-        done
     }
 
     /// As [`Self::demote_stopped`], with all threads standing already.

@@ -24,12 +24,12 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
 use crate::user::program::stop::Unstoppable;
-use crate::user::service::state::Service;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{insist, mem, task, uffd, Sys};
@@ -87,7 +87,7 @@ impl Exchange {
     }
 }
 
-impl Service {
+impl Owner {
     /// Puts pages of the file in place of `[lo, hi)`, a part of `mapping`. Answers
     /// for how many bytes from `lo` on that is done, and why not for the rest.
     pub fn exchange(
@@ -250,7 +250,7 @@ impl Service {
             }
             self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
-        self.write_hooks();
+        self.hooks.write(self.program.standing_thread());
         if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
             return Err(Refusal::Os(libc::ENOMEM));
         }

@@ -13,10 +13,10 @@
 #![forbid(unsafe_code)]
 
 use super::exchange::Exchange;
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::service::state::Service;
 use crate::user::sys::{mem, task, uffd, PAGE};
 
 /// How often a page is tried that does not move back just now.
@@ -54,7 +54,7 @@ impl Journal {
     }
 }
 
-impl Service {
+impl Owner {
     /// Ends the exchange in which a service was killed: what is in place stays, and
     /// all else is where it was before.
     pub fn end_exchange(&mut self, shared: &Shared) {

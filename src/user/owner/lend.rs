@@ -10,10 +10,10 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::{mem, procfs, task, uffd};
 use core::ffi::c_int;
@@ -73,14 +73,15 @@ impl Loan {
     }
 }
 
-impl Service {
+impl Owner {
     /// The file behind `addr`, if it is one that the program maps shared.
+    /// `is_attachment` says so of a file by its identity.
     pub fn lend(
         &mut self,
         shared: &Shared,
         addr: usize,
-        lo: usize,
-        hi: usize,
+        (lo, hi): (usize, usize),
+        is_attachment: &dyn Fn((u64, u64)) -> bool,
     ) -> Result<Option<Loan>, Refusal> {
         let Ok(Some(m)) = self.program.space.at(addr) else {
             return Ok(None);
@@ -96,7 +97,7 @@ impl Service {
             // It can be promoted.
             return Ok(None);
         }
-        if m.name == Name::Device || self.peers.show((m.device, m.inode)) {
+        if m.name == Name::Device || is_attachment((m.device, m.inode)) {
             return Err(Refusal::Special);
         }
         self.can_see_end_of(&m)?;

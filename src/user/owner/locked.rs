@@ -3,11 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug_log;
-use crate::user::service::state::Service;
 use crate::user::sys::{insist, mem};
 
-impl Service {
+impl Owner {
     pub fn lock_again(&self, lo: usize, len: usize) {
         if let Err(errno) = insist(|| mem::lock(lo, len)) {
             debug_log!("{lo:#x}+{len:#x} is not locked any more: errno {errno}");

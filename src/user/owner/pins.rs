@@ -18,13 +18,10 @@
 
 use super::refusal::Refusal;
 use super::rescue;
-use super::segments::Segment;
+use super::Owner;
 use crate::debug_log;
-use crate::user::arena::Shared;
-use crate::user::protocol::limits::CHUNK_MAX;
-use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, task, uffd, Sys, PAGE};
+use crate::user::sys::{mem, task, uffd, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
@@ -45,11 +42,11 @@ pub struct Stuck {
     until: u64,
 }
 
-impl Service {
+impl Owner {
     /// Whether the pages of a mapping can be asked for pins: the kernel moves
     /// writable anonymous memory only, and a device writes to no other.
     pub fn can_tell_pins(&self, mapping: &Mapping) -> bool {
-        self.abilities.move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
+        self.can_move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
     }
 
     /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, up to the
@@ -91,30 +88,6 @@ impl Service {
             }
         }
         (done, None)
-    }
-
-    /// A device is about to pin `[lo, hi)`: promotes what of it a peer may attach, or
-    /// a first part of that. Answers up to where nothing more can be done.
-    pub fn before_pin(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<u64> {
-        let part = |s: &Segment| (s.start.max(lo), s.end.min(hi));
-        let used = self.segments.iter().filter(|s| s.used);
-        let Some((at, end)) = used.map(part).filter(|p| p.0 < p.1).min() else {
-            return Ok(hi as u64);
-        };
-        if self.program.forks_under_way > 0 || self.recalling {
-            return Err(libc::EAGAIN);
-        }
-        let next = match self.share_chunk(shared, at, at, end, CHUNK_MAX) {
-            Ok((_, done)) => done,
-            Err(Refusal::Later) => return Err(libc::EAGAIN),
-            Err(Refusal::Pinned) => at + PAGE,
-            Err(_) => match self.program.space.find(at)? {
-                Some(m) if m.start > at => m.start,
-                Some(m) => m.end,
-                None => hi,
-            },
-        };
-        Ok(next.max(at + PAGE) as u64)
     }
 
     /// A move had to be ended.

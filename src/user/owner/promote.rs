@@ -8,12 +8,12 @@
 #![forbid(unsafe_code)]
 
 use super::exchange::STANDING_CHUNK;
+use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{mapping, Shared};
 use crate::user::owner::refusal::Refusal;
-use crate::user::service::state::Service;
 use crate::user::sys::maps::{self, Mapping, Name};
 use crate::user::sys::{mem, procfs, uffd, BOTTOM, PAGE, TOP};
 use core::ffi::c_int;
@@ -26,16 +26,17 @@ const STACK_RESERVE: usize = 64 * PAGE;
 /// How much of a shared anonymous mapping is promoted at its first touch.
 const SHARED_AT_ONCE: usize = 64 << 20;
 
-impl Service {
+impl Owner {
     /// Makes the page at `addr` sharable, and what lies around it in a block
-    /// of `block` bytes, within `[lo, hi)`. Answers what is sharable now.
+    /// of `block` bytes, within `[lo, hi)`. Answers what is sharable now. `wait` says
+    /// whether attachers that have not acted upon an answer are still waited for.
     pub fn share_chunk(
         &mut self,
         shared: &Shared,
         addr: usize,
-        lo: usize,
-        hi: usize,
+        (lo, hi): (usize, usize),
         block: usize,
+        wait: &mut dyn FnMut() -> bool,
     ) -> Result<(usize, usize), Refusal> {
         let mapping = self.mapping_at(addr)?;
         let block = if self.may_precopy() {
@@ -64,10 +65,7 @@ impl Service {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
-                if self.abilities.precopy
-                    && !self.may_precopy()
-                    && self.peers.await_acknowledgements()
-                {
+                if self.can_precopy && !self.may_precopy() && wait() {
                     // So much is not copied while all threads stand, if it can be
                     // helped.
                     return Err(Refusal::Later);

@@ -8,13 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{Shared, NOT_NEEDED};
-use crate::user::program::stop::Unstoppable;
-use crate::user::service::state::Service;
+use crate::user::arena::Shared;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{advice, insist, mem, page_up, Sys, PAGE, TOP};
+use crate::user::sys::{advice, insist, mem, Sys, PAGE, TOP};
 
 const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -28,50 +27,8 @@ pub struct Remap {
     pub target: usize,
 }
 
-impl Service {
-    /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
-    /// EAGAIN where the threads cannot be stopped. `None`: the command in `slot` has
-    /// been answered while they stood: a service that is killed afterwards must leave
-    /// nothing to be done again.
-    pub fn remap(&mut self, shared: &Shared, slot: usize, r: Remap) -> Option<Sys<u64>> {
-        let r = Remap {
-            old_len: page_up(r.old_len),
-            new_len: page_up(r.new_len),
-            ..r
-        };
-        let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        let fixed = r.flags & libc::MREMAP_FIXED != 0;
-        let sane = (r.old | if fixed { r.target } else { 0 }) % PAGE == 0
-            && r.old_len > 0
-            && r.new_len > 0
-            && r.flags & !known == 0
-            && (!fixed || r.flags & libc::MREMAP_MAYMOVE != 0)
-            && r.old.checked_add(r.old_len).is_some_and(|end| end <= TOP);
-        if !sane || !self.needs_help(shared, &r) {
-            return Some(Ok(NOT_NEEDED));
-        }
-        let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
-        self.recall(shared, r.old, end);
-        if fixed {
-            self.recall(shared, r.target, over);
-        }
-        match self.stop() {
-            Ok(()) => {}
-            Err(Unstoppable::Busy) => return Some(Err(libc::EAGAIN)),
-            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Some(Ok(NOT_NEEDED)),
-        }
-        self.note_growth_into(r.old, end);
-        if fixed {
-            self.note_growth_into(r.target, over);
-            self.on_faults();
-        }
-        let done = self.remap_standing(shared, &r);
-        shared.finish(slot, done.map(|addr| addr as u64));
-        self.resume();
-        None
-    }
-
-    fn needs_help(&self, shared: &Shared, r: &Remap) -> bool {
+impl Owner {
+    pub fn needs_help(&self, shared: &Shared, r: &Remap) -> bool {
         let end = r.old + r.old_len;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
         let over = r.target.saturating_add(r.new_len);
@@ -91,7 +48,7 @@ impl Service {
             || (fixed && shared.promoted.first_in(r.target, over).is_some())
     }
 
-    fn remap_standing(&mut self, shared: &Shared, r: &Remap) -> Sys<usize> {
+    pub fn remap_standing(&mut self, shared: &Shared, r: &Remap) -> Sys<usize> {
         let end = r.old + r.old_len;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED == 0 {

@@ -16,17 +16,17 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
-use crate::user::service::state::Service;
 use crate::user::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
-impl Service {
+impl Owner {
     /// Takes `[lo, hi)` from every attacher and forgets its content.
     pub fn cut_off(&self, lo: usize, hi: usize) {
         if crate::testing::revocation_is_off() {
@@ -36,18 +36,6 @@ impl Service {
             debug_log!("revocation of {lo:#x}..{hi:#x}: errno {errno}");
         }
         count(&COUNTERS.revocations);
-    }
-
-    /// The calling thread of the program is about to unmap `[start, end)`, or
-    /// to put something else in its place. The addresses stay taken until it
-    /// does, but nothing is behind them.
-    pub fn retire(&mut self, start: usize, end: usize) {
-        let Some(shared) = arena::existing() else {
-            return;
-        };
-        let (start, end) = outward(start, end);
-        self.recall(shared, start, end);
-        self.retire_standing(shared, start, end);
     }
 
     /// As [`Self::retire`], where what was lent there has been recalled.

@@ -3,10 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::user::arena::Shared;
+use super::Owner;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
-use crate::user::protocol::wire::{Message, Status, Verb};
-use crate::user::service::state::Service;
+use crate::user::protocol::wire::{Message, Status};
 use crate::user::sys::{Sys, TOP};
 
 /// One segment of this process. All zero is a free one.
@@ -19,7 +18,12 @@ pub struct Segment {
     pub mode: u32,
 }
 
-impl Service {
+impl Owner {
+    /// An id issued here, if it is of this process and well-formed.
+    pub fn own_id(&self, id: i64) -> Option<Id> {
+        Id::decode(id).filter(|id| id.token == self.token)
+    }
+
     /// Exports `[start, start + size)`; the arguments have been checked.
     pub fn make(&mut self, start: usize, size: usize, mode: u32) -> Sys<u64> {
         let slot = (0..IDS)
@@ -31,7 +35,7 @@ impl Service {
         s.used = true;
         s.generation = Id::next_generation(s.generation);
         (s.start, s.end, s.mode) = (start, start.saturating_add(size).min(TOP), mode);
-        let (token, generation) = (self.peers.token, s.generation);
+        let (token, generation) = (self.token, s.generation);
         Ok(Id {
             token,
             kind: Kind::Segment,
@@ -48,33 +52,8 @@ impl Service {
         (s.used && s.generation == id.generation).then_some(id.slot)
     }
 
-    /// Whether an id that this process issued is alive.
-    pub fn is_alive(&self, id: i64) -> bool {
-        self.segment(id).is_some() || self.permit(id).is_some()
-    }
-
-    /// Withdraws a segment: every attachment of it is cut off before this is
-    /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
-    pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
-        let Some(s) = self.segment(id) else {
-            return if self.own_id(id).is_some() {
-                Some(Err(libc::ENOENT))
-            } else {
-                self.ask_issuer(shared, slot, id, Kind::Segment)
-            };
-        };
-        let (start, end) = (self.segments[s].start, self.segments[s].end);
-        self.segments[s].used = false;
-        let mut m = Message::new(Verb::Removed);
-        m.id = id;
-        if !self.ask_attachers(shared, &m) {
-            self.take_by_force(start, end);
-        }
-        Some(Ok(0))
-    }
-
     /// May this attacher?
-    pub fn on_get(&self, m: &Message) -> Message {
+    pub fn on_get(&self, m: &Message, uid: u32) -> Message {
         let mut answer = m.answer(Status::Gone);
         if let Some(s) = self.segment(m.id) {
             let s = self.segments[s];
@@ -84,7 +63,7 @@ impl Service {
                 0o400
             };
             // Root passes, as CAP_IPC_OWNER does with the module.
-            answer.status = if s.mode & wanted == wanted || self.peers.uid == 0 {
+            answer.status = if s.mode & wanted == wanted || uid == 0 {
                 Status::Done
             } else {
                 Status::Denied

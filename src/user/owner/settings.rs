@@ -8,10 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::service::state::Service;
 use crate::user::sys::advice::{advice_for, bits_of, of_advice, Bits, ABSENT, MERGEABLE, WIPED};
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{insist, mem, page_up, smaps, Sys, BOTTOM, PAGE, TOP};
@@ -130,7 +130,7 @@ impl Settings {
     }
 }
 
-impl Service {
+impl Owner {
     /// The settings of the private memory at `empty`, a page that holds nothing,
     /// or nothing that is needed any more. All threads stand, and it is not locked.
     ///

@@ -8,14 +8,12 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
+use super::Owner;
 use crate::debug_log;
-use crate::user::arena::Shared;
 use crate::user::hooks;
-use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
-use crate::user::sys::Sys;
 
-impl Service {
+impl Owner {
     /// Before a mapping is lent: whether its end can be noticed.
     pub fn can_see_end_of(&mut self, m: &Mapping) -> Result<(), Refusal> {
         match self.meet_libc() {
@@ -36,25 +34,14 @@ impl Service {
         Ok(())
     }
 
-    /// The program is about to detach the segment at `address`: what stands as
-    /// far from there as its offset says is part of it.
-    pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
-        for i in 0..self.lent.len() {
-            let l = self.lent[i];
-            if l.start < l.end && l.start.checked_sub(address) == Some(l.offset) {
-                self.recall(shared, l.start, l.end);
-            }
+    /// Sees to it that libc is met before anything is shared that the kernel's
+    /// events say too little of.
+    pub fn meet_libc(&mut self) -> Result<(), Refusal> {
+        if self.hooks.are_due() {
+            self.stop()?;
+            self.hooks.write(self.program.standing_thread());
+            self.resume();
         }
-    }
-
-    /// The program is about to let pages of the file in `[start, end)` change
-    /// their places. A lent file is recalled for it. What has been promoted is
-    /// of another file than the program knows: EINVAL, as for private memory.
-    pub fn rearrange(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
-        self.recall(shared, start, end);
-        match shared.promoted.first_in(start, end) {
-            Some(_) => Err(libc::EINVAL),
-            None => Ok(0),
-        }
+        Ok(())
     }
 }

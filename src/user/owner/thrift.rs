@@ -9,10 +9,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::user::arena::ranges::{Origin, CAPACITY};
 use crate::user::arena::Shared;
 use crate::user::protocol::limits::CHUNK_MAX;
-use crate::user::service::state::Service;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::{task, PAGE};
 
@@ -72,7 +72,7 @@ fn neighbours(shared: &Shared, mapping: &Mapping, addr: usize) -> (usize, usize)
     )
 }
 
-impl Service {
+impl Owner {
     /// What to promote for the sake of `addr`, instead of `[lo, hi)`, a part of the
     /// private `mapping`.
     pub fn be_thrifty(

@@ -3,14 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::user::arena;
 use crate::user::arena::ranges::{Origin, Range};
-use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, uffd, TOP};
 
-impl Service {
+impl Owner {
     /// Cuts off what events say has been unmapped; those that remain are of
     /// moved memory.
     pub fn revoke_unmapped(&mut self) {

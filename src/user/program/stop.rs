@@ -180,6 +180,12 @@ impl Program {
         }
     }
 
+    /// A thread that stands; 0: none does.
+    pub fn standing_thread(&self) -> i32 {
+        let traced = &self.traced[..self.traced_count];
+        traced.iter().find(|t| t.stopped).map_or(0, |t| t.tid)
+    }
+
     /// Lets those go who have stopped in a stop that has failed.
     pub fn give_up(&mut self, owing: bool) {
         if owing {

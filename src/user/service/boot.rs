@@ -35,7 +35,7 @@ unsafe impl Zeroable for Layout {}
 pub extern "C" fn main(_argument: usize) -> ! {
     if let Some(arena) = mapping::existing::<Layout>() {
         let (shared, service) = (&arena.shared, arena.service.take());
-        core::mem::swap(&mut service.hooks, arena.hooks.take());
+        core::mem::swap(&mut service.owner.hooks, arena.hooks.take());
         match service.start(shared) {
             Ok(()) => {
                 // Before anybody can ask for something: the bell rings here.
@@ -78,42 +78,45 @@ impl Service {
             mapping::range(),
         );
         self.peers.uid = task::geteuid();
-        self.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
-        self.program.space = Space::open()?;
-        self.program.scratch = Scratch::reserve();
-        self.thrifty_from = crate::user::owner::thrift::limit();
-        self.program.stack_begin = procfs::stack_begin().unwrap_or(0);
+        self.owner.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
+        self.owner.program.space = Space::open()?;
+        self.owner.program.scratch = Scratch::reserve();
+        self.owner.thrifty_from = crate::user::owner::thrift::limit();
+        self.owner.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.peers.epoll = net::epoll()?;
         self.gone = -1;
-        self.program.spare.keep();
+        self.owner.program.spare.keep();
         net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.peers.epoll, self.bell, token::BELL)?;
-        self.program.tgid = crate::user::sys::task::parent();
-        if let Err(errno) = alarm::prepare(self.program.tgid) {
+        self.owner.program.tgid = crate::user::sys::task::parent();
+        if let Err(errno) = alarm::prepare(self.owner.program.tgid) {
             debug_log!("no alarm: errno {errno}");
         }
         // Gone before its end could be told.
-        task::signal_task(self.program.tgid, self.program.anchor, 0)?;
+        task::signal_task(self.owner.program.tgid, self.owner.program.anchor, 0)?;
         let mut path = [0u8; 32];
-        let path = crate::user::sys::procfs::proc_path(&mut path, self.program.tgid, b"/task");
+        let path =
+            crate::user::sys::procfs::proc_path(&mut path, self.owner.program.tgid, b"/task");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        self.program.task_dir = crate::rawsys::open(path, flags, 0)?;
-        self.program.pidfd = task::pidfd(self.program.tgid)?;
-        restart::prepare(self.program.tgid, self.program.pidfd);
+        self.owner.program.task_dir = crate::rawsys::open(path, flags, 0)?;
+        self.owner.program.pidfd = task::pidfd(self.owner.program.tgid)?;
+        restart::prepare(self.owner.program.tgid, self.owner.program.pidfd);
         self.open_userfaultfds()?;
-        self.memfd = mem::memfd(c"xpmem")?;
-        task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
-        mem::seal_size(self.memfd)?;
-        self.handed_out = mem::open_again(self.memfd, libc::O_RDWR).unwrap_or(self.memfd);
-        let (device, inode, _) = mem::identity(self.memfd)?;
-        self.memfd_identity = (device, inode);
+        self.owner.memfd = mem::memfd(c"xpmem")?;
+        task::with_file_size_limit_lifted(|| mem::set_size(self.owner.memfd, TOP))?;
+        mem::seal_size(self.owner.memfd)?;
+        self.owner.handed_out =
+            mem::open_again(self.owner.memfd, libc::O_RDWR).unwrap_or(self.owner.memfd);
+        let (device, inode, _) = mem::identity(self.owner.memfd)?;
+        self.owner.memfd_identity = (device, inode);
         // Mappings show the identity in the kernel's own words: take those.
-        self.memfd_identity = self
+        self.owner.memfd_identity = self
+            .owner
             .program
-            .identity_as_mapped(self.memfd)
-            .unwrap_or(self.memfd_identity);
+            .identity_as_mapped(self.owner.memfd)
+            .unwrap_or(self.owner.memfd_identity);
         await_permission(shared);
         self.prove_tracing()?;
         self.compare_all()?;
@@ -123,16 +126,17 @@ impl Service {
         }
         let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
         self.peers.rendezvous(asked)?;
+        self.owner.token = self.peers.token;
         net::watch(self.peers.epoll, self.peers.listener, token::LISTENER)?;
-        net::watch(self.peers.epoll, self.program.pidfd, token::OWNER)?;
-        net::watch(self.peers.epoll, self.program.events, token::EVENTS)?;
-        net::watch(self.peers.epoll, self.program.faults, token::FAULTS)?;
+        net::watch(self.peers.epoll, self.owner.program.pidfd, token::OWNER)?;
+        net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;
+        net::watch(self.peers.epoll, self.owner.program.faults, token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
-            self.program.tgid,
-            self.abilities.precopy,
-            self.abilities.poison,
-            self.program.space.has_query()
+            self.owner.program.tgid,
+            self.owner.can_precopy,
+            self.can_poison,
+            self.owner.program.space.has_query()
         );
         Ok(())
     }
@@ -151,7 +155,7 @@ impl Service {
         if crate::testing::plays_old_kernel() {
             // As Linux 6.1 has them.
             has &= uffd::FEATURE_POISON - 1;
-            self.program.space.forget_new_ways();
+            self.owner.program.space.forget_new_ways();
         }
         if has & facilities::REQUIRED != facilities::REQUIRED {
             debug_log!("userfaultfd lacks features: has {has:#x}");
@@ -159,20 +163,21 @@ impl Service {
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
-        self.program.events = uffd::open(ON_EVENTS | asynchronous)?;
+        self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
-        self.abilities.poison = poison != 0;
+        self.can_poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
-        self.program.faults = uffd::open(ON_FAULTS | poison)?;
+        self.owner.program.faults = uffd::open(ON_FAULTS | poison)?;
         let here = mapping::range().0;
-        self.abilities.map_protected = !crate::testing::plays_old_kernel()
-            && uffd::can_map_protected(self.program.faults, here);
-        self.abilities.precopy = has & uffd::FEATURE_WP_ASYNC != 0 && self.program.space.has_scan();
-        self.precopy = -1;
-        self.abilities.move_pages = false;
-        if self.abilities.precopy {
+        self.can_map_protected = !crate::testing::plays_old_kernel()
+            && uffd::can_map_protected(self.owner.program.faults, here);
+        self.owner.can_precopy =
+            has & uffd::FEATURE_WP_ASYNC != 0 && self.owner.program.space.has_scan();
+        self.owner.precopy = -1;
+        self.owner.can_move_pages = false;
+        if self.owner.can_precopy {
             let moves = has & uffd::FEATURE_MOVE;
             let on_precopy = uffd::FEATURE_WP_ASYNC
                 | uffd::FEATURE_WP_HUGETLBFS_SHMEM
@@ -180,10 +185,10 @@ impl Service {
                 | moves;
             match uffd::open(on_precopy) {
                 Ok(fd) => {
-                    self.precopy = fd;
-                    self.abilities.move_pages = moves != 0;
+                    self.owner.precopy = fd;
+                    self.owner.can_move_pages = moves != 0;
                 }
-                Err(_) => self.abilities.precopy = false,
+                Err(_) => self.owner.can_precopy = false,
             }
         }
         Ok(())
@@ -192,9 +197,9 @@ impl Service {
     /// Stops and releases all threads once: without that nothing works.
     fn prove_tracing(&mut self) -> Sys<()> {
         for _ in 0..50 {
-            match self.stop() {
+            match self.owner.stop() {
                 Ok(()) => {
-                    self.resume();
+                    self.owner.resume();
                     return Ok(());
                 }
                 Err(Unstoppable::Forbidden) => return Err(libc::EPERM),

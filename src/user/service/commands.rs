@@ -35,10 +35,10 @@ impl Service {
     /// Makes a segment; unless `name` is 0, the module has made it as that, too.
     fn make_named(&mut self, start: usize, size: usize, mode: u32, name: i64) -> Sys<u64> {
         if name == 0 {
-            return self.make(start, size, mode);
+            return self.owner.make(start, size, mode);
         }
-        self.program.meet_the_module()?;
-        let segid = self.make(start, size, mode)?;
+        self.owner.program.meet_the_module()?;
+        let segid = self.owner.make(start, size, mode)?;
         names::note(self.peers.token, segid as i64, name)?;
         Ok(segid)
     }
@@ -49,7 +49,7 @@ impl Service {
         let answer = match op {
             Some(Op::Make) => {
                 // From now on what a device is to pin is promoted before.
-                let _ = self.meet_libc();
+                let _ = self.owner.meet_libc();
                 self.make_named(start, end, c as u32, d as i64)
             }
             Some(Op::Pin) => self.before_pin(shared, start, end),
@@ -87,8 +87,8 @@ impl Service {
                 self.withdraw(shared, start, end);
                 Ok(0)
             }
-            Some(Op::Advise) => self.advise_all(start, end, c as c_int),
-            Some(Op::Discard) => self.discard_all(start, end, c as c_int),
+            Some(Op::Advise) => self.owner.advise_all(start, end, c as c_int),
+            Some(Op::Discard) => self.owner.discard_all(start, end, c as c_int),
             Some(Op::Remap) => {
                 let r = Remap {
                     old: start,

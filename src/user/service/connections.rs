@@ -22,7 +22,7 @@ const ALL: usize = 1024;
 impl Service {
     /// Takes new attachers of the same user.
     pub fn accept(&mut self, shared: &Shared) {
-        let spare = &mut self.program.spare;
+        let spare = &mut self.owner.program.spare;
         self.peers.accept(spare, &|fds| dispose(shared, fds));
     }
 
@@ -146,7 +146,7 @@ impl Service {
         }
         let permits = &self.permits;
         let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
-        if old.memfd >= 0 && self.program.attachments.any(shown) {
+        if old.memfd >= 0 && self.owner.program.attachments.any(shown) {
             self.sever_attachments_of(i);
         }
         if old.pidfd >= 0 {

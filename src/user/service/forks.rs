@@ -43,21 +43,21 @@ impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
     /// `alone`: it will not tell when it is over.
     pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
-        if self.program.fork_phase != ForkPhase::None {
+        if self.owner.program.fork_phase != ForkPhase::None {
             // A signal handler may have led the watched thread out of its fork.
-            return if self.program.fork_tid == tid {
+            return if self.owner.program.fork_tid == tid {
                 0
             } else {
                 arena::ANOTHER_FORKS
             };
         }
         if !alone {
-            self.program.forks_under_way += 1;
+            self.owner.program.forks_under_way += 1;
         }
         if shared.promoted.is_empty() {
             return 0;
         }
-        self.program.release_stray(tid);
+        self.owner.program.release_stray(tid);
         let mut alarm = Alarm::default();
         alarm.set();
         if let Err(errno) = trace::seize(tid, OPTIONS) {
@@ -66,19 +66,22 @@ impl Service {
         }
         let _ = trace::interrupt(tid);
         drop(alarm);
-        match self.program.wait_soon(tid) {
+        match self.owner.program.wait_soon(tid) {
             Waited::Stopped { .. } => {
-                self.program.fork_tid = tid;
-                self.program.fork_phase = ForkPhase::Watching;
-                (self.program.fork_alone, self.program.fork_detours) = (alone, 0);
-                self.program.forks_under_way += u32::from(alone);
+                self.owner.program.fork_tid = tid;
+                self.owner.program.fork_phase = ForkPhase::Watching;
+                (
+                    self.owner.program.fork_alone,
+                    self.owner.program.fork_detours,
+                ) = (alone, 0);
+                self.owner.program.forks_under_way += u32::from(alone);
                 shared.forking.store(tid as u32, Ordering::Release);
                 let _ = trace::to_syscall(tid, 0);
             }
             waited => {
                 debug_log!("fork of thread {tid} cannot be watched: {waited:?}");
                 if waited != Waited::Gone {
-                    self.program.leave_stray(tid);
+                    self.owner.program.leave_stray(tid);
                 }
             }
         }
@@ -87,18 +90,20 @@ impl Service {
 
     /// fork() is over, in the parent.
     pub fn fork_end(&mut self) {
-        self.program.forks_under_way = self.program.forks_under_way.saturating_sub(1);
-        if self.program.fork_phase == ForkPhase::Watching && self.program.forks_under_way == 0 {
+        self.owner.program.forks_under_way = self.owner.program.forks_under_way.saturating_sub(1);
+        if self.owner.program.fork_phase == ForkPhase::Watching
+            && self.owner.program.forks_under_way == 0
+        {
             // It never came to a fork that we saw.
-            let tid = self.program.fork_tid;
+            let tid = self.owner.program.fork_tid;
             let _ = trace::interrupt(tid);
-            let let_go = match self.program.wait_soon(tid) {
+            let let_go = match self.owner.program.wait_soon(tid) {
                 Waited::Stopped { signal, .. } => trace::detach(tid, signal),
                 Waited::Gone => Ok(()),
                 _ => trace::detach(tid, 0),
             };
             if let_go.is_err() {
-                self.program.leave_stray(tid);
+                self.owner.program.leave_stray(tid);
             }
             self.fork_over();
         }
@@ -108,17 +113,18 @@ impl Service {
         if let Some(shared) = arena::existing() {
             shared.forking.store(0, Ordering::Release);
         }
-        if core::mem::take(&mut self.program.fork_alone) {
-            self.program.forks_under_way = self.program.forks_under_way.saturating_sub(1);
+        if core::mem::take(&mut self.owner.program.fork_alone) {
+            self.owner.program.forks_under_way =
+                self.owner.program.forks_under_way.saturating_sub(1);
         }
-        self.program.fork_tid = 0;
-        self.program.fork_phase = ForkPhase::None;
+        self.owner.program.fork_tid = 0;
+        self.owner.program.fork_phase = ForkPhase::None;
     }
 
     /// The watched thread may have stopped.
     pub fn on_fork_stop(&mut self) {
-        while self.program.fork_phase == ForkPhase::Watching {
-            let tid = self.program.fork_tid;
+        while self.owner.program.fork_phase == ForkPhase::Watching {
+            let tid = self.owner.program.fork_tid;
             match trace::wait(tid) {
                 Waited::Nothing => return,
                 Waited::Gone => return self.fork_over(),
@@ -135,14 +141,16 @@ impl Service {
                         return self.through_fork(tid, number, &args);
                     }
                     Ok(Some(_))
-                        if self.program.fork_alone && self.program.fork_detours == DETOURS =>
+                        if self.owner.program.fork_alone
+                            && self.owner.program.fork_detours == DETOURS =>
                     {
                         // A signal handler has led it away for good.
                         let _ = trace::detach(tid, 0);
                         return self.fork_over();
                     }
                     _ => {
-                        self.program.fork_detours = self.program.fork_detours.saturating_add(1);
+                        self.owner.program.fork_detours =
+                            self.owner.program.fork_detours.saturating_add(1);
                         let _ = trace::to_syscall(tid, 0);
                     }
                 },
@@ -157,7 +165,7 @@ impl Service {
             debug_log!("child {child} of a fork is lost: it lacks what is shared");
             trace::end(child);
         } else {
-            self.program.leave_stray(child);
+            self.owner.program.leave_stray(child);
         }
     }
 
@@ -167,7 +175,7 @@ impl Service {
         if !stopped {
             debug_log!("a fork is not a snapshot: the other threads could not be stopped");
         }
-        self.note_growth();
+        self.owner.note_growth();
         let tid_word = child_tid_address(tid, number, args);
         let mut before = [0u8; 4];
         let saved =
@@ -176,13 +184,13 @@ impl Service {
         // nobody goes through the fork alone if this task is killed.
         trace::set_options(tid, OPTIONS | trace::O_EXITKILL);
         self.for_children(libc::MADV_DOFORK);
-        let made = self.program.make_child(tid);
+        let made = self.owner.program.make_child(tid);
         let child = match made {
             Made::Child(child) => Some(child),
             _ => None,
         };
         if let Some(child) = child {
-            match self.privatize(child) {
+            match self.owner.privatize(child) {
                 Ok(()) => count(&COUNTERS.forks_privatized),
                 Err(errno) => {
                     // It has its parent's memory before it: it must not run.
@@ -202,12 +210,12 @@ impl Service {
             let _ = trace::to_syscall(tid, 0);
         } else {
             if trace::detach(tid, 0).is_err() {
-                self.program.leave_stray(tid);
+                self.owner.program.leave_stray(tid);
             }
             self.fork_over();
         }
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
         if let Some(child) = child {
             if trace::detach(child, 0).is_err() {
@@ -226,7 +234,7 @@ impl Service {
         let mut i = 0;
         while let Some(r) = shared.promoted.get(i) {
             if r.origin == Origin::Private {
-                let _ = self.for_each_setting(r, |_, lo, hi, bits| {
+                let _ = self.owner.for_each_setting(r, |_, lo, hi, bits| {
                     if bits & (ABSENT | WIPED) == 0 {
                         let _ = mem::advise(lo, hi - lo, advice);
                     }

@@ -128,7 +128,11 @@ impl Service {
         if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
             return Err(libc::ENOENT);
         }
-        let mapped = self.program.identity_as_mapped(memfd).ok_or(libc::ENOMEM)?;
+        let mapped = self
+            .owner
+            .program
+            .identity_as_mapped(memfd)
+            .ok_or(libc::ENOMEM)?;
         net::watch(self.peers.epoll, pidfd, token::PIDFD + i as u64)?;
         fds.take_pair();
         let c = &mut self.peers.connections[i];
@@ -159,7 +163,7 @@ impl Service {
             // go back to: there the first touch tells.
             Verb::Share if m.status == Status::Refused && !w.fixed => {
                 let addr = w.value as usize;
-                let still = self.program.attachments.at(addr);
+                let still = self.owner.program.attachments.at(addr);
                 if still.is_some_and(|p| p.attachment == w.flags) {
                     self.unmap_attachment(addr);
                 }
@@ -183,7 +187,7 @@ impl Service {
     /// had, the first touch will tell.
     fn on_attached(&mut self, i: usize, w: &Waiting, m: &Message, fd: c_int) {
         let addr = w.value as usize;
-        let Some(p) = self.program.attachments.at(addr) else {
+        let Some(p) = self.owner.program.attachments.at(addr) else {
             return;
         };
         if p.attachment != w.flags || self.permits[p.permit].connection != i {

@@ -12,12 +12,14 @@ pub mod anchor;
 pub mod boot;
 pub mod commands;
 pub mod connections;
+pub mod events;
 pub mod forks;
-pub mod interception;
 pub mod messages;
 pub mod questions;
 pub mod recall;
+pub mod remap;
 pub mod rites;
+pub mod share;
 pub mod start;
 pub mod state;
 pub mod turns;
@@ -59,13 +61,15 @@ impl Service {
             }
             if self.doubt > 0 {
                 self.doubt -= 1;
-                let gone = self.program.has_ended();
-                if gone || task::parent() != self.program.tgid || net::has_input(self.program.pidfd)
+                let gone = self.owner.program.has_ended();
+                if gone
+                    || task::parent() != self.owner.program.tgid
+                    || net::has_input(self.owner.program.pidfd)
                 {
                     return self.farewell(shared);
                 }
             }
-            if self.change_count > 0 {
+            if self.owner.change_count > 0 {
                 self.on_events();
             }
             if self.retrying {
@@ -74,12 +78,12 @@ impl Service {
             self.serve_requests(shared);
             self.end_long_waits(shared);
             self.take_in();
-            self.peers.listen_again(&mut self.program.spare);
+            self.peers.listen_again(&mut self.owner.program.spare);
             self.clear_poison();
             // Their news may have come while another stop was waited for, which
             // takes the signal that would bring us here again.
             self.on_fork_stop();
-            self.program.release_strays();
+            self.owner.program.release_strays();
             self.pay_debts();
         }
         self.last_rites(shared);
@@ -92,7 +96,7 @@ impl Service {
         } else {
             let soon = [
                 self.peers.next_request(),
-                (self.retrying || self.change_count > 0).then_some(1),
+                (self.retrying || self.owner.change_count > 0).then_some(1),
                 (self.peers.deaf_until != 0).then_some(100),
                 (self.commands_waiting > 0).then_some(40),
             ];
@@ -108,7 +112,7 @@ impl Service {
                 task::PARENT_GONE => self.doubt = 1000,
                 libc::SIGCHLD => {
                     self.on_fork_stop();
-                    self.program.release_strays();
+                    self.owner.program.release_strays();
                 }
                 _ => {}
             }
@@ -118,7 +122,7 @@ impl Service {
     /// The program is gone: so is what it exported.
     fn farewell(&mut self, shared: &Shared) {
         shared.settled.store(1, Ordering::Release);
-        let _ = mem::punch(self.memfd, 0, TOP);
-        self.peers.unlink_socket(self.program.device != 0);
+        let _ = mem::punch(self.owner.memfd, 0, TOP);
+        self.peers.unlink_socket(self.owner.program.device != 0);
     }
 }

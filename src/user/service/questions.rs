@@ -92,7 +92,7 @@ impl Service {
     /// wants to write to it.
     pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
         let question = self.peers.next_question();
-        let piece = self.program.attachments.at(page);
+        let piece = self.owner.program.attachments.at(page);
         let fault = Faulting {
             page,
             tid,
@@ -110,7 +110,7 @@ impl Service {
     /// Asks for the page of a fault; whether that is settled for now.
     fn ask_for_page(&mut self, fault: &Faulting) -> bool {
         let (page, question, i) = (fault.page, fault.question, fault.connection);
-        let piece = self.program.attachments.at(page);
+        let piece = self.owner.program.attachments.at(page);
         let piece = piece.filter(|p| p.attachment == fault.attachment);
         let permit = piece.map(|p| self.permits[p.permit]);
         let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
@@ -142,7 +142,7 @@ impl Service {
     /// Who waits for a page touches it again.
     pub fn fault_again(&mut self, page: usize) {
         self.faulting.forget(page, page + PAGE);
-        let _ = uffd::wake(self.program.faults, page, PAGE);
+        let _ = uffd::wake(self.owner.program.faults, page, PAGE);
     }
 
     /// Sends what has waited for room: first what the owner waits for.

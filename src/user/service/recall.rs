@@ -76,25 +76,25 @@ impl Service {
     /// Recalls what the program has unmapped, and lets those go who were held for
     /// it. Whoever has the threads stop, or events looked at, calls this afterwards.
     pub fn pay_debts(&mut self) {
-        if self.paying || (self.debts.is_empty() && !self.program.held) {
+        if self.paying || (self.owner.debts.is_empty() && !self.owner.program.held) {
             return;
         }
         let Some(shared) = crate::user::arena::existing() else {
             return;
         };
         self.paying = true;
-        while let Some((lo, hi)) = self.debts.last() {
+        while let Some((lo, hi)) = self.owner.debts.last() {
             self.recall_range(shared, lo, hi);
-            self.debts.paid();
+            self.owner.debts.paid();
         }
         self.paying = false;
-        self.program.release_held();
+        self.owner.program.release_held();
     }
 
     /// Tries to stop the threads; whether they stand.
     pub fn insist_on_stop(&mut self, tries: u32) -> bool {
         (0..tries).any(|_| {
-            let stands = self.stop().is_ok();
+            let stands = self.owner.stop().is_ok();
             if !stands {
                 self.pay_debts();
             }

@@ -57,14 +57,14 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::set_name(c"xpmem-service");
         task::own_session();
         task::announce_child_stops();
-        let _ = prepared.and_then(|()| alarm::prepare(service.program.tgid));
+        let _ = prepared.and_then(|()| alarm::prepare(service.owner.program.tgid));
         await_permission(shared);
         let _ = dir::enter(service.peers.folder);
         service.forget_stops();
-        if let Err(errno) = service.program.space.reopen() {
+        if let Err(errno) = service.owner.program.space.reopen() {
             debug_log!("what is mapped cannot be seen: errno {errno}");
         }
-        service.end_exchange(shared);
+        service.owner.end_exchange(shared);
         service.last_rites(shared);
     }
     task::exit(0)
@@ -86,8 +86,8 @@ impl Service {
         self.looked = now;
         let first = self.look_from;
         let mut count = 0;
-        let mut worst = self.difference(self.program.tgid);
-        for tid in Numbers::from_start(self.program.task_dir) {
+        let mut worst = self.difference(self.owner.program.tgid);
+        for tid in Numbers::from_start(self.owner.program.task_dir) {
             if (first..first + AT_A_TIME).contains(&count) {
                 worst = worst.max(self.difference(tid));
             }
@@ -101,7 +101,7 @@ impl Service {
     /// Whether all threads may do what this task may.
     pub fn compare_all(&mut self) -> Sys<()> {
         self.rights = Some(Rights::of(task::own_pid()).ok_or(libc::ENOSYS)?);
-        let mut tasks = Numbers::from_start(self.program.task_dir);
+        let mut tasks = Numbers::from_start(self.owner.program.task_dir);
         for tid in tasks.by_ref() {
             if self.difference(tid) != Difference::None {
                 debug_log!("thread {tid} has rights of its own: nothing can be shared");
@@ -111,8 +111,8 @@ impl Service {
         if tasks.is_cut() {
             return Err(libc::EAGAIN);
         }
-        let own = self.program.anchor;
-        if anchor::first_named(self.program.task_dir, own, own as u32).is_some() {
+        let own = self.owner.program.anchor;
+        if anchor::first_named(self.owner.program.task_dir, own, own as u32).is_some() {
             debug_log!("another copy of this library serves this program");
             return Err(libc::EBUSY);
         }
@@ -145,26 +145,26 @@ impl Service {
 
     /// The task that was stopping threads is gone, and the kernel has let them go.
     fn forget_stops(&mut self) {
-        (self.program.traced_count, self.program.standing) = (0, 0);
-        (self.program.fork_tid, self.program.fork_phase) = (0, ForkPhase::None);
-        self.events_wait_since = 0;
-        self.debts.forget();
-        (self.paying, self.program.held) = (false, false);
-        self.program.hold(false);
+        (self.owner.program.traced_count, self.owner.program.standing) = (0, 0);
+        (self.owner.program.fork_tid, self.owner.program.fork_phase) = (0, ForkPhase::None);
+        self.owner.events_wait_since = 0;
+        self.owner.debts.forget();
+        (self.paying, self.owner.program.held) = (false, false);
+        self.owner.program.hold(false);
     }
 
     /// Gives back what this process has and what it has given.
     pub fn last_rites(&mut self, shared: &Shared) {
         shared.status.store(status::ENDING, Ordering::Release);
         let exits = shared.ending.load(Ordering::Acquire) == ending::EXIT;
-        if exits && !self.program.attachments.any(|_| true) {
+        if exits && !self.owner.program.attachments.any(|_| true) {
             // What is shared of this program's own goes with it.
-            self.peers.unlink_socket(self.program.device != 0);
+            self.peers.unlink_socket(self.owner.program.device != 0);
             shared.settled.store(1, Ordering::Release);
             return;
         }
-        if self.program.fork_phase != ForkPhase::None {
-            self.program.forks_under_way = 1;
+        if self.owner.program.fork_phase != ForkPhase::None {
+            self.owner.program.forks_under_way = 1;
             self.fork_end();
         }
         let stopped = self.insist_on_stop(TRIES);
@@ -174,11 +174,11 @@ impl Service {
             if !exits {
                 self.take_all_back(shared);
             }
-            self.resume();
+            self.owner.resume();
         } else {
             debug_log!("the threads cannot be stopped: what was shared stays in place");
         }
-        self.peers.unlink_socket(self.program.device != 0);
+        self.peers.unlink_socket(self.owner.program.device != 0);
         shared.settled.store(1, Ordering::Release);
     }
 
@@ -186,25 +186,27 @@ impl Service {
     fn sever_all(&mut self, stopped: bool) {
         self.on_faults();
         // No descriptor may be left but this.
-        self.program.spare.give_up();
+        self.owner.program.spare.give_up();
         let mut at = 0;
-        while let Some(piece) = self.program.attachments.next_from(at) {
+        while let Some(piece) = self.owner.program.attachments.next_from(at) {
             at = piece.end;
             let Ok(empty) = mem::memfd(GONE) else {
                 return;
             };
-            self.program.for_mapped_parts(piece, |program, lo, len| {
-                task::beat();
-                if !stopped {
-                    // Else it could be touched between the two.
-                    let _ = mem::protect(lo, len, libc::PROT_NONE);
-                }
-                let _ = uffd::unwatch(program.faults, lo, len);
-                let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
-                // A store is SIGBUS too, and not SIGSEGV.
-                let prot = libc::PROT_READ | libc::PROT_WRITE;
-                let _ = mem::map(lo, len, prot, flags, empty, lo - piece.start);
-            });
+            self.owner
+                .program
+                .for_mapped_parts(piece, |program, lo, len| {
+                    task::beat();
+                    if !stopped {
+                        // Else it could be touched between the two.
+                        let _ = mem::protect(lo, len, libc::PROT_NONE);
+                    }
+                    let _ = uffd::unwatch(program.faults, lo, len);
+                    let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+                    // A store is SIGBUS too, and not SIGSEGV.
+                    let prot = libc::PROT_READ | libc::PROT_WRITE;
+                    let _ = mem::map(lo, len, prot, flags, empty, lo - piece.start);
+                });
             crate::rawsys::close(empty);
         }
     }
@@ -213,13 +215,13 @@ impl Service {
     /// the attachment that held `addr`; whether there was any.
     pub fn unmap_severed(&mut self, addr: usize, found: &Mapping) -> bool {
         let mut name = [0u8; 4096];
-        let path = self.program.space.path_at(addr, &mut name);
+        let path = self.owner.program.space.path_at(addr, &mut name);
         if !path.is_some_and(|path| path.to_bytes().starts_with(GONE_PATH)) {
             return false;
         }
         // Each has a file of its own, from its first page on.
         let mut at = found.start.saturating_sub(found.offset);
-        while let Ok(Some(m)) = self.program.space.find(at) {
+        while let Ok(Some(m)) = self.owner.program.space.find(at) {
             if (m.device, m.inode) != (found.device, found.inode) {
                 break;
             }
@@ -237,7 +239,7 @@ impl Service {
             let end = range.end.min(range.start + PART);
             task::beat();
             if range.origin != Origin::Lent {
-                if let Err(errno) = self.demote(shared, range.start, end) {
+                if let Err(errno) = self.owner.demote(shared, range.start, end) {
                     let start = range.start;
                     all = false;
                     debug_log!("{start:#x} stays in the shared file: errno {errno}");
@@ -248,7 +250,7 @@ impl Service {
         // What was about to be taken from attachers when a service was killed is in no
         // range any more.
         if all {
-            let _ = mem::punch(self.memfd, 0, TOP);
+            let _ = mem::punch(self.owner.memfd, 0, TOP);
         }
     }
 }

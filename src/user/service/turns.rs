@@ -6,8 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::share::Outcome;
 use crate::user::arena::Shared;
-use crate::user::owner::Outcome;
 use crate::user::peers::Side;
 use crate::user::protocol::wire::Message;
 use crate::user::service::state::Service;
@@ -75,7 +75,7 @@ impl Service {
             }
             Outcome::Later(tries) => {
                 request.effort.tries = request.effort.tries.saturating_add(tries);
-                let pause = self.program.pause.left() * 1_000_000;
+                let pause = self.owner.program.pause.left() * 1_000_000;
                 request.due = task::now() + pause.max(PAUSE);
                 self.peers.requests.put(i, request);
             }

@@ -18,10 +18,13 @@
 
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::Shared;
+use crate::user::arena::{self, Shared};
 use crate::user::attacher::overlay::FIXED;
 use crate::user::attacher::{Piece, GATED};
+use crate::user::owner::revoke::outward;
 use crate::user::peers::Side;
+use crate::user::program::stop::Unstoppable;
+use crate::user::protocol::ids::Kind;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::state::Service;
 use crate::user::sys::space::Run;
@@ -63,7 +66,7 @@ impl Service {
         let mut any = false;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.origin == Origin::Lent {
-                let _ = uffd::unregister(self.program.events, r.start, r.end - r.start);
+                let _ = uffd::unregister(self.owner.program.events, r.start, r.end - r.start);
                 shared.promoted.remove(r.start, r.end);
                 any = true;
             }
@@ -93,6 +96,90 @@ impl Service {
     }
 }
 
+/// Commands of the owner's program.
+impl Service {
+    /// The calling thread of the program is about to unmap `[start, end)`, or
+    /// to put something else in its place. The addresses stay taken until it
+    /// does, but nothing is behind them.
+    pub fn retire(&mut self, start: usize, end: usize) {
+        let Some(shared) = arena::existing() else {
+            return;
+        };
+        let (start, end) = outward(start, end);
+        self.recall(shared, start, end);
+        self.owner.retire_standing(shared, start, end);
+    }
+
+    /// Makes everything promoted in `[start, end)` private again, with all
+    /// threads standing. EAGAIN where they cannot be stopped.
+    pub fn demote_stopped(&mut self, start: usize, end: usize) -> Sys<()> {
+        let Some(shared) = arena::existing() else {
+            return Ok(());
+        };
+        let (start, end) = outward(start, end);
+        self.recall(shared, start, end);
+        if shared.promoted.first_in(start, end).is_none() {
+            return Ok(());
+        }
+        match self.owner.stop() {
+            Ok(()) => {}
+            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
+            Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
+            Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+        }
+        let done = self.owner.demote(shared, start, end);
+        self.owner.resume();
+        done
+    }
+
+    /// The program is about to detach the segment at `address`: what stands as
+    /// far from there as its offset says is part of it.
+    pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
+        for i in 0..self.owner.lent.len() {
+            let l = self.owner.lent[i];
+            if l.start < l.end && l.start.checked_sub(address) == Some(l.offset) {
+                self.recall(shared, l.start, l.end);
+            }
+        }
+    }
+
+    /// The program is about to let pages of the file in `[start, end)` change
+    /// their places. A lent file is recalled for it. What has been promoted is
+    /// of another file than the program knows: EINVAL, as for private memory.
+    pub fn rearrange(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
+        self.recall(shared, start, end);
+        match shared.promoted.first_in(start, end) {
+            Some(_) => Err(libc::EINVAL),
+            None => Ok(0),
+        }
+    }
+
+    /// Withdraws a segment: every attachment of it is cut off before this is
+    /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
+    pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
+        let Some(s) = self.owner.segment(id) else {
+            return if self.owner.own_id(id).is_some() {
+                Some(Err(libc::ENOENT))
+            } else {
+                self.ask_issuer(shared, slot, id, Kind::Segment)
+            };
+        };
+        let (start, end) = (self.owner.segments[s].start, self.owner.segments[s].end);
+        self.owner.segments[s].used = false;
+        let mut m = Message::new(Verb::Removed);
+        m.id = id;
+        if !self.ask_attachers(shared, &m) {
+            self.take_by_force(start, end);
+        }
+        Some(Ok(0))
+    }
+
+    /// Whether an id that this process issued is alive.
+    pub fn is_alive(&self, id: i64) -> bool {
+        self.owner.segment(id).is_some() || self.permit(id).is_some()
+    }
+}
+
 /// The attacher's side.
 impl Service {
     /// Owner `i` takes back a range or a segment; whether no attachment shows
@@ -111,10 +198,10 @@ impl Service {
             let permit = &permits[p.permit];
             permit.connection == i && (!removed || permit.segid == m.id)
         };
-        let space = &self.program.space;
+        let space = &self.owner.program.space;
         let is_concerned =
             |p: &Piece| is_of(p) && p.cut_to(lo, hi).is_some_and(|p| p.is_seen(space));
-        if !self.program.attachments.any(is_concerned) {
+        if !self.owner.program.attachments.any(is_concerned) {
             return true;
         }
         // What the program maps there meanwhile must not be taken for what it was.
@@ -122,7 +209,7 @@ impl Service {
         self.on_faults();
         let mut done = true;
         let mut at = 0;
-        while let Some(p) = self.program.attachments.next_from(at) {
+        while let Some(p) = self.owner.program.attachments.next_from(at) {
             at = p.end;
             let permit = &self.permits[p.permit];
             let mine = permit.connection == i && (!removed || permit.segid == m.id);
@@ -136,7 +223,7 @@ impl Service {
             };
         }
         if stopped {
-            self.resume();
+            self.owner.resume();
         }
         done
     }
@@ -144,7 +231,7 @@ impl Service {
     /// Unmaps the pages of an attachment, which stays what it is.
     fn drop_pages(&mut self, part: Piece) -> bool {
         let mut done = true;
-        self.program.for_mapped_parts(part, |_, start, len| {
+        self.owner.program.for_mapped_parts(part, |_, start, len| {
             if let Err(errno) = mem::drop_pages(start, len) {
                 debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
                 done = false;
@@ -163,21 +250,23 @@ impl Service {
         let write = self.permits[p.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let mut done = true;
-        self.program.for_mapped_parts(p, |program, start, len| {
-            let back = || -> Sys<()> {
-                program.unwatch(start, start + len)?;
-                let source = p.source + (start - p.start);
-                mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)?;
-                uffd::register(program.faults, start, len, GATED)?;
-                mem::advise(start, len, libc::MADV_DONTFORK)?;
-                mem::protect(start, len, prot)
-            };
-            if let Err(errno) = back() {
-                debug_log!("an attachment is lost: errno {errno}");
-                done = false;
-            }
-        });
-        self.program.attachments.insert(Piece {
+        self.owner
+            .program
+            .for_mapped_parts(p, |program, start, len| {
+                let back = || -> Sys<()> {
+                    program.unwatch(start, start + len)?;
+                    let source = p.source + (start - p.start);
+                    mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)?;
+                    uffd::register(program.faults, start, len, GATED)?;
+                    mem::advise(start, len, libc::MADV_DONTFORK)?;
+                    mem::protect(start, len, prot)
+                };
+                if let Err(errno) = back() {
+                    debug_log!("an attachment is lost: errno {errno}");
+                    done = false;
+                }
+            });
+        self.owner.program.attachments.insert(Piece {
             overlay: false,
             identity,
             offset: p.source,

@@ -3,12 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::text::Thunks;
+use super::{Hooks, MET, NAMES, WRITTEN};
 use crate::debug::COUNTERS;
 use crate::debug_log;
-use crate::user::hooks::text::Thunks;
-use crate::user::hooks::{MET, NAMES, WRITTEN};
-use crate::user::owner::refusal::Refusal;
-use crate::user::service::state::Service;
 use core::sync::atomic::Ordering;
 
 /// Where the sites of one function of libc are met.
@@ -19,27 +17,27 @@ enum Met {
     Everywhere,
 }
 
-impl Service {
+impl Hooks {
+    /// Whether there are some that nobody has tried to write.
+    pub fn are_due(&self) -> bool {
+        !self.tried && self.count > 0
+    }
+
     /// Writes the hooks, with all threads standing, before the first promotion.
-    pub fn write_hooks(&mut self) {
-        if core::mem::replace(&mut self.hooks.tried, true) || self.hooks.count == 0 {
+    /// `standing` is one of them.
+    pub fn write(&mut self, standing: i32) {
+        if core::mem::replace(&mut self.tried, true) || self.count == 0 {
             return;
         }
         WRITTEN.store(true, Ordering::Release);
-        let thunks = Thunks {
-            page: self.hooks.page,
-        };
-        let stopped = self.program.traced[..self.program.traced_count]
-            .iter()
-            .find(|t| t.stopped);
-        let standing = stopped.map_or(0, |t| t.tid);
+        let thunks = Thunks { page: self.page };
         let mut met = [Met::Nowhere; NAMES.len()];
-        for i in 0..self.hooks.count {
-            let number = self.hooks.sites[i].number;
+        for i in 0..self.count {
+            let number = self.sites[i].number;
             let Some(name) = NAMES.iter().position(|n| n.1 == number) else {
                 continue;
             };
-            match thunks.lead(i, &self.hooks.sites[i], standing) {
+            match thunks.lead(i, &self.sites[i], standing) {
                 Ok(()) => {
                     crate::debug::count(&COUNTERS.hooks_installed);
                     if met[name] == Met::Nowhere {
@@ -55,16 +53,5 @@ impl Service {
         for (known, met) in MET.iter().zip(met) {
             known.store(met == Met::Everywhere, Ordering::Release);
         }
-    }
-
-    /// Sees to it that libc is met before anything is shared that the kernel's
-    /// events say too little of.
-    pub fn meet_libc(&mut self) -> Result<(), Refusal> {
-        if !self.hooks.tried && self.hooks.count > 0 {
-            self.stop()?;
-            self.write_hooks();
-            self.resume();
-        }
-        Ok(())
     }
 }

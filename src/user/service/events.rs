@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's events of promoted memory are read in a stop, or without one where
+//! there is none.
+
+#![forbid(unsafe_code)]
+
+use crate::debug_log;
+use crate::user::program::stop::{Unstoppable, LAST_PATIENCE};
+use crate::user::service::state::Service;
+use crate::user::sys::{net, TOP};
+
+/// How long, in nanoseconds, events wait for a tracer of the program to go. It
+/// is waited for once: a debugger that stays must not slow each call.
+const TRACER_PATIENCE: u64 = 50_000_000;
+
+impl Service {
+    /// Something has happened to promoted memory, and who did it sleeps.
+    pub fn on_events(&mut self) {
+        // What a stop has read that was given up then is still to be acted on.
+        if !net::has_input(self.owner.program.events) && self.owner.change_count == 0 {
+            return;
+        }
+        match self.owner.stop() {
+            Ok(()) => {
+                self.owner.resume();
+                self.owner.events_wait_since = 0;
+            }
+            Err(Unstoppable::Busy) if self.owner.events_may_wait(LAST_PATIENCE) => {
+                self.owner.cut_off_unmapped(0, TOP);
+            }
+            Err(Unstoppable::Forbidden) if self.owner.events_may_wait(TRACER_PATIENCE) => {
+                self.owner.cut_off_unmapped(0, TOP);
+                crate::rawsys::sleep(core::time::Duration::from_millis(1));
+            }
+            Err(why) => {
+                // Nobody may sleep for ever. What can go wrong without the
+                // stop is a change that races with the program's own threads.
+                debug_log!("events are handled without a stop: {why:?}");
+                self.owner.act_on_events();
+                self.pay_debts();
+                while net::has_input(self.owner.program.events) {
+                    self.owner.cut_off_unmapped(0, TOP);
+                    self.pay_debts();
+                    self.owner.take_event();
+                    self.owner.act_on_events();
+                    self.pay_debts();
+                }
+            }
+        }
+        self.pay_debts();
+    }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mremap(2) for the program: what is lent there is recalled, the threads are
+//! stopped, and the caller has its answer while they stand.
+
+#![forbid(unsafe_code)]
+
+use crate::user::arena::{Shared, NOT_NEEDED};
+use crate::user::owner::remap::Remap;
+use crate::user::program::stop::Unstoppable;
+use crate::user::service::state::Service;
+use crate::user::sys::{page_up, Sys, PAGE, TOP};
+
+impl Service {
+    /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
+    /// EAGAIN where the threads cannot be stopped. `None`: the command in `slot` has
+    /// been answered while they stood: a service that is killed afterwards must leave
+    /// nothing to be done again.
+    pub fn remap(&mut self, shared: &Shared, slot: usize, r: Remap) -> Option<Sys<u64>> {
+        let r = Remap {
+            old_len: page_up(r.old_len),
+            new_len: page_up(r.new_len),
+            ..r
+        };
+        let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let fixed = r.flags & libc::MREMAP_FIXED != 0;
+        let sane = (r.old | if fixed { r.target } else { 0 }) % PAGE == 0
+            && r.old_len > 0
+            && r.new_len > 0
+            && r.flags & !known == 0
+            && (!fixed || r.flags & libc::MREMAP_MAYMOVE != 0)
+            && r.old.checked_add(r.old_len).is_some_and(|end| end <= TOP);
+        if !sane || !self.owner.needs_help(shared, &r) {
+            return Some(Ok(NOT_NEEDED));
+        }
+        let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
+        self.recall(shared, r.old, end);
+        if fixed {
+            self.recall(shared, r.target, over);
+        }
+        match self.owner.stop() {
+            Ok(()) => {}
+            Err(Unstoppable::Busy) => return Some(Err(libc::EAGAIN)),
+            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Some(Ok(NOT_NEEDED)),
+        }
+        self.owner.note_growth_into(r.old, end);
+        if fixed {
+            self.owner.note_growth_into(r.target, over);
+            self.on_faults();
+        }
+        let done = self.owner.remap_standing(shared, &r);
+        shared.finish(slot, done.map(|addr| addr as u64));
+        self.owner.resume();
+        None
+    }
+}

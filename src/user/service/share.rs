@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The owner's side: what attachers ask for is answered.
+
+#![forbid(unsafe_code)]
+
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use crate::user::arena::Shared;
+use crate::user::owner::lend::Loan;
+use crate::user::owner::refusal::Refusal;
+use crate::user::owner::segments::Segment;
+use crate::user::peers::requests::Effort;
+use crate::user::protocol::limits::{CHUNK_MAX, EAGER};
+use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
+use crate::user::service::state::Service;
+use crate::user::sys::{page_down, Sys, PAGE, TOP};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+/// Smallest and largest chunk that one lazy request shares. Requests that go
+/// on where the last one ended take four times as much.
+const CHUNK_MIN: usize = 64 * 1024;
+
+/// Tries before the answer is that there is nothing: a millisecond apart, or
+/// longer where a thread cannot be stopped, which can be a quarter of an hour in all.
+const TRIES: u32 = 5000;
+
+/// What became of a request.
+pub enum Outcome {
+    Answered,
+    /// There is no room for the answer.
+    Unsent,
+    /// It cannot be served yet; how much is to be added to its tries.
+    Later(u32),
+    /// What is in the way passes: it is to be looked at again.
+    Wait,
+}
+
+/// How long an attach waits for what passes, in nanoseconds: who attaches can
+/// mostly take another way.
+const ATTACH_WAIT: u64 = 250_000_000;
+
+/// Where an attacher finds the pages it asked for.
+enum Shareable {
+    /// In the memfd.
+    Here(usize, usize),
+    /// In a file that the owner has mapped shared.
+    Elsewhere(Loan),
+}
+
+impl Service {
+    /// Answers a request for which `effort` has been made in vain.
+    pub fn answer(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        m: &Message,
+        effort: &mut Effort,
+    ) -> Outcome {
+        match m.verb {
+            Verb::Share => self.try_share(shared, i, m, effort),
+            Verb::Hello => {
+                let fds = [self.owner.handed_out, self.owner.program.pidfd];
+                self.send_answer(i, &m.answer(Status::Done), Some(fds))
+            }
+            Verb::Get => self.send_answer(i, &self.owner.on_get(m, self.peers.uid), None),
+            _ => {
+                let alive = self.is_alive(m.id);
+                let status = if alive { Status::Done } else { Status::Gone };
+                self.send_answer(i, &m.answer(status), None)
+            }
+        }
+    }
+
+    fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
+        match self.peers.try_post(i, answer, fds) {
+            Err(libc::EAGAIN) => Outcome::Unsent,
+            // As many descriptors are under way to others as may be.
+            Err(libc::ETOOMANYREFS) => Outcome::Later(0),
+            // Or it is gone, which is about to be noticed.
+            _ => Outcome::Answered,
+        }
+    }
+
+    /// An attacher needs pages.
+    fn try_share(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        m: &Message,
+        effort: &mut Effort,
+    ) -> Outcome {
+        let mut file = None;
+        let answer = match self.share(shared, i, m) {
+            Ok(Shareable::Here(lo, hi)) => {
+                count(&COUNTERS.faults_served);
+                let mut answer = m.answer(Status::Done);
+                (answer.lo, answer.hi) = (lo as u64, hi as u64);
+                if self.owner.any_read_only(lo, hi) {
+                    answer.flags |= READ_ONLY;
+                }
+                answer
+            }
+            Ok(Shareable::Elsewhere(loan)) => {
+                count(&COUNTERS.faults_served);
+                file = (loan.fd >= 0).then_some(loan.fd);
+                let mut answer = m.answer(Status::Elsewhere);
+                (answer.lo, answer.hi) = (loan.lo as u64, loan.hi as u64);
+                answer.addr = loan.offset as u64;
+                answer.id = loan.kind();
+                answer
+            }
+            Err(Refusal::Gone) => m.answer(Status::Gone),
+            Err(why @ (Refusal::Later | Refusal::Relatives)) if effort.tries < TRIES => {
+                // A relative mostly ends or execs at once; to look for it takes long.
+                return Outcome::Later(if why == Refusal::Later { 1 } else { 10 });
+            }
+            Err(Refusal::Hole) => m.answer(Status::Hole),
+            Err(why) if why.passes() && self.waits(shared, m, effort) => return Outcome::Wait,
+            Err(why) => {
+                count(&COUNTERS.refusals);
+                self.tell_refusal(m, why);
+                m.answer(if m.flags & WHOLE != 0 && why.fails_an_attach() {
+                    Status::Refused
+                } else {
+                    Status::Hole
+                })
+            }
+        };
+        let fds = file.map(|fd| [fd, self.owner.program.pidfd]);
+        let outcome = self.send_answer(i, &answer, fds);
+        if matches!(outcome, Outcome::Answered) {
+            let c = &mut self.peers.connections[i];
+            c.served = true;
+            c.unnoted += 1;
+            self.peers.unnoted += 1;
+        }
+        self.owner.empty_trash();
+        if let Some(fd) = file {
+            crate::rawsys::close(fd);
+        }
+        outcome
+    }
+
+    /// Whether what is in the way of a request is waited for any longer.
+    fn waits(&self, shared: &Shared, m: &Message, effort: &mut Effort) -> bool {
+        let limit = shared.wait.load(Ordering::Relaxed);
+        let limit = if m.flags & WHOLE != 0 {
+            limit.min(ATTACH_WAIT)
+        } else {
+            limit
+        };
+        limit > 0 && !effort.patience.is_over(limit)
+    }
+
+    fn tell_refusal(&self, m: &Message, why: Refusal) {
+        let lo = page_down(m.addr as usize);
+        let hi = if m.flags & WHOLE != 0 {
+            m.hi as usize
+        } else {
+            lo + PAGE
+        };
+        let remedy = why.remedy();
+        debug_log!(
+            "{lo:#x}-{hi:#x} cannot be shared: {}; {remedy}",
+            why.reason()
+        );
+    }
+
+    /// Makes pages sharable; answers which.
+    fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<Shareable, Refusal> {
+        let s = self.owner.segment(m.id).ok_or(Refusal::Gone)?;
+        let s = self.owner.segments[s];
+        let lo = page_down(m.lo as usize).max(s.start).min(TOP);
+        let hi = page_down((m.hi as usize).min(TOP)).min(s.end);
+        let addr = page_down(m.addr as usize);
+        if addr < lo || addr >= hi {
+            return Err(Refusal::Hole);
+        }
+        if self.owner.program.forks_under_way > 0 || self.recalling {
+            return Err(Refusal::Later);
+        }
+        let is_attachment = |identity| self.peers.show(identity);
+        let loan = self.owner.lend(shared, addr, (lo, hi), &is_attachment)?;
+        if let Some(loan) = loan {
+            return Ok(Shareable::Elsewhere(loan));
+        }
+        self.owner.quiet = self.peers.is_quiet();
+        if m.flags & WHOLE != 0 {
+            // No attacher asks for more at a time.
+            let hi = hi.min(addr.saturating_add(EAGER));
+            let mut wait = || self.peers.await_acknowledgements();
+            let (lo, hi) = self.owner.share_whole(shared, addr, hi, &mut wait)?;
+            return Ok(Shareable::Here(lo, hi));
+        }
+        let c = &mut self.peers.connections[i];
+        let goes_on = addr == c.next_expected && c.chunk != 0;
+        c.chunk = if goes_on {
+            (c.chunk * 4).min(CHUNK_MAX)
+        } else {
+            CHUNK_MIN
+        };
+        let block = c.chunk;
+        let mut wait = || self.peers.await_acknowledgements();
+        let mut share = |block| {
+            self.owner
+                .share_chunk(shared, addr, (lo, hi), block, &mut wait)
+        };
+        let done = match share(block) {
+            // One pinned page need not keep its neighbours back.
+            Err(Refusal::Pinned) => share(PAGE)?,
+            done => done?,
+        };
+        self.peers.connections[i].next_expected = done.1;
+        Ok(Shareable::Here(done.0, done.1))
+    }
+
+    /// A device is about to pin `[lo, hi)`: promotes what of it a peer may attach, or
+    /// a first part of that. Answers up to where nothing more can be done.
+    pub fn before_pin(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<u64> {
+        let part = |s: &Segment| (s.start.max(lo), s.end.min(hi));
+        let used = self.owner.segments.iter().filter(|s| s.used);
+        let Some((at, end)) = used.map(part).filter(|p| p.0 < p.1).min() else {
+            return Ok(hi as u64);
+        };
+        if self.owner.program.forks_under_way > 0 || self.recalling {
+            return Err(libc::EAGAIN);
+        }
+        self.owner.quiet = self.peers.is_quiet();
+        let mut wait = || self.peers.await_acknowledgements();
+        let part = (at, end);
+        let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
+            Ok((_, done)) => done,
+            Err(Refusal::Later) => return Err(libc::EAGAIN),
+            Err(Refusal::Pinned) => at + PAGE,
+            Err(_) => match self.owner.program.space.find(at)? {
+                Some(m) if m.start > at => m.start,
+                Some(m) => m.end,
+                None => hi,
+            },
+        };
+        Ok(next.max(at + PAGE) as u64)
+    }
+}
