@@ -52,6 +52,8 @@ variables! {
     Tests TEST_FIRST_COPY = c"XPMEM_TEST_FIRST_COPY";
     /// The library does with what Linux 6.1 has.
     Tests TEST_OLD_KERNEL = c"XPMEM_TEST_OLD_KERNEL";
+    /// A machine with one memory node is taken for one with several.
+    Tests TEST_NODES = c"XPMEM_TEST_NODES";
     /// The alarm of whoever traces rings in each stop.
     Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
     /// How many ranges may be promoted before the service is thrifty with them.

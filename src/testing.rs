@@ -29,6 +29,11 @@ pub fn plays_old_kernel() -> bool {
     is_set(&environment::TEST_OLD_KERNEL)
 }
 
+/// Whether the machine is taken for one with more memory nodes than one.
+pub fn plays_several_nodes() -> bool {
+    is_set(&environment::TEST_NODES)
+}
+
 /// How many places a table of `size` has: fewer where a test is to come to its end.
 #[inline]
 pub fn places(size: usize) -> usize {

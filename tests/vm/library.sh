@@ -45,5 +45,9 @@ if [ -x "$tests/conformance-rust" ]; then
 			echo "$user /tests/both"
 		done
 		echo "root $over_user call_munmap call_shm source_sysv source_shared owner_forks protect_"
+		# For the suite with two memory nodes.
+		for user in root user; do
+			echo "$user $over_user nodes_"
+		done
 	} >"$out/user.list"
 fi

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::user::sys::policy::Policy;
 use crate::user::sys::{task, uffd, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ pub struct Copying {
     from: AtomicUsize,
     len: AtomicUsize,
     userfaultfd: AtomicI32,
+    node: AtomicU32,
     done: AtomicU32,
     /// The first error, as an errno.
     failed: AtomicI32,
@@ -34,8 +36,10 @@ impl Copying {
         (ticket >> 16 & 0xffff) as usize
     }
 
-    /// Begins the copy of `len` bytes.
-    pub fn begin(&self, fd: c_int, to: usize, from: usize, len: usize) {
+    /// Begins the copy of `len` bytes to pages of a node, whose number is one less
+    /// than `node`; 0: any.
+    pub fn begin(&self, fd: c_int, to: usize, from: usize, len: usize, node: u32) {
+        self.node.store(node, Ordering::Relaxed);
         self.to.store(to, Ordering::Relaxed);
         self.from.store(from, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
@@ -48,8 +52,9 @@ impl Copying {
         self.ticket.store(ticket, Ordering::Release);
     }
 
-    /// Copies pieces as long as there are some to take.
-    pub fn take_part(&self) {
+    /// Copies pieces as long as there are some to take. `last` is the calling thread's
+    /// node, as for [`Self::begin`].
+    pub fn take_part(&self, last: &mut u32) {
         let mut ticket = self.ticket.load(Ordering::Acquire);
         loop {
             let piece = (ticket & 0xffff) as usize;
@@ -61,6 +66,7 @@ impl Copying {
             let from = self.from.load(Ordering::Relaxed);
             let len = self.len.load(Ordering::Relaxed);
             let fd = self.userfaultfd.load(Ordering::Relaxed);
+            let node = self.node.load(Ordering::Relaxed);
             let (taken, seen) = (Ordering::AcqRel, Ordering::Acquire);
             match self
                 .ticket
@@ -71,6 +77,11 @@ impl Copying {
                     ticket = other;
                     continue;
                 }
+            }
+            if let Some(number) = node.checked_sub(1).filter(|_| node != *last) {
+                // Where that is refused the first thread has heard of it.
+                let _ = Policy::preferred(number).use_here();
+                *last = node;
             }
             // After an error the rest is only counted.
             if self.failed.load(Ordering::Relaxed) == 0 {
@@ -137,6 +148,7 @@ mod tests {
             from: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             userfaultfd: AtomicI32::new(0),
+            node: AtomicU32::new(0),
             done: AtomicU32::new(0),
             failed: AtomicI32::new(0),
             bell: AtomicU32::new(0),
@@ -146,15 +158,15 @@ mod tests {
         // It never sleeps, so as to meet every moment of the other.
         let second = std::thread::spawn(|| {
             while !OVER.load(Ordering::Relaxed) {
-                COPYING.take_part();
+                COPYING.take_part(&mut 0);
             }
         });
         let source: Vec<u64> = (0..LARGEST as u64 / 8).collect();
         for round in 0..500 {
             let len = LARGEST - round % 6 * PIECE;
             let (file, to) = watched(fd, len);
-            COPYING.begin(fd, to, source.as_ptr().addr(), len);
-            COPYING.take_part();
+            COPYING.begin(fd, to, source.as_ptr().addr(), len, 0);
+            COPYING.take_part(&mut 0);
             assert_eq!(COPYING.await_end(), Ok(()));
             uffd::unregister(fd, to, len).expect("unregister");
             // A page that is missing reads as zeros here.
@@ -168,11 +180,11 @@ mod tests {
         }
         // A page that is there already is an error, told once all is done.
         let (file, to) = watched(fd, LARGEST);
-        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST);
-        COPYING.take_part();
+        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST, 0);
+        COPYING.take_part(&mut 0);
         assert_eq!(COPYING.await_end(), Ok(()));
-        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST);
-        COPYING.take_part();
+        COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST, 0);
+        COPYING.take_part(&mut 0);
         assert_eq!(COPYING.await_end(), Err(libc::EEXIST));
         crate::rawsys::close(file);
         OVER.store(true, Ordering::Relaxed);

@@ -29,11 +29,12 @@ extern "C" fn copier(_argument: usize) -> ! {
     const LONG: u64 = 3_600_000;
     task::set_name(c"xpmem-copier");
     rescue::listen();
+    let mut node = 0;
     loop {
         if let Some(shared) = crate::user::arena::existing() {
             let copying = &shared.copying;
             let seen = copying.bell.load(Ordering::Acquire);
-            copying.take_part();
+            copying.take_part(&mut node);
             shared.closing.close_all();
             task::futex_wait(&copying.bell, seen, LONG);
         }
@@ -45,13 +46,15 @@ impl Owner {
     /// two.
     pub fn copy_pages(&self, to: usize, from: usize, len: usize) -> Sys<()> {
         let shared = crate::user::arena::existing();
-        let Some(shared) = shared.filter(|shared| is_worth_it(len) && is_there(shared)) else {
+        let shared = shared.filter(|shared| is_worth_it(len) && is_there(shared));
+        let (Some(shared), Some(node)) = (shared, self.nodes.number()) else {
             return uffd::copy_pages(self.precopy, to, from, len);
         };
         let copying = &shared.copying;
-        copying.begin(self.precopy, to, from, len);
+        let mut node = node;
+        copying.begin(self.precopy, to, from, len, node);
         copying.ring();
-        copying.take_part();
+        copying.take_part(&mut node);
         copying.await_end()
     }
 }

@@ -54,20 +54,26 @@ impl Owner {
     /// Copies every page that holds something, and maps the copies at the stage.
     fn copy_to_stage(&mut self, x: &Exchange) -> Sys<()> {
         if x.backed() {
-            return self.copy_pages(x.stage, x.lo, x.len);
+            return self.copy_run(x, x.lo, x.lo + x.len);
         }
         self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
-            service.copy_pages(x.stage_of(start), start, end - start)
+            service.copy_run(x, start, end)
+        })
+    }
+
+    fn copy_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
+        self.on_their_nodes(lo, hi - lo, |service, at, len| {
+            service.copy_pages(x.stage_of(at), at, len)
         })
     }
 
     /// Copies every page that holds something.
     fn copy_populated(&mut self, x: &Exchange) -> Sys<()> {
         if x.backed() {
-            return mem::write_from(self.memfd, x.lo, x.len, x.lo);
+            return self.write_near(x.lo, x.len, x.lo);
         }
         self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
-            mem::write_from(service.memfd, start, end - start, start)
+            service.write_near(start, end - start, start)
         })
     }
 
@@ -113,7 +119,7 @@ impl Owner {
                 // Done before the move.
                 Ok(())
             } else {
-                mem::write_from(self.memfd, from, n, at)
+                self.write_near(from, n, at)
             };
         }
         if x.copied && crate::testing::first_copies_count() {
@@ -143,7 +149,7 @@ impl Owner {
         while at < hi {
             let (start, end) = mem::next_data(self.memfd, at, hi).unwrap_or((hi, hi));
             if at < start {
-                mem::write_from(self.memfd, x.aside_of(at), start - at, at)?;
+                self.write_near(x.aside_of(at), start - at, at)?;
             }
             for page in (start..end).step_by(PAGE) {
                 let (from, to) = (x.aside_of(page), x.stage_of(page));
@@ -164,9 +170,8 @@ impl Owner {
     pub fn copy_changed(&mut self, x: &Exchange) -> Sys<()> {
         let (lo, hi) = (x.lo, x.lo + x.len);
         let mut clean_from = lo;
-        let copy = |service: &Self, from: usize, to: usize| {
-            mem::write_from(service.memfd, from, to - from, from)
-        };
+        let copy =
+            |service: &mut Self, from: usize, to: usize| service.write_near(from, to - from, from);
         self.for_each_run(lo, hi, true, |service, (start, end), written| {
             // Absent pages read as what the other file holds.
             copy(service, clean_from, start)?;

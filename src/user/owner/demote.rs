@@ -54,20 +54,21 @@ impl Owner {
     ) -> Sys<()> {
         let len = hi - lo;
         let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
-        if self.has_policies {
-            let _ = Policy::of(lo).give(copy, len);
-        }
-        let fill = || -> Sys<()> {
+        let mut fill = || -> Sys<()> {
+            // Whether its pages may be huge, for one.
+            advice::apply(bits, copy, len)?;
             let stop = end.min(offset + len);
             let mut at = offset;
             while let Some((a, b)) = mem::next_data(self.memfd, at, stop) {
-                mem::read_into(self.memfd, copy + (a - offset), b - a, a)?;
+                self.read_near(copy + (a - offset), b - a, (a, lo + (a - offset)))?;
                 at = b;
+            }
+            if self.may_have_policies() {
+                let _ = Policy::of(lo).give(copy, len);
             }
             if prot != RW {
                 mem::protect(copy, len, prot)?;
             }
-            advice::apply(bits, copy, len)?;
             // Else the event of the replacement would come to this very task.
             uffd::unregister(self.program.events, lo, len)?;
             mem::move_over(copy, len, lo)

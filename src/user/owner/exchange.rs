@@ -32,6 +32,7 @@ use crate::user::program::scratch::Place;
 use crate::user::program::stop::Unstoppable;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
+use crate::user::sys::policy::Policy;
 use crate::user::sys::{insist, mem, task, uffd, Sys};
 
 /// Most bytes that are copied while all threads stand, if there is no copy yet.
@@ -53,6 +54,8 @@ pub struct Exchange {
     /// Where the file's pages are mapped meanwhile, and where the old ones go.
     pub stage: usize,
     pub aside: usize,
+    /// Where pages are to come from that are not there yet.
+    policy: Policy,
     /// The old pages move one by one, and not their mapping.
     pub by_page: bool,
     /// The file has a copy.
@@ -106,12 +109,13 @@ impl Owner {
             Ok(stage) => stage,
             Err(errno) => return (0, Some(Refusal::Os(errno))),
         };
-        self.copy_policy(lo, stage, len);
+        let policy = self.take_policy(lo, stage, len);
         let mut x = Exchange {
             mapping: *mapping,
             lo,
             len,
             stage,
+            policy,
             aside: 0,
             by_page: self.can_tell_pins(mapping),
             copied: false,
@@ -232,7 +236,7 @@ impl Owner {
         }
         // The program may have changed its mind about this memory.
         match self.program.space.at(x.lo) {
-            Ok(Some(now)) if now.end >= hi && same_kind(&now, &x.mapping) => {}
+            Ok(Some(now)) if now.end >= hi && now.is_still(&x.mapping) => {}
             _ => return Err(Refusal::Later),
         }
         if !x.copied {
@@ -329,7 +333,7 @@ impl Owner {
         let aside = x.aside_of(at);
         let back = if x.by_page {
             let there = insist(|| self.program.space.at(at)).ok().flatten();
-            let is_old = |m: &Mapping| m.end >= at + n && same_kind(m, &x.mapping);
+            let is_old = |m: &Mapping| m.end >= at + n && m.is_still(&x.mapping);
             let room = if there.is_some_and(|m| is_old(&m)) {
                 Ok(())
             } else {
@@ -381,18 +385,10 @@ impl Owner {
             Ok(bits) => self.keep_settings((lo, lo + len), bits),
             Err(errno) => debug_log!("the settings of {lo:#x} cannot be seen: errno {errno}"),
         }
+        self.give_policy(&x.policy, lo, len);
         if x.locked {
             self.lock_promoted(lo, lo + len);
         }
         Ok(())
     }
-}
-
-/// Whether what is mapped now may be taken for what was there before.
-fn same_kind(now: &Mapping, before: &Mapping) -> bool {
-    now.prot() == before.prot()
-        && now.shared == before.shared
-        && (now.device, now.inode) == (before.device, before.inode)
-        && (now.inode == 0
-            || now.offset.wrapping_sub(now.start) == before.offset.wrapping_sub(before.start))
 }

@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod journal;
 pub mod lend;
 pub mod locked;
+pub mod nodes;
 pub mod pins;
 pub mod promote;
 pub mod refusal;
@@ -30,12 +31,13 @@ use super::hooks::Hooks;
 use super::program::Program;
 use super::protocol::ids::SLOTS as IDS;
 use super::protocol::limits::CHUNK_MAX;
-use super::sys::{mem, PAGE};
+use super::sys::PAGE;
 use changes::{Change, CHANGES};
 use core::ffi::c_int;
 use debts::Debts;
 use journal::Journal;
 use lend::{Lent, LENT};
+use nodes::Nodes;
 use pins::Stuck;
 use refusal::Refusal;
 use segments::Segment;
@@ -80,6 +82,8 @@ pub struct Owner {
     pub hooks: Hooks,
     /// What the program has said about memory that is promoted.
     pub settings: Settings,
+    /// Memory nodes, where there are several.
+    pub nodes: Nodes,
     /// Some of the memfd may have a NUMA policy.
     pub has_policies: bool,
     /// Those that were ever in use are the first ones.
@@ -138,7 +142,7 @@ impl Owner {
                     match self.share_chunk(shared, at, (at, hi), CHUNK_MAX, wait) {
                         Ok((from, end)) => {
                             // Pages that the owner never touched are wanted too.
-                            if let Err(errno) = mem::populate(from, end - from) {
+                            if let Err(errno) = self.populate_as_owner(from, end - from) {
                                 return Err(Refusal::of_changed(errno));
                             }
                             at = end.max(at + PAGE);

@@ -124,7 +124,8 @@ impl Owner {
         if shared.promoted.first_in(hi - PAGE, hi).is_none() {
             self.note_growth();
         }
-        mem::populate(lo, hi - lo).map_err(Refusal::of_changed)?;
+        self.populate_as_owner(lo, hi - lo)
+            .map_err(Refusal::of_changed)?;
         Ok((lo, hi))
     }
 

@@ -13,7 +13,6 @@ use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::advice::{advice_for, bits_of, of_advice, Bits, ABSENT, MERGEABLE, WIPED};
-use crate::user::sys::policy::Policy;
 use crate::user::sys::{insist, mem, page_up, smaps, Sys, BOTTOM, PAGE, TOP};
 
 /// What is a matter of private memory alone. The rest is set for the mapping that
@@ -146,19 +145,6 @@ impl Owner {
             smaps::flags_at(empty)?
         };
         flags.map(|flags| bits_of(&flags)).ok_or(libc::EFAULT)
-    }
-
-    /// Pages of the file that are mapped at `to` come from where those at `from`
-    /// would. The file remembers that, also for other memory at the same place.
-    pub fn copy_policy(&mut self, from: usize, to: usize, len: usize) {
-        let policy = Policy::of(from);
-        if policy == Policy::DEFAULT && !self.has_policies {
-            return;
-        }
-        self.has_policies = true;
-        if let Err(errno) = policy.give_file(to, len) {
-            debug_log!("{from:#x}+{len:#x} loses its NUMA policy: errno {errno}");
-        }
     }
 
     /// Whether the settings of one more range can be noted for sure.

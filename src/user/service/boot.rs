@@ -4,6 +4,7 @@
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
+use crate::user::owner::nodes::Nodes;
 use crate::user::peers::token;
 use crate::user::program::scratch::Scratch;
 use crate::user::program::stop::Unstoppable;
@@ -82,6 +83,7 @@ impl Service {
         self.owner.program.space = Space::open()?;
         self.owner.program.scratch = Scratch::reserve();
         self.owner.thrifty_from = crate::user::owner::thrift::limit();
+        self.owner.nodes = Nodes::find();
         self.owner.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);

@@ -186,6 +186,7 @@ impl Service {
             return Ok(Shareable::Elsewhere(loan));
         }
         self.owner.quiet = self.peers.is_quiet();
+        self.owner.look_at_nodes();
         if m.flags & WHOLE != 0 {
             // No attacher asks for more at a time.
             let hi = hi.min(addr.saturating_add(EAGER));

@@ -53,6 +53,15 @@ impl Mapping {
             | (if self.write { libc::PROT_WRITE } else { 0 })
             | (if self.exec { libc::PROT_EXEC } else { 0 })
     }
+
+    /// Whether what is mapped now may be taken for what was there before.
+    pub fn is_still(&self, before: &Self) -> bool {
+        self.prot() == before.prot()
+            && self.shared == before.shared
+            && (self.device, self.inode) == (before.device, before.inode)
+            && (self.inode == 0
+                || self.offset.wrapping_sub(self.start) == before.offset.wrapping_sub(before.start))
+    }
 }
 
 pub fn classify(name: &[u8]) -> Name {

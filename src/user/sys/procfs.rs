@@ -16,14 +16,39 @@ pub fn stack_begin() -> Option<usize> {
     let mut text = [0u8; 512];
     let n = super::task::read_text(fd, &mut text);
     crate::rawsys::close(fd);
-    // `PID (name) STATE ...`, and the name may hold anything; fields count from 1.
-    let text = &text[..n];
-    let after_name = text.iter().rposition(|&b| b == b')')?;
-    let field = text[after_name + 1..]
+    field(&text[..n], STARTSTACK)
+}
+
+/// A field of /proc/PID/stat, counted from 1; one behind the name.
+pub fn field(stat: &[u8], number: usize) -> Option<usize> {
+    // `PID (name) STATE ...`, and the name may hold anything.
+    let after_name = stat.iter().rposition(|&b| b == b')')?;
+    let field = stat[after_name + 1..]
         .split(|&b| b == b' ')
         .filter(|field| !field.is_empty())
-        .nth(STARTSTACK - 3)?;
+        .nth(number - 3)?;
     core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Composes `/sys/devices/system/cpu/cpuPROCESSOR/nodeNODE`.
+pub fn node_of_processor_path(buf: &mut [u8; 64], processor: usize, node: u32) -> &CStr {
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        buf[len..len + bytes.len()].copy_from_slice(bytes);
+        len += bytes.len();
+    };
+    for (name, number) in [
+        (&b"/sys/devices/system/cpu/cpu"[..], processor as u32),
+        (b"/node", node),
+    ] {
+        put(name);
+        let digits = number.checked_ilog10().unwrap_or(0) + 1;
+        for k in (0..digits).rev() {
+            put(&[b'0' + (number / 10u32.pow(k) % 10) as u8]);
+        }
+    }
+    put(&[0]);
+    CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
 }
 
 /// Composes `/proc/PID<tail>`.
@@ -169,6 +194,18 @@ mod tests {
         let space = Space::open().expect("maps");
         let found = space.at(begin).expect("query").expect("mapped");
         assert_eq!(found.name, Name::Stack);
+    }
+
+    #[test]
+    fn numbers_stand_in_paths() {
+        let mut buf = [0; 64];
+        for (processor, node, wanted) in [
+            (0, 0, c"/sys/devices/system/cpu/cpu0/node0"),
+            (1023, 10, c"/sys/devices/system/cpu/cpu1023/node10"),
+        ] {
+            let path = node_of_processor_path(&mut buf, processor, node);
+            assert_eq!(path, wanted);
+        }
     }
 
     #[test]
