@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The attacher's side: permits, attachments and their faults.
 
-#![cfg_attr(not(test), forbid(unsafe_code))]
+#![forbid(unsafe_code)]
 
 pub mod faults;
 pub mod overlay;
 pub mod permits;
 pub mod sever;
 pub mod sigbus;
+pub mod withdrawn;
 
-use super::arena::{Op, Shared};
-use super::peers::Side;
-use super::protocol::ids::Kind;
-use super::protocol::limits::EAGER;
-use super::protocol::wire::{Message, Verb, WHOLE};
-use super::service::state::Service;
-use super::sys::{mem, uffd, Sys, PAGE, TOP};
+use super::program::Program;
+use super::protocol::ids::SLOTS as IDS;
+use super::sys::{mem, uffd, Sys};
 use crate::debug_log;
 pub use crate::user::program::pieces::Piece;
+use core::ffi::c_int;
+use permits::Permit;
+use sigbus::{FaultingThreads, Poisoned};
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
 /// only ever mapped here after the owner has said that it is ready: until then
@@ -26,111 +26,61 @@ pub use crate::user::program::pieces::Piece;
 /// allow it: then a write is reported too.
 pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
 
-/// What `xpmem_attach` is asked for.
-pub struct Wanted {
-    pub apid: i64,
-    pub offset: i64,
-    pub size: usize,
-    /// 0: anywhere.
-    pub vaddr: usize,
+/// The file of an owner's exported address space, and its identity as mappings show it.
+#[derive(Clone, Copy)]
+pub struct OwnersFile {
+    pub memfd: c_int,
+    pub identity: (u64, u64),
 }
 
-/// No answer yet: it comes when a peer has answered.
-pub const WAIT: Option<Sys<u64>> = None;
+/// What this process has attached: permits, and threads that wait for pages. Where
+/// attachments stand is known to the [`Program`]. All zero is valid; the service
+/// gives the real values at its start.
+pub struct Attacher {
+    /// Name of this process in the ids of permits.
+    pub token: u64,
+    pub permits: [Permit; IDS],
+    pub next_permit: usize,
+    /// What takes the place of a lost owner's memory, a file without a page; -1
+    /// before it is needed. And its identity.
+    pub gone: c_int,
+    pub gone_identity: (u64, u64),
+    pub poisoned: Poisoned,
+    pub faulting: FaultingThreads,
+    /// Touching a hole can be answered with SIGBUS by userfaultfd.
+    pub can_poison: bool,
+    /// A page can be mapped write-protected at once. Without, the threads stand
+    /// while it is mapped first and protected then.
+    pub can_map_protected: bool,
+}
 
-impl Service {
-    /// Maps part of a segment. `None`: the owner has been asked for its pages.
-    pub fn attach(&mut self, shared: &Shared, slot: usize, wanted: &Wanted) -> Option<Sys<u64>> {
-        let Wanted {
-            apid,
-            offset,
-            size,
-            vaddr,
-        } = *wanted;
-        let Some(p) = self.permit(apid) else {
-            return if self.owner.own_id(apid).is_some() {
-                Some(Err(libc::ENOENT))
-            } else {
-                self.ask_issuer(shared, slot, apid, Kind::Permit)
-            };
-        };
-        let i = self.permits[p].connection;
-        if self.peers.connections[i].side == Side::Attacher {
-            self.drain_all(shared, i);
-        }
-        let permit = self.permits[p];
-        if permit.dead || self.peers.connections[i].side != Side::Attacher {
-            return Some(Err(libc::ENOENT));
-        }
-        let len = match size.checked_next_multiple_of(PAGE) {
-            Some(len) if len > 0 && offset >= 0 => len,
-            _ => return Some(Err(libc::EINVAL)),
-        };
-        let source = permit.start.saturating_add(offset as usize);
-        if source.checked_add(len).is_none_or(|end| end > permit.end) {
-            return Some(Err(libc::EINVAL));
-        }
-        let addr = match self.map_attachment(shared, p, source, len, vaddr) {
-            Ok(addr) => addr,
-            Err(errno) => return Some(Err(errno)),
-        };
-        if len <= EAGER {
-            let mut m = Message::new(Verb::Share);
-            (m.id, m.flags) = (permit.segid, WHOLE);
-            (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
-            self.ask_for_command(slot, i, Op::Attach, &m);
-            self.waiting[slot].value = addr as u64;
-            self.waiting[slot].flags = self.owner.program.attachments.last_number;
-            self.waiting[slot].fixed = vaddr != 0;
-            return WAIT;
-        }
-        Some(Ok(addr as u64))
-    }
-
-    fn map_attachment(
-        &mut self,
-        shared: &Shared,
+impl Attacher {
+    /// Maps an owner's `[source, source + len)` for permit `p`: at `at`, where nothing
+    /// is watched any more, or anywhere if that is 0.
+    pub fn map(
+        &self,
+        program: &mut Program,
         p: usize,
-        source: usize,
-        len: usize,
-        vaddr: usize,
+        (source, len): (usize, usize),
+        at: usize,
+        file: &OwnersFile,
     ) -> Sys<usize> {
-        let permit = self.permits[p];
-        let c = &self.peers.connections[permit.connection];
-        let (memfd, identity) = (c.memfd, c.identity);
-        if !self.owner.program.attachments.has_room() {
-            return Err(libc::ENOMEM);
-        }
-        let mut flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
-        if vaddr != 0 {
-            let end = vaddr
-                .checked_add(len)
-                .filter(|&end| end <= TOP)
-                .ok_or(libc::EINVAL)?;
-            let own = c.token == self.peers.token;
-            if own && vaddr < source + len && end > source {
-                return Err(libc::EINVAL);
-            }
-            if self.owner.program.attachments.overlaps(vaddr, end) {
-                return Err(libc::EINVAL);
-            }
-            self.owner.note_growth_into(vaddr, end);
-            if shared.promoted.first_in(vaddr, end).is_some() {
-                self.retire(vaddr, end);
-            }
-            self.owner.program.unwatch(vaddr, end)?;
-            flags |= libc::MAP_FIXED;
-        }
+        let fixed = if at == 0 { 0 } else { libc::MAP_FIXED };
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | fixed;
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
-        let addr = mem::map(vaddr, len, libc::PROT_NONE, flags, memfd, source)?;
-        let write = if permit.writable { libc::PROT_WRITE } else { 0 };
-        let ready = uffd::register(self.owner.program.faults, addr, len, GATED)
+        let addr = mem::map(at, len, libc::PROT_NONE, flags, file.memfd, source)?;
+        let write = if self.permits[p].writable {
+            libc::PROT_WRITE
+        } else {
+            0
+        };
+        let ready = uffd::register(program.faults, addr, len, GATED)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if uffd::unwatch(self.owner.program.faults, addr, len).is_ok() {
+            if uffd::unwatch(program.faults, addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
             return Err(if errno == libc::EINVAL {
@@ -140,51 +90,33 @@ impl Service {
             });
         }
         let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
-        self.owner.program.attachments.last_number += 1;
-        let attachment = self.owner.program.attachments.last_number;
-        self.owner.program.attachments.insert(Piece {
+        program.attachments.last_number += 1;
+        let attachment = program.attachments.last_number;
+        program.attachments.insert(Piece {
             start: addr,
             end: addr + len,
             source,
             attachment,
             permit: p,
             overlay: false,
-            identity,
+            identity: file.identity,
             offset: source,
         });
         Ok(addr)
     }
+}
 
-    /// Unmaps the attachment that holds `addr`.
-    pub fn detach(&mut self, addr: usize) -> Sys<u64> {
-        self.on_faults();
-        match self.owner.program.attachments.at(addr) {
-            Some(_) => {
-                self.unmap_attachment(addr);
-                Ok(0)
+/// Unmaps all pieces of the attachment that holds `addr`.
+pub fn unmap(program: &mut Program, addr: usize) {
+    let mut at = Some(addr);
+    while let Some((piece, other)) = at.and_then(|at| program.attachments.take(at)) {
+        at = other;
+        program.for_mapped_parts(piece, |program, lo, len| {
+            // Else each page would be looked at for its protection first.
+            let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
+            if uffd::unwatch(program.faults, lo, len).is_ok() {
+                let _ = mem::unmap(lo, len);
             }
-            None => match self.owner.program.space.at(addr) {
-                Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
-                Ok(Some(_)) => Err(libc::EINVAL),
-                _ => Ok(0),
-            },
-        }
-    }
-
-    /// Unmaps all pieces of the attachment that holds `addr`.
-    pub fn unmap_attachment(&mut self, addr: usize) {
-        let mut at = Some(addr);
-        while let Some((piece, other)) = at.and_then(|at| self.owner.program.attachments.take(at)) {
-            at = other;
-            self.owner
-                .program
-                .for_mapped_parts(piece, |program, lo, len| {
-                    // Else each page would be looked at for its protection first.
-                    let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-                    if uffd::unwatch(program.faults, lo, len).is_ok() {
-                        let _ = mem::unmap(lo, len);
-                    }
-                });
-        }
+        });
     }
 }

@@ -3,33 +3,24 @@
 
 #![forbid(unsafe_code)]
 
-use super::Piece;
+use super::{Attacher, Piece};
 use crate::debug_log;
-use crate::user::owner::lend::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use crate::user::program::stop::Unstoppable;
+use crate::user::program::Program;
 use crate::user::protocol::wire::Message;
-use crate::user::service::state::Service;
+use crate::user::sys::sysv::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use crate::user::sys::{mem, uffd, PAGE};
 use core::ffi::c_int;
 
 pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
 
-impl Service {
+impl Attacher {
     /// The owner's memory around `addr` is the file `fd`: it takes the place of
     /// that part of the attachment, with all threads standing.
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
-    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
-        let stopped = match self.owner.stop() {
-            Ok(()) => true,
-            // The touch is made again, and asked again.
-            Err(Unstoppable::Busy | Unstoppable::Ended) => return true,
-            // A debugger has the threads: then they change nothing just now.
-            Err(Unstoppable::Forbidden) => false,
-        };
-        self.on_faults();
+    pub fn cover(&mut self, program: &mut Program, addr: usize, m: &Message, fd: c_int) -> bool {
         let mut served = true;
-        if let Some(p) = self.owner.program.attachments.at(addr) {
+        if let Some(p) = program.attachments.at(addr) {
             let last = p.source + (p.end - p.start);
             let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
             if lo < hi && (lo | hi | m.addr as usize) % PAGE == 0 && !p.overlay {
@@ -38,20 +29,22 @@ impl Service {
                     ..p.from(p.start + (lo - p.source))
                 };
                 let offset = m.addr as usize + (lo - m.lo as usize);
-                served = self.place(part, fd, offset, m.id);
+                served = self.place(program, part, fd, offset, m.id);
             }
-        }
-        if stopped {
-            self.owner.resume();
         }
         served
     }
 
-    fn place(&mut self, part: Piece, fd: c_int, offset: usize, kind: i64) -> bool {
+    fn place(
+        &mut self,
+        program: &mut Program,
+        part: Piece,
+        fd: c_int,
+        offset: usize,
+        kind: i64,
+    ) -> bool {
         let mut whole = 0;
-        self.owner
-            .program
-            .for_mapped_parts(part, |_, _, len| whole += len);
+        program.for_mapped_parts(part, |_, _, len| whole += len);
         if whole != part.end - part.start {
             // The program has changed it meanwhile.
             return true;
@@ -59,11 +52,11 @@ impl Service {
         let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
-        if !self.owner.program.attachments.has_room() {
+        if !program.attachments.has_room() {
             // It could not be recalled.
             return false;
         }
-        if self.owner.program.unwatch(start, part.end).is_err() {
+        if program.unwatch(start, part.end).is_err() {
             return false;
         }
         let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
@@ -76,16 +69,16 @@ impl Service {
         };
         if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");
-            let _ = uffd::register(self.owner.program.faults, start, len, super::GATED);
+            let _ = uffd::register(program.faults, start, len, super::GATED);
             return false;
         }
         let _ = mem::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
-        let _ = uffd::register(self.owner.program.faults, start, len, uffd::MODE_WP);
-        let Ok(Some(now)) = self.owner.program.space.at(start) else {
+        let _ = uffd::register(program.faults, start, len, uffd::MODE_WP);
+        let Ok(Some(now)) = program.space.at(start) else {
             return true;
         };
-        self.owner.program.attachments.insert(Piece {
+        program.attachments.insert(Piece {
             overlay: true,
             identity: (now.device, now.inode),
             offset,

@@ -3,20 +3,20 @@
 
 #![forbid(unsafe_code)]
 
-use crate::user::attacher::GATED;
-use crate::user::service::state::Service;
+use super::{Attacher, GATED};
+use crate::user::program::Program;
 use crate::user::sys::{mem, uffd, Sys};
 
-impl Service {
-    /// Keeps what [`Self::sever_attachments_of`] needs: later there may be no
+impl Attacher {
+    /// Keeps what [`Self::sever`] needs: later there may be no
     /// descriptor left for it.
-    pub fn prepare_to_sever(&mut self) -> Sys<()> {
+    pub fn prepare_to_sever(&mut self, program: &Program) -> Sys<()> {
         if self.gone >= 0 {
             return Ok(());
         }
         let no_room = |_| libc::ENOMEM;
         let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
-        match self.owner.program.identity_as_mapped(empty) {
+        match program.identity_as_mapped(empty) {
             Some(identity) => {
                 (self.gone, self.gone_identity) = (empty, identity);
                 Ok(())
@@ -32,32 +32,25 @@ impl Service {
     /// more, so they must not stay in sight here. Its memory is not ours to
     /// change: something whose touch is SIGBUS takes the attachments' places,
     /// while the threads stand, and stays there until they are detached.
-    pub fn sever_attachments_of(&mut self, i: usize) {
+    pub fn sever(&self, program: &mut Program, i: usize) {
         let (empty, identity) = (self.gone, self.gone_identity);
-        let stopped = self.insist_on_stop(50);
-        self.on_faults();
         let mut k = 0;
-        while let Some(piece) = self.owner.program.attachments.get(k) {
+        while let Some(piece) = program.attachments.get(k) {
             k += 1;
             if self.permits[piece.permit].connection == i {
-                self.owner
-                    .program
-                    .for_mapped_parts(piece, |program, lo, len| {
-                        if uffd::unwatch(program.faults, lo, len).is_err() {
-                            return;
-                        }
-                        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-                        // A store is SIGBUS too, and not SIGSEGV.
-                        let prot = libc::PROT_READ | libc::PROT_WRITE;
-                        let offset = lo - piece.start;
-                        let _ = mem::map(lo, len, prot, flags, empty, offset);
-                        let _ = uffd::register(program.faults, lo, len, GATED);
-                    });
-                self.owner.program.attachments.show(k - 1, identity);
+                program.for_mapped_parts(piece, |program, lo, len| {
+                    if uffd::unwatch(program.faults, lo, len).is_err() {
+                        return;
+                    }
+                    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+                    // A store is SIGBUS too, and not SIGSEGV.
+                    let prot = libc::PROT_READ | libc::PROT_WRITE;
+                    let offset = lo - piece.start;
+                    let _ = mem::map(lo, len, prot, flags, empty, offset);
+                    let _ = uffd::register(program.faults, lo, len, GATED);
+                });
+                program.attachments.show(k - 1, identity);
             }
-        }
-        if stopped {
-            self.owner.resume();
         }
     }
 }

@@ -17,9 +17,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::Attacher;
 use crate::debug_log;
-use crate::user::program::stop::Unstoppable;
-use crate::user::service::state::Service;
+use crate::user::program::Program;
 use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, task, uffd, PAGE};
 
@@ -45,7 +45,7 @@ const FAULTING: usize = 4096;
 
 /// After so many stops in a row that came to nothing, a thread takes its SIGBUS
 /// untraced.
-const BUSY: u32 = 50;
+pub const BUSY: u32 = 50;
 
 /// The threads whose pages have been asked for.
 pub struct FaultingThreads {
@@ -53,7 +53,7 @@ pub struct FaultingThreads {
     /// Somebody has found no room.
     crowded: bool,
     /// How often in a row the threads could not be stopped for a SIGBUS.
-    busy: u32,
+    pub busy: u32,
     threads: [Faulting; FAULTING],
 }
 
@@ -148,7 +148,7 @@ impl FaultingThreads {
     }
 
     /// The thread that asked last for a page, if this was its question.
-    fn last_asker(&self, page: usize, question: u64) -> Option<i32> {
+    pub fn last_asker(&self, page: usize, question: u64) -> Option<i32> {
         self.last(page)
             .filter(|f| f.question == question)
             .map(|f| f.tid)
@@ -166,11 +166,11 @@ impl Poisoned {
         self.len == 0
     }
 
-    fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.len < self.pages.len()
     }
 
-    fn push(&mut self, page: usize) {
+    pub fn push(&mut self, page: usize) {
         self.pages[self.len] = (page, task::now());
         self.len += 1;
     }
@@ -185,137 +185,79 @@ const SIGBUS_NS: u64 = 500_000;
 const SOON: u64 = 50_000_000;
 const LATE: u64 = 500_000_000;
 
-impl Service {
+impl Attacher {
     /// Has those who found no room touch their pages again, where there is some. Not
     /// before: while they did nothing else there would always be another fault to
     /// look at, and never an answer.
-    pub fn take_in(&mut self) {
+    pub fn take_in(&mut self, program: &Program) {
         if !self.faulting.takes_in() {
             return;
         }
         let mut at = 0;
-        while let Some(piece) = self.owner.program.attachments.next_from(at) {
+        while let Some(piece) = program.attachments.next_from(at) {
             at = piece.end;
-            let _ = uffd::wake(
-                self.owner.program.faults,
-                piece.start,
-                piece.end - piece.start,
-            );
+            let _ = uffd::wake(program.faults, piece.start, piece.end - piece.start);
         }
     }
 
-    /// There is nothing at `page`, says the answer to `question`: whoever waits
-    /// for it gets SIGBUS.
-    pub fn answer_sigbus(&mut self, page: usize, question: u64) {
-        let Some(tid) = self.faulting.last_asker(page, question) else {
-            return;
-        };
-        self.faulting.forget(page, page + PAGE);
-        if self.can_poison {
-            match self.deliver(page, tid) {
-                Ok(()) => {
-                    self.faulting.busy = 0;
-                    return;
-                }
-                // The thread faults again, and asks again. But one that is in a
-                // system call can not be stopped before it has its answer.
-                Err(Unstoppable::Busy) if self.faulting.busy < BUSY => {
-                    self.faulting.busy += 1;
-                    let _ = uffd::wake(self.owner.program.faults, page, PAGE);
-                    return;
-                }
-                Err(_) => self.faulting.busy = 0,
-            }
-        }
-        let can = self.can_poison && self.poisoned.has_room();
-        let poisoned = can.then(|| uffd::poison(self.owner.program.faults, page, PAGE));
-        if let Some(Ok(())) = poisoned {
-            self.poisoned.push(page);
-        } else {
-            if !self.can_poison || poisoned == Some(Err(libc::EEXIST)) {
-                // Linux before 6.6 cannot poison; or what is there cannot be
-                // taken away while the threads run. The signal comes without its
-                // address.
-                let _ = task::signal_task(self.owner.program.tgid, tid, libc::SIGBUS);
-            }
-            // The thread faults again, when there is room for its page.
-            let _ = uffd::wake(self.owner.program.faults, page, PAGE);
-        }
-    }
-
-    /// Has thread `tid` take its SIGBUS, if the threads can be stopped. Others
-    /// that wait for the page fault again.
-    fn deliver(&mut self, page: usize, tid: i32) -> Result<(), Unstoppable> {
-        if tid == self.owner.program.fork_tid {
-            return Err(Unstoppable::Forbidden);
-        }
-        self.owner.stop()?;
-        let known = self.owner.program.traced[..self.owner.program.traced_count]
+    /// Has thread `tid` take its SIGBUS, while all others stand. Others that wait for
+    /// the page fault again.
+    pub fn deliver(&self, program: &mut Program, page: usize, tid: i32) {
+        let known = program.traced[..program.traced_count]
             .iter()
             .position(|t| t.tid == tid);
         // One that is about to take another signal takes that, and faults again.
-        if let Some(i) = known.filter(|&i| self.owner.program.traced[i].signal == 0) {
+        if let Some(i) = known.filter(|&i| program.traced[i].signal == 0) {
             // A page that may not be written to is there; one that was there
             // leaves its write protection behind. Neither can be poisoned.
-            self.make_touchable(page);
-            let _ = uffd::write_unprotect(self.owner.program.faults, page, PAGE);
-            if uffd::poison(self.owner.program.faults, page, PAGE).is_ok() {
+            self.make_touchable(program, page);
+            let _ = uffd::write_unprotect(program.faults, page, PAGE);
+            if uffd::poison(program.faults, page, PAGE).is_ok() {
                 let came = match trace::go_on(tid, 0) {
                     Ok(()) => wait_for_stop(tid),
                     Err(_) => Waited::Gone,
                 };
-                self.make_touchable(page);
+                self.make_touchable(program, page);
                 match came {
-                    Waited::Stopped { signal, .. } => self.owner.program.traced[i].signal = signal,
+                    Waited::Stopped { signal, .. } => program.traced[i].signal = signal,
                     Waited::Syscall => {}
                     Waited::Gone => {
-                        self.owner.program.traced_count -= 1;
-                        self.owner.program.traced[i] =
-                            self.owner.program.traced[self.owner.program.traced_count];
+                        program.traced_count -= 1;
+                        program.traced[i] = program.traced[program.traced_count];
                     }
                     Waited::Nothing => {
                         debug_log!("thread {tid} does not come to its SIGBUS");
-                        self.owner.program.traced[i].stopped = false;
+                        program.traced[i].stopped = false;
                     }
                 }
             }
         }
-        self.owner.resume();
-        Ok(())
     }
 
     /// Removes the poison of a page, if it is still of an attachment.
-    fn make_touchable(&mut self, page: usize) {
-        if let Some(p) = self.owner.program.attachments.at(page) {
-            let identity = self.peers.connections[self.permits[p.permit].connection].identity;
-            let still = self.owner.program.space.at(page).ok().flatten();
+    fn make_touchable(&self, program: &Program, page: usize) {
+        if let Some(p) = program.attachments.at(page) {
+            let identity = self.permits[p.permit].identity;
+            let still = program.space.at(page).ok().flatten();
             if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
                 let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);
             }
         }
     }
 
-    /// Makes pages touchable again whose SIGBUS has been taken by threads that
-    /// are not traced. All others stand meanwhile, so that nobody can have put
-    /// other memory there between the look and the deed.
-    pub fn clear_poison(&mut self) {
-        if self.poisoned.is_empty() {
-            return;
-        }
+    /// Whether pages that have been poisoned are to be made touchable again.
+    pub fn has_poison_to_clear(&self) -> bool {
         let now = task::now();
         let due = |page: &(usize, u64)| now.saturating_sub(page.1) > SIGBUS_NS;
-        if !self.poisoned.pages[..self.poisoned.len].iter().any(due) {
-            return;
-        }
-        let stopped = self.owner.stop().is_ok();
-        self.on_faults();
-        for i in 0..self.poisoned.len {
-            self.make_touchable(self.poisoned.pages[i].0);
+        self.poisoned.pages[..self.poisoned.len].iter().any(due)
+    }
+
+    /// Makes them touchable, while all threads stand, if that can be.
+    pub fn clear_poison(&mut self, program: &Program) {
+        for (page, _) in &self.poisoned.pages[..self.poisoned.len] {
+            self.make_touchable(program, *page);
         }
         self.poisoned.len = 0;
-        if stopped {
-            self.owner.resume();
-        }
     }
 }
 

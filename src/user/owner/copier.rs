@@ -7,9 +7,9 @@
 //! piece. Whoever is free takes the next piece, so a copier that gets no
 //! processor delays nothing; only a piece that it has begun is waited for.
 //!
-//! The copier copies between the call of [`Service::copy_pages`] and its return
+//! The copier copies between the call of [`Owner::copy_pages`] and its return
 //! and at no other time; between copies it closes descriptors
-//! ([`crate::user::arena::closing`]), where it may be held up. It touches nothing of the [`Service`], and of the
+//! ([`crate::user::arena::closing`]), where it may be held up. It touches nothing of the service's state, and of the
 //! program's memory what the service would touch itself.
 
 #![forbid(unsafe_code)]

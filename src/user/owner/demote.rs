@@ -81,7 +81,8 @@ impl Owner {
         Ok(())
     }
 
-    /// As [`Self::demote_stopped`], with all threads standing already.
+    /// Makes everything promoted in `[start, end)` private again, with all threads
+    /// standing.
     pub fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {

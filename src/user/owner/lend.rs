@@ -15,6 +15,7 @@ use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
+use crate::user::sys::sysv::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use crate::user::sys::{mem, procfs, task, uffd};
 use core::ffi::c_int;
 
@@ -42,25 +43,6 @@ pub struct Loan {
     pub writable: bool,
     /// The id of the System V segment that it is, where there is no file.
     pub sysv: Option<i32>,
-}
-
-/// `id` of an answer with a file: stores are allowed.
-pub const WRITABLE: i64 = 1;
-/// `id` of an answer without a file: a System V segment, with its own id above.
-pub const SYSV: i64 = 2;
-pub const SYSV_SHIFT: u32 = 8;
-/// Above that: in which IPC namespace.
-pub const IPC_SHIFT: u32 = 40;
-
-/// Tells this process's IPC namespace from others.
-pub fn ipc_namespace() -> u64 {
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let Ok(fd) = crate::rawsys::open(c"/proc/self/ns/ipc", flags, 0) else {
-        return 0;
-    };
-    let inode = mem::identity(fd).map_or(0, |(_, inode, _)| inode);
-    crate::rawsys::close(fd);
-    inode & (u64::MAX >> IPC_SHIFT)
 }
 
 impl Loan {
@@ -205,7 +187,9 @@ impl Owner {
             }
         };
         let mut path = [0u8; 64];
-        if let Ok(fd) = crate::rawsys::open(procfs::map_file_path(&mut path, m), flags, 0) {
+        if let Ok(fd) =
+            crate::rawsys::open(procfs::map_file_path(&mut path, (m.start, m.end)), flags, 0)
+        {
             if let Some(fd) = fits(fd) {
                 return Some(fd);
             }

@@ -66,7 +66,7 @@ pub struct Owner {
     pub next_segment: usize,
     pub journal: Journal,
     pub stuck: Stuck,
-    /// Pages that a promotion has replaced, in [`Self::scratch`]: start and length.
+    /// Pages that a promotion has replaced, in the scratch range: start and length.
     pub trash: (usize, usize),
     /// Events that have been read and not been acted upon.
     pub changes: [Change; CHANGES],

@@ -38,7 +38,9 @@ impl Owner {
         count(&COUNTERS.revocations);
     }
 
-    /// As [`Self::retire`], where what was lent there has been recalled.
+    /// `[start, end)` is about to be unmapped, or something else put in its place. The
+    /// addresses stay taken until then, but nothing is behind them. What was lent there
+    /// has been recalled.
     pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) {
         let (start, end) = outward(start, end);
         while let Some(r) = shared.promoted.first_in(start, end) {

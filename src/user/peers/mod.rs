@@ -222,7 +222,7 @@ impl Peers {
         self.attend(i);
     }
 
-    /// Somebody waits for [`Self::may_precopy`]: attachers that do not acknowledge
+    /// Somebody waits until peers are [quiet](Self::is_quiet): attachers that do not acknowledge
     /// are waited for no longer than the limit. Whether some still are.
     pub fn await_acknowledgements(&mut self) -> bool {
         let mut some = false;

@@ -45,11 +45,11 @@ pub struct Program {
     pub traced: [Traced; THREADS],
     pub traced_count: usize,
     pub stop_began: u64,
-    /// How many times [`Self::stop`] is ahead of [`Self::resume`].
+    /// How many stops are ahead of [`Self::resume`].
     pub standing: u32,
     /// The threads that have stopped are let go when they are.
     pub held: bool,
-    /// No stop is tried for [`Self::requests`] meanwhile.
+    /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,

@@ -88,7 +88,7 @@ impl Service {
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.peers.epoll = net::epoll()?;
-        self.gone = -1;
+        self.attacher.gone = -1;
         self.owner.program.spare.keep();
         net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.peers.epoll, self.bell, token::BELL)?;
@@ -128,7 +128,7 @@ impl Service {
         }
         let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
         self.peers.rendezvous(asked)?;
-        self.owner.token = self.peers.token;
+        (self.owner.token, self.attacher.token) = (self.peers.token, self.peers.token);
         net::watch(self.peers.epoll, self.peers.listener, token::LISTENER)?;
         net::watch(self.peers.epoll, self.owner.program.pidfd, token::OWNER)?;
         net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;
@@ -137,7 +137,7 @@ impl Service {
             "service of {}: precopy {}, poison {}, map queries {}",
             self.owner.program.tgid,
             self.owner.can_precopy,
-            self.can_poison,
+            self.attacher.can_poison,
             self.owner.program.space.has_query()
         );
         Ok(())
@@ -167,13 +167,13 @@ impl Service {
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
         self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
-        self.can_poison = poison != 0;
+        self.attacher.can_poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
         self.owner.program.faults = uffd::open(ON_FAULTS | poison)?;
         let here = mapping::range().0;
-        self.can_map_protected = !crate::testing::plays_old_kernel()
+        self.attacher.can_map_protected = !crate::testing::plays_old_kernel()
             && uffd::can_map_protected(self.owner.program.faults, here);
         self.owner.can_precopy =
             has & uffd::FEATURE_WP_ASYNC != 0 && self.owner.program.space.has_scan();

@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::attach::Wanted;
 use crate::user::arena::{Op, Shared};
-use crate::user::attacher::Wanted;
 use crate::user::owner::remap::Remap;
 use crate::user::patience::Patience;
 use crate::user::peers::names;

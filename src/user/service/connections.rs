@@ -40,7 +40,7 @@ impl Service {
                 return Ok(i);
             }
         }
-        self.prepare_to_sever()?;
+        self.attacher.prepare_to_sever(&self.owner.program)?;
         let fd = self.peers.dial(token)?;
         let i = self.peers.adopt(fd, Side::Attacher).inspect_err(|_| {
             crate::rawsys::close(fd);
@@ -144,7 +144,7 @@ impl Service {
         if old.memfd >= 0 && dead {
             let _ = mem::punch(old.memfd, 0, TOP);
         }
-        let permits = &self.permits;
+        let permits = &self.attacher.permits;
         let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
         if old.memfd >= 0 && self.owner.program.attachments.any(shown) {
             self.sever_attachments_of(i);
@@ -167,6 +167,6 @@ impl Service {
         };
         self.peers.refusal = refusal;
         self.abandon_commands_of(shared, i, refusal);
-        self.wake_attachments_of(i);
+        self.attacher.wake_attachments_of(&self.owner.program, i);
     }
 }

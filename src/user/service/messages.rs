@@ -9,6 +9,7 @@
 
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
+use crate::user::attacher;
 use crate::user::owner::copier;
 use crate::user::peers::{token, Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
@@ -154,7 +155,7 @@ impl Service {
         let answer = match verb {
             Verb::Get => match m.status {
                 Status::Done if self.peers.connections[i].memfd >= 0 => {
-                    self.grant(i, w.id, w.flags as c_int, m.lo as usize, m.hi as usize)
+                    self.grant(i, &w, (m.lo as usize, m.hi as usize))
                 }
                 Status::Denied => Err(libc::EACCES),
                 _ => Err(libc::ENOENT),
@@ -165,7 +166,7 @@ impl Service {
                 let addr = w.value as usize;
                 let still = self.owner.program.attachments.at(addr);
                 if still.is_some_and(|p| p.attachment == w.flags) {
-                    self.unmap_attachment(addr);
+                    attacher::unmap(&mut self.owner.program, addr);
                 }
                 Err(libc::ENOMEM)
             }
@@ -183,6 +184,17 @@ impl Service {
         self.end_waiting(shared, slot, answer);
     }
 
+    /// Owner `i` said yes to a question of [`Verb::Get`].
+    fn grant(&mut self, i: usize, w: &Waiting, range: (usize, usize)) -> Sys<u64> {
+        let c = &mut self.peers.connections[i];
+        let writable = w.flags as c_int == crate::uapi::RDWR;
+        let granted = self
+            .attacher
+            .grant((i, c.identity), w.id, writable, range)?;
+        c.permits += 1;
+        Ok(granted)
+    }
+
     /// The pages of a new attachment are ready. If they are not, or not to be
     /// had, the first touch will tell.
     fn on_attached(&mut self, i: usize, w: &Waiting, m: &Message, fd: c_int) {
@@ -190,7 +202,7 @@ impl Service {
         let Some(p) = self.owner.program.attachments.at(addr) else {
             return;
         };
-        if p.attachment != w.flags || self.permits[p.permit].connection != i {
+        if p.attachment != w.flags || self.attacher.permits[p.permit].connection != i {
             return;
         }
         if m.status == Status::Done {

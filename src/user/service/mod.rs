@@ -9,12 +9,15 @@
 //! unmaps it (the event would come back to itself).
 
 pub mod anchor;
+pub mod attach;
 pub mod boot;
 pub mod commands;
 pub mod connections;
 pub mod events;
+pub mod faults;
 pub mod forks;
 pub mod messages;
+pub mod others;
 pub mod questions;
 pub mod recall;
 pub mod remap;
@@ -77,7 +80,7 @@ impl Service {
             }
             self.serve_requests(shared);
             self.end_long_waits(shared);
-            self.take_in();
+            self.attacher.take_in(&self.owner.program);
             self.peers.listen_again(&mut self.owner.program.spare);
             self.clear_poison();
             // Their news may have come while another stop was waited for, which
@@ -91,7 +94,7 @@ impl Service {
 
     /// Milliseconds to sleep at most.
     fn timeout(&self) -> c_int {
-        if self.doubt > 0 || !self.poisoned.is_empty() {
+        if self.doubt > 0 || !self.attacher.poisoned.is_empty() {
             1
         } else {
             let soon = [

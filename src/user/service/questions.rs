@@ -2,23 +2,20 @@
 //! The attacher's side: what owners are asked.
 //!
 //! A question that does not go out at once stays with whom it is for: a command
-//! in [`Service::waiting`], a thread in [`Service::faulting`]. It goes out when an
+//! in [`Service::waiting`], a thread in [`Attacher::faulting`](crate::user::attacher::Attacher::faulting). It goes out when an
 //! answer comes or the socket has room, see [`Service::send_unsent`].
 
 #![forbid(unsafe_code)]
 
 use crate::debug_log;
 use crate::user::arena::{Op, Shared};
-use crate::user::attacher::sigbus::Faulting;
-use crate::user::attacher::Piece;
 use crate::user::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
 use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::ids::{Id, Kind};
-use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::{Service, Waiting};
-use crate::user::sys::{uffd, Sys, PAGE};
+use crate::user::sys::Sys;
 
 impl Service {
     /// Asks owner `i` for the command in `slot`, which waits for the answer.
@@ -88,63 +85,6 @@ impl Service {
         }
     }
 
-    /// A thread waits for a page: `protected` if it is there and the thread
-    /// wants to write to it.
-    pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
-        let question = self.peers.next_question();
-        let piece = self.owner.program.attachments.at(page);
-        let fault = Faulting {
-            page,
-            tid,
-            protected,
-            question,
-            connection: piece.map_or(CONNECTIONS, |p| self.permits[p.permit].connection),
-            attachment: piece.map_or(0, |p| p.attachment),
-            unsent: true,
-        };
-        if self.faulting.ask(fault) {
-            self.ask_for_page(&fault);
-        }
-    }
-
-    /// Asks for the page of a fault; whether that is settled for now.
-    fn ask_for_page(&mut self, fault: &Faulting) -> bool {
-        let (page, question, i) = (fault.page, fault.question, fault.connection);
-        let piece = self.owner.program.attachments.at(page);
-        let piece = piece.filter(|p| p.attachment == fault.attachment);
-        let permit = piece.map(|p| self.permits[p.permit]);
-        let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
-        let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
-        let (Some(piece), Some(permit)) = (piece, permit) else {
-            self.faulting.is_sent(question);
-            if piece.is_some() || fault.attachment == 0 {
-                self.answer_sigbus(page, question);
-            } else {
-                // Something else stands there by now.
-                self.fault_again(page);
-            }
-            return true;
-        };
-        let mut m = Message::new(Verb::Share);
-        m.id = permit.segid;
-        m.cookie = page as u64;
-        m.serial = question;
-        m.addr = piece.source_of(page) as u64;
-        m.lo = piece.source as u64;
-        m.hi = piece.source_of(piece.end) as u64;
-        let sent = self.peers.ask(i, &m);
-        if sent {
-            self.faulting.is_sent(question);
-        }
-        sent
-    }
-
-    /// Who waits for a page touches it again.
-    pub fn fault_again(&mut self, page: usize) {
-        self.faulting.forget(page, page + PAGE);
-        let _ = uffd::wake(self.owner.program.faults, page, PAGE);
-    }
-
     /// Sends what has waited for room: first what the owner waits for.
     pub fn send_unsent(&mut self, i: usize) {
         let c = &mut self.peers.connections[i];
@@ -170,7 +110,7 @@ impl Service {
                 }
             }
         }
-        while let Some(fault) = self.faulting.next_unsent(i) {
+        while let Some(fault) = self.attacher.faulting.next_unsent(i) {
             if !self.ask_for_page(&fault) {
                 return;
             }
@@ -198,12 +138,5 @@ impl Service {
         m.id = id;
         self.ask_for_command(slot, i, Op::Release, &m);
         None
-    }
-}
-
-impl Piece {
-    /// The owner's address of `addr`.
-    pub fn source_of(&self, addr: usize) -> usize {
-        self.source + (addr - self.start)
     }
 }

@@ -17,8 +17,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::anchor;
 use super::boot::Layout;
+use super::others;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{ending, mapping, status, Shared};
@@ -112,7 +112,7 @@ impl Service {
             return Err(libc::EAGAIN);
         }
         let own = self.owner.program.anchor;
-        if anchor::first_named(self.owner.program.task_dir, own, own as u32).is_some() {
+        if others::first_named(self.owner.program.task_dir, own, own as u32).is_some() {
             debug_log!("another copy of this library serves this program");
             return Err(libc::EBUSY);
         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bringing the service up, once per process, at the first call that needs it.
 
-use super::anchor;
 use super::boot::Layout;
+use super::{anchor, others};
 use crate::user::arena::{self, ending, mapping, status, Op, Shared, BASE};
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
@@ -95,7 +95,7 @@ fn begin(shared: &Shared) -> Sys<()> {
         debug_log!("all memory is locked (mlockall), up to a limit: nothing can be shared");
         return Err(libc::ENOSYS);
     }
-    if anchor::another(0, u32::MAX).is_some() {
+    if others::another(0, u32::MAX).is_some() {
         debug_log!("another copy of this library serves this program");
         return Err(libc::ENOSYS);
     }

@@ -4,12 +4,10 @@
 #![forbid(unsafe_code)]
 
 use crate::user::arena::SLOTS;
-use crate::user::attacher::permits::Permit;
-use crate::user::attacher::sigbus::{FaultingThreads, Poisoned};
+use crate::user::attacher::Attacher;
 use crate::user::owner::Owner;
 use crate::user::patience::Patience;
 use crate::user::peers::Peers;
-use crate::user::protocol::ids::SLOTS as IDS;
 use crate::user::protocol::wire::Words;
 use crate::user::sys::rights::Rights;
 use core::ffi::c_int;
@@ -18,6 +16,7 @@ use core::ffi::c_int;
 /// all zero is valid; [`Service::start`] gives the real values.
 pub struct Service {
     pub owner: Owner,
+    pub attacher: Attacher,
     pub peers: Peers,
     /// What this task may do, and when that was last compared with the program.
     pub rights: Option<Rights>,
@@ -26,24 +25,11 @@ pub struct Service {
     pub look_from: usize,
     /// How often it is still asked whether the program is there.
     pub doubt: u32,
-    /// Touching a hole can be answered with SIGBUS by userfaultfd.
-    pub can_poison: bool,
-    /// A page can be mapped write-protected at once. Without, the threads stand
-    /// while it is mapped first and protected then.
-    pub can_map_protected: bool,
 
     pub signals: c_int,
     /// Counts up when a command has come.
     pub bell: c_int,
 
-    pub permits: [Permit; IDS],
-    pub next_permit: usize,
-    /// What takes the place of a lost owner's memory, a file without a page; -1
-    /// before it is needed. And its identity.
-    pub gone: c_int,
-    pub gone_identity: (u64, u64),
-    pub poisoned: Poisoned,
-    pub faulting: FaultingThreads,
     /// Of each command slot: what it waits for.
     pub waiting: [Waiting; SLOTS],
     /// How many do.

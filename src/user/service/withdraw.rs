@@ -19,16 +19,15 @@
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
-use crate::user::attacher::overlay::FIXED;
-use crate::user::attacher::{Piece, GATED};
+use crate::user::attacher::withdrawn::drop_pages;
+use crate::user::attacher::{OwnersFile, Piece};
 use crate::user::owner::revoke::outward;
 use crate::user::peers::Side;
 use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::ids::Kind;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::state::Service;
-use crate::user::sys::space::Run;
-use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
+use crate::user::sys::{page_down, page_up, uffd, Sys, TOP};
 
 /// Tries to stop the threads for a copy that nothing else can replace.
 const TRIES: u32 = 100;
@@ -176,7 +175,7 @@ impl Service {
 
     /// Whether an id that this process issued is alive.
     pub fn is_alive(&self, id: i64) -> bool {
-        self.owner.segment(id).is_some() || self.permit(id).is_some()
+        self.owner.segment(id).is_some() || self.attacher.permit(id).is_some()
     }
 }
 
@@ -190,10 +189,10 @@ impl Service {
             Verb::Removed => (0, TOP),
             _ => (m.lo as usize, m.hi as usize),
         };
-        for p in &mut self.permits {
+        for p in &mut self.attacher.permits {
             p.dead |= removed && p.used && p.connection == i && p.segid == m.id;
         }
-        let permits = &self.permits;
+        let permits = &self.attacher.permits;
         let is_of = |p: &Piece| {
             let permit = &permits[p.permit];
             permit.connection == i && (!removed || permit.segid == m.id)
@@ -211,7 +210,7 @@ impl Service {
         let mut at = 0;
         while let Some(p) = self.owner.program.attachments.next_from(at) {
             at = p.end;
-            let permit = &self.permits[p.permit];
+            let permit = &self.attacher.permits[p.permit];
             let mine = permit.connection == i && (!removed || permit.segid == m.id);
             let Some(part) = p.cut_to(lo, hi).filter(|_| mine) else {
                 continue;
@@ -219,7 +218,7 @@ impl Service {
             done &= if p.overlay {
                 self.uncover(i, p)
             } else {
-                self.drop_pages(part)
+                drop_pages(&self.owner.program, part)
             };
         }
         if stopped {
@@ -228,76 +227,12 @@ impl Service {
         done
     }
 
-    /// Unmaps the pages of an attachment, which stays what it is.
-    fn drop_pages(&mut self, part: Piece) -> bool {
-        let mut done = true;
-        self.owner.program.for_mapped_parts(part, |_, start, len| {
-            if let Err(errno) = mem::drop_pages(start, len) {
-                debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
-                done = false;
-            }
-        });
-        done
-    }
-
     /// Puts the owner's memfd back in the place of a file of its.
     fn uncover(&mut self, i: usize, p: Piece) -> bool {
         let c = &self.peers.connections[i];
-        let (memfd, identity, alive) = (c.memfd, c.identity, c.side == Side::Attacher);
-        if !alive {
-            return true;
-        }
-        let write = self.permits[p.permit].writable;
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        let mut done = true;
-        self.owner
-            .program
-            .for_mapped_parts(p, |program, start, len| {
-                let back = || -> Sys<()> {
-                    program.unwatch(start, start + len)?;
-                    let source = p.source + (start - p.start);
-                    mem::map(start, len, libc::PROT_NONE, FIXED, memfd, source)?;
-                    uffd::register(program.faults, start, len, GATED)?;
-                    mem::advise(start, len, libc::MADV_DONTFORK)?;
-                    mem::protect(start, len, prot)
-                };
-                if let Err(errno) = back() {
-                    debug_log!("an attachment is lost: errno {errno}");
-                    done = false;
-                }
-            });
-        self.owner.program.attachments.insert(Piece {
-            overlay: false,
-            identity,
-            offset: p.source,
-            ..p
-        });
-        done
-    }
-}
-
-impl Piece {
-    /// The part of the piece that shows the owner's `[lo, hi)`.
-    fn cut_to(&self, lo: usize, hi: usize) -> Option<Self> {
-        let last = self.source + (self.end - self.start);
-        let (lo, hi) = (
-            page_down(lo).max(self.source),
-            page_up(hi.min(TOP)).min(last),
-        );
-        (lo < hi).then(|| Piece {
-            end: self.start + (hi - self.source),
-            ..self.from(self.start + (lo - self.source))
-        })
-    }
-
-    /// Whether anything may be in sight of the program there. Pages come into
-    /// attachments by the service alone.
-    fn is_seen(&self, space: &crate::user::sys::space::Space) -> bool {
-        let mut runs = [Run::default(); 1];
-        self.overlay
-            || !space.has_scan()
-            || space
-                .populated(self.start, self.end, &mut runs, false)
-                .map_or(true, |(found, walked)| found > 0 || walked < self.end)
+        let (memfd, identity) = (c.memfd, c.identity);
+        let file = OwnersFile { memfd, identity };
+        let program = &mut self.owner.program;
+        c.side != Side::Attacher || self.attacher.uncover(program, p, &file)
     }
 }

@@ -23,6 +23,7 @@ pub mod rights;
 pub mod smaps;
 pub mod space;
 pub mod spare;
+pub mod sysv;
 pub mod task;
 pub mod trace;
 pub mod uffd;

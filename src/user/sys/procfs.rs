@@ -3,7 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-use super::maps::Mapping;
 use super::sys;
 use core::ffi::{c_int, CStr};
 
@@ -84,15 +83,15 @@ fn numbered<'a>(buf: &'a mut [u8; 32], head: &[u8], number: i32, tail: &[u8]) ->
     CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
 }
 
-/// Composes `/proc/self/map_files/START-END`.
-pub fn map_file_path<'a>(buf: &'a mut [u8; 64], m: &Mapping) -> &'a CStr {
+/// Composes `/proc/self/map_files/START-END`, of a mapping.
+pub fn map_file_path(buf: &mut [u8; 64], (start, end): (usize, usize)) -> &CStr {
     let mut len = 0;
     let mut put = |bytes: &[u8]| {
         buf[len..len + bytes.len()].copy_from_slice(bytes);
         len += bytes.len();
     };
     put(b"/proc/self/map_files/");
-    for (value, end) in [(m.start, b'-'), (m.end, 0)] {
+    for (value, end) in [(start, b'-'), (end, 0)] {
         let digits = (usize::BITS - value.leading_zeros()).div_ceil(4).max(1);
         for k in (0..digits).rev() {
             put(&[b"0123456789abcdef"[value >> (4 * k) & 15]]);

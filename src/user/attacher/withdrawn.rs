@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Attachments let go of what their owner takes back, and stay.
+
+#![forbid(unsafe_code)]
+
+use super::overlay::FIXED;
+use super::{Attacher, OwnersFile, Piece, GATED};
+use crate::debug_log;
+use crate::user::program::Program;
+use crate::user::sys::space::{Run, Space};
+use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
+
+/// Unmaps the pages of an attachment, which stays what it is.
+pub fn drop_pages(program: &Program, part: Piece) -> bool {
+    let mut done = true;
+    program.for_mapped_parts(part, |_, start, len| {
+        if let Err(errno) = mem::drop_pages(start, len) {
+            debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
+            done = false;
+        }
+    });
+    done
+}
+
+impl Attacher {
+    /// Puts the owner's memfd back in the place of a file of its.
+    pub fn uncover(&self, program: &mut Program, p: Piece, file: &OwnersFile) -> bool {
+        let write = self.permits[p.permit].writable;
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        let mut done = true;
+        program.for_mapped_parts(p, |program, start, len| {
+            let back = || -> Sys<()> {
+                program.unwatch(start, start + len)?;
+                let source = p.source + (start - p.start);
+                mem::map(start, len, libc::PROT_NONE, FIXED, file.memfd, source)?;
+                uffd::register(program.faults, start, len, GATED)?;
+                mem::advise(start, len, libc::MADV_DONTFORK)?;
+                mem::protect(start, len, prot)
+            };
+            if let Err(errno) = back() {
+                debug_log!("an attachment is lost: errno {errno}");
+                done = false;
+            }
+        });
+        program.attachments.insert(Piece {
+            overlay: false,
+            identity: file.identity,
+            offset: p.source,
+            ..p
+        });
+        done
+    }
+}
+
+impl Piece {
+    /// The owner's address of `addr`.
+    pub fn source_of(&self, addr: usize) -> usize {
+        self.source + (addr - self.start)
+    }
+
+    /// The part of the piece that shows the owner's `[lo, hi)`.
+    pub fn cut_to(&self, lo: usize, hi: usize) -> Option<Self> {
+        let last = self.source + (self.end - self.start);
+        let (lo, hi) = (
+            page_down(lo).max(self.source),
+            page_up(hi.min(TOP)).min(last),
+        );
+        (lo < hi).then(|| Piece {
+            end: self.start + (hi - self.source),
+            ..self.from(self.start + (lo - self.source))
+        })
+    }
+
+    /// Whether anything may be in sight of the program there. Pages come into
+    /// attachments by the service alone.
+    pub fn is_seen(&self, space: &Space) -> bool {
+        let mut runs = [Run::default(); 1];
+        self.overlay
+            || !space.has_scan()
+            || space
+                .populated(self.start, self.end, &mut runs, false)
+                .map_or(true, |(found, walked)| found > 0 || walked < self.end)
+    }
+}

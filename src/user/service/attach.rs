@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The attacher's commands: access is asked for, attached, detached and given back.
+
+#![forbid(unsafe_code)]
+
+use crate::user::arena::{Op, Shared};
+use crate::user::attacher::{self, OwnersFile};
+use crate::user::peers::Side;
+use crate::user::protocol::ids::{Id, Kind};
+use crate::user::protocol::limits::EAGER;
+use crate::user::protocol::wire::{Message, Verb, WHOLE};
+use crate::user::service::state::Service;
+use crate::user::sys::{Sys, PAGE, TOP};
+use core::ffi::c_int;
+
+/// What `xpmem_attach` is asked for.
+pub struct Wanted {
+    pub apid: i64,
+    pub offset: i64,
+    pub size: usize,
+    /// 0: anywhere.
+    pub vaddr: usize,
+}
+
+/// No answer yet: it comes when a peer has answered.
+pub const WAIT: Option<Sys<u64>> = None;
+
+impl Service {
+    /// Asks for access to a segment. `None`: the owner has been asked.
+    pub fn get(&mut self, slot: usize, segid: i64, flags: c_int) -> Option<Sys<u64>> {
+        let shared = crate::user::arena::existing()?;
+        let Some(id) = Id::decode(segid).filter(|id| id.kind == Kind::Segment) else {
+            return Some(Err(libc::ENOENT));
+        };
+        let i = match self.connection_to(shared, id.token) {
+            Ok(i) => i,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let mut m = Message::new(Verb::Get);
+        (m.id, m.addr) = (segid, flags as u64);
+        self.ask_for_command(slot, i, Op::Get, &m);
+        self.waiting[slot].flags = flags as u64;
+        WAIT
+    }
+
+    /// Maps part of a segment. `None`: the owner has been asked for its pages.
+    pub fn attach(&mut self, shared: &Shared, slot: usize, wanted: &Wanted) -> Option<Sys<u64>> {
+        let Wanted {
+            apid,
+            offset,
+            size,
+            vaddr,
+        } = *wanted;
+        let Some(p) = self.attacher.permit(apid) else {
+            return if self.owner.own_id(apid).is_some() {
+                Some(Err(libc::ENOENT))
+            } else {
+                self.ask_issuer(shared, slot, apid, Kind::Permit)
+            };
+        };
+        let i = self.attacher.permits[p].connection;
+        if self.peers.connections[i].side == Side::Attacher {
+            self.drain_all(shared, i);
+        }
+        let permit = self.attacher.permits[p];
+        if permit.dead || self.peers.connections[i].side != Side::Attacher {
+            return Some(Err(libc::ENOENT));
+        }
+        let len = match size.checked_next_multiple_of(PAGE) {
+            Some(len) if len > 0 && offset >= 0 => len,
+            _ => return Some(Err(libc::EINVAL)),
+        };
+        let source = permit.start.saturating_add(offset as usize);
+        if source.checked_add(len).is_none_or(|end| end > permit.end) {
+            return Some(Err(libc::EINVAL));
+        }
+        let addr = match self.map_attachment(shared, p, (source, len), vaddr) {
+            Ok(addr) => addr,
+            Err(errno) => return Some(Err(errno)),
+        };
+        if len <= EAGER {
+            let mut m = Message::new(Verb::Share);
+            (m.id, m.flags) = (permit.segid, WHOLE);
+            (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
+            self.ask_for_command(slot, i, Op::Attach, &m);
+            self.waiting[slot].value = addr as u64;
+            self.waiting[slot].flags = self.owner.program.attachments.last_number;
+            self.waiting[slot].fixed = vaddr != 0;
+            return WAIT;
+        }
+        Some(Ok(addr as u64))
+    }
+
+    /// Maps `[source, source + len)` for permit `p`.
+    fn map_attachment(
+        &mut self,
+        shared: &Shared,
+        p: usize,
+        (source, len): (usize, usize),
+        vaddr: usize,
+    ) -> Sys<usize> {
+        let c = &self.peers.connections[self.attacher.permits[p].connection];
+        let (memfd, identity, token) = (c.memfd, c.identity, c.token);
+        if !self.owner.program.attachments.has_room() {
+            return Err(libc::ENOMEM);
+        }
+        if vaddr != 0 {
+            let end = vaddr
+                .checked_add(len)
+                .filter(|&end| end <= TOP)
+                .ok_or(libc::EINVAL)?;
+            let own = token == self.peers.token;
+            if own && vaddr < source + len && end > source {
+                return Err(libc::EINVAL);
+            }
+            if self.owner.program.attachments.overlaps(vaddr, end) {
+                return Err(libc::EINVAL);
+            }
+            self.owner.note_growth_into(vaddr, end);
+            if shared.promoted.first_in(vaddr, end).is_some() {
+                self.retire(vaddr, end);
+            }
+            self.owner.program.unwatch(vaddr, end)?;
+        }
+        let file = OwnersFile { memfd, identity };
+        let program = &mut self.owner.program;
+        self.attacher.map(program, p, (source, len), vaddr, &file)
+    }
+
+    /// Unmaps the attachment that holds `addr`.
+    pub fn detach(&mut self, addr: usize) -> Sys<u64> {
+        self.on_faults();
+        match self.owner.program.attachments.at(addr) {
+            Some(_) => {
+                attacher::unmap(&mut self.owner.program, addr);
+                Ok(0)
+            }
+            None => match self.owner.program.space.at(addr) {
+                Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
+                Ok(Some(_)) => Err(libc::EINVAL),
+                _ => Ok(0),
+            },
+        }
+    }
+
+    /// Gives a permit back, with its attachments.
+    pub fn release(&mut self, slot: usize, apid: i64) -> Option<Sys<u64>> {
+        let shared = crate::user::arena::existing()?;
+        let Some(p) = self.attacher.permit(apid) else {
+            return if self.owner.own_id(apid).is_some() {
+                Some(Err(libc::ENOENT))
+            } else {
+                self.ask_issuer(shared, slot, apid, Kind::Permit)
+            };
+        };
+        let mut at = 0;
+        while let Some(piece) = self
+            .owner
+            .program
+            .attachments
+            .first_from(at, |piece| piece.permit == p)
+        {
+            at = piece.start;
+            attacher::unmap(&mut self.owner.program, at);
+        }
+        let i = self.attacher.give_back(p);
+        let c = &mut self.peers.connections[i];
+        c.permits -= 1;
+        if c.permits == 0 && c.side == Side::Dead {
+            c.side = Side::Free;
+        }
+        Some(Ok(0))
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Touches of attached memory, and changes that the program makes to it.
+
+#![forbid(unsafe_code)]
+
+use crate::debug::{count, COUNTERS};
+use crate::user::attacher::sigbus::{Faulting, BUSY};
+use crate::user::peers::Side;
+use crate::user::program::pieces::Piece;
+use crate::user::program::stop::Unstoppable;
+use crate::user::protocol::limits::{CHUNK_MAX, CONNECTIONS};
+use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
+use crate::user::service::state::Service;
+use crate::user::sys::{page_down, page_up, task, uffd, Sys, PAGE, TOP};
+use core::ffi::c_int;
+
+/// How often pages are tried to be mapped while the program changes its address
+/// space; who waits for them then faults again.
+const TRIES: u32 = 8;
+
+impl Service {
+    /// Faults on attachments, and changes that the program made to them.
+    pub fn on_faults(&mut self) {
+        while let Ok(event) = uffd::read(self.owner.program.faults) {
+            match event.kind {
+                uffd::EVENT_PAGEFAULT => {
+                    let protected = event.a & uffd::FAULT_WP != 0;
+                    let page = page_down(event.b as usize);
+                    self.on_fault(page, event.c as u32 as i32, protected);
+                }
+                uffd::EVENT_UNMAP => self
+                    .owner
+                    .program
+                    .on_unmapped(event.a as usize, event.b as usize),
+                uffd::EVENT_REMAP => {
+                    let (from, to) = (event.a as usize, event.b as usize);
+                    self.owner
+                        .program
+                        .attachments
+                        .moved(from, to, page_up(event.c as usize));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A thread waits for a page: `protected` if it is there and the thread
+    /// wants to write to it.
+    pub fn on_fault(&mut self, page: usize, tid: i32, protected: bool) {
+        let question = self.peers.next_question();
+        let piece = self.owner.program.attachments.at(page);
+        let fault = Faulting {
+            page,
+            tid,
+            protected,
+            question,
+            connection: piece.map_or(CONNECTIONS, |p| self.attacher.permits[p.permit].connection),
+            attachment: piece.map_or(0, |p| p.attachment),
+            unsent: true,
+        };
+        if self.attacher.faulting.ask(fault) {
+            self.ask_for_page(&fault);
+        }
+    }
+
+    /// Asks for the page of a fault; whether that is settled for now.
+    pub fn ask_for_page(&mut self, fault: &Faulting) -> bool {
+        let (page, question, i) = (fault.page, fault.question, fault.connection);
+        let piece = self.owner.program.attachments.at(page);
+        let piece = piece.filter(|p| p.attachment == fault.attachment);
+        let permit = piece.map(|p| self.attacher.permits[p.permit]);
+        let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
+        let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
+        let (Some(piece), Some(permit)) = (piece, permit) else {
+            self.attacher.faulting.is_sent(question);
+            if piece.is_some() || fault.attachment == 0 {
+                self.answer_sigbus(page, question);
+            } else {
+                // Something else stands there by now.
+                self.attacher.fault_again(&self.owner.program, page);
+            }
+            return true;
+        };
+        let mut m = Message::new(Verb::Share);
+        m.id = permit.segid;
+        m.cookie = page as u64;
+        m.serial = question;
+        m.addr = piece.source_of(page) as u64;
+        m.lo = piece.source as u64;
+        m.hi = piece.source_of(piece.end) as u64;
+        let sent = self.peers.ask(i, &m);
+        if sent {
+            self.attacher.faulting.is_sent(question);
+        }
+        sent
+    }
+
+    /// Owner `i` has answered a fault. The answer is used where a thread still
+    /// waits for that page, having asked this owner, and where the attachment is
+    /// the one that it asked for: else it is too late, or a lie.
+    pub fn on_fault_answer(&mut self, i: usize, m: &Message, fd: c_int) {
+        let page = page_down(m.cookie as usize);
+        let asked = self.attacher.faulting.last(page).copied();
+        let Some(asked) = asked.filter(|f| f.connection == i) else {
+            return;
+        };
+        let still = |p: &Piece| {
+            p.attachment == asked.attachment && self.attacher.permits[p.permit].connection == i
+        };
+        let Some(piece) = self.owner.program.attachments.at(page).filter(still) else {
+            return self.attacher.fault_again(&self.owner.program, page);
+        };
+        let here = m.lo as usize <= piece.source_of(page) && piece.source_of(page) < m.hi as usize;
+        if !here || !matches!(m.status, Status::Done | Status::Elsewhere) {
+            return self.answer_sigbus(page, m.serial);
+        }
+        if m.status == Status::Elsewhere {
+            count(&COUNTERS.faults_served);
+            if !self.overlay(page, m, fd) {
+                return self.answer_sigbus(page, m.serial);
+            }
+            return self.attacher.fault_again(&self.owner.program, page);
+        }
+        let read_only =
+            m.flags & READ_ONLY != 0 || !self.attacher.may_write(&self.owner.program, page);
+        if read_only && self.attacher.faulting.is_refused_write(page) {
+            return self.answer_sigbus(page, m.serial);
+        }
+        count(&COUNTERS.faults_served);
+        self.publish(page, m.lo as usize, m.hi as usize, read_only);
+        self.attacher.fault_again(&self.owner.program, page);
+    }
+
+    /// The owner has `[first, last)` ready: maps what of it is within the piece
+    /// that holds `addr`, and lets those go on who wait for it. No owner shares
+    /// more at a time than is looked at here: each page may cost a system call.
+    pub fn publish(&mut self, addr: usize, first: usize, last: usize, read_only: bool) {
+        let read_only = read_only || !self.attacher.may_write(&self.owner.program, addr);
+        for _ in 0..TRIES {
+            let Some(p) = self.owner.program.attachments.at(addr) else {
+                return;
+            };
+            if p.overlay {
+                return;
+            }
+            let end = page_down(last).min(p.source + (p.end - p.start));
+            let end = end.min(p.source_of(addr).saturating_add(CHUNK_MAX));
+            let first = page_up(first.min(TOP)).max(p.source);
+            let first = first.max(p.source_of(addr).saturating_sub(CHUNK_MAX));
+            if first >= end {
+                return;
+            }
+            let here = p.start + (first - p.source);
+            // All of it: what the file has but nobody has written yet does not
+            // count as data there.
+            let done = self.map_present(here, end - first, read_only);
+            self.attacher.faulting.forget(here, here + (end - first));
+            let _ = uffd::wake(self.owner.program.faults, here, end - first);
+            if done != Err(libc::EAGAIN) {
+                return;
+            }
+            // The program is unmapping or moving something, and waits for us to
+            // take note of it.
+            self.on_faults();
+        }
+    }
+
+    /// Maps the pages of `[start, start + len)` that the file has.
+    fn map_present(&mut self, start: usize, len: usize, read_only: bool) -> Sys<()> {
+        if !read_only {
+            // What the owner could not write to before, it can now.
+            return match uffd::map_present(self.owner.program.faults, start, len, false)? {
+                true => uffd::write_unprotect(self.owner.program.faults, start, len),
+                false => Ok(()),
+            };
+        }
+        if self.attacher.can_map_protected {
+            return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);
+        }
+        // If they cannot be stopped the pages can be written to for a moment.
+        let stopped = self.owner.stop().is_ok();
+        let mapped = uffd::map_present(self.owner.program.faults, start, len, false);
+        let done = uffd::write_protect(self.owner.program.faults, start, len).and(mapped.map(drop));
+        if stopped {
+            self.owner.resume();
+        }
+        done
+    }
+
+    /// The owner's memory around `addr` is the file `fd`: it takes the place of
+    /// that part of the attachment, with all threads standing.
+    ///
+    /// Answers whether the touch has an end: that it is served, or made again.
+    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
+        let stopped = match self.owner.stop() {
+            Ok(()) => true,
+            // The touch is made again, and asked again.
+            Err(Unstoppable::Busy | Unstoppable::Ended) => return true,
+            // A debugger has the threads: then they change nothing just now.
+            Err(Unstoppable::Forbidden) => false,
+        };
+        self.on_faults();
+        let served = self.attacher.cover(&mut self.owner.program, addr, m, fd);
+        if stopped {
+            self.owner.resume();
+        }
+        served
+    }
+
+    /// The service of a living owner is gone: nobody would revoke its pages any
+    /// more, so they are taken out of sight here.
+    pub fn sever_attachments_of(&mut self, i: usize) {
+        let stopped = self.insist_on_stop(50);
+        self.on_faults();
+        self.attacher.sever(&mut self.owner.program, i);
+        if stopped {
+            self.owner.resume();
+        }
+    }
+
+    /// There is nothing at `page`, says the answer to `question`: whoever waits
+    /// for it gets SIGBUS.
+    pub fn answer_sigbus(&mut self, page: usize, question: u64) {
+        let Some(tid) = self.attacher.faulting.last_asker(page, question) else {
+            return;
+        };
+        self.attacher.faulting.forget(page, page + PAGE);
+        if self.attacher.can_poison {
+            match self.deliver(page, tid) {
+                Ok(()) => {
+                    self.attacher.faulting.busy = 0;
+                    return;
+                }
+                // The thread faults again, and asks again. But one that is in a
+                // system call can not be stopped before it has its answer.
+                Err(Unstoppable::Busy) if self.attacher.faulting.busy < BUSY => {
+                    self.attacher.faulting.busy += 1;
+                    let _ = uffd::wake(self.owner.program.faults, page, PAGE);
+                    return;
+                }
+                Err(_) => self.attacher.faulting.busy = 0,
+            }
+        }
+        let can = self.attacher.can_poison && self.attacher.poisoned.has_room();
+        let poisoned = can.then(|| uffd::poison(self.owner.program.faults, page, PAGE));
+        if let Some(Ok(())) = poisoned {
+            self.attacher.poisoned.push(page);
+        } else {
+            if !self.attacher.can_poison || poisoned == Some(Err(libc::EEXIST)) {
+                // Linux before 6.6 cannot poison; or what is there cannot be
+                // taken away while the threads run. The signal comes without its
+                // address.
+                let _ = task::signal_task(self.owner.program.tgid, tid, libc::SIGBUS);
+            }
+            // The thread faults again, when there is room for its page.
+            let _ = uffd::wake(self.owner.program.faults, page, PAGE);
+        }
+    }
+
+    /// Has thread `tid` take its SIGBUS, if the threads can be stopped. Others
+    /// that wait for the page fault again.
+    fn deliver(&mut self, page: usize, tid: i32) -> Result<(), Unstoppable> {
+        if tid == self.owner.program.fork_tid {
+            return Err(Unstoppable::Forbidden);
+        }
+        self.owner.stop()?;
+        self.attacher.deliver(&mut self.owner.program, page, tid);
+        self.owner.resume();
+        Ok(())
+    }
+
+    /// Makes pages touchable again whose SIGBUS has been taken by threads that
+    /// are not traced. All others stand meanwhile, so that nobody can have put
+    /// other memory there between the look and the deed.
+    pub fn clear_poison(&mut self) {
+        if !self.attacher.has_poison_to_clear() {
+            return;
+        }
+        let stopped = self.owner.stop().is_ok();
+        self.on_faults();
+        self.attacher.clear_poison(&self.owner.program);
+        if stopped {
+            self.owner.resume();
+        }
+    }
+}
