@@ -250,6 +250,30 @@ def owner_thawed():
     expect(attacher.do("read", at + 0x300000), 65, "another page")
 
 
+@case("the memory of an owner that has ended is taken away while others are served")
+def emptied():
+    size = 1 << 29
+    for _ in range(10):
+        honest, id, addr = owner()
+        attacher = Host()
+        at = attacher.attach(id, addr, 1 << 20)
+        dying = Host()
+        source = dying.do("map_shared", size, 66)
+        there = attacher.attach(dying.make(), source, size)
+        expect(attacher.do("sum", there, size), sum_of(66, size), "sum")
+        dying.kill()
+        eventually(lambda: attacher.do("read", there) == SIGBUS, "its first page is gone")
+        # What this answers is heard while the last page is there still: most times.
+        served = attacher.do("read", at), attacher.do("read", there + size - PAGE)
+        expect(served[0], 65, "a page of another owner")
+        eventually(lambda: attacher.do("read", there + size - PAGE) == SIGBUS, "its last page is gone")
+        attacher.kill()
+        honest.kill()
+        if served[1] == 66:
+            return
+    raise AssertionError("nobody was served meanwhile")
+
+
 @case("no descriptor is left: new attachers are refused with ENOMEM, and later taken")
 def no_descriptor():
     import resource

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod emptying;
 pub mod folder;
 pub mod names;
 pub mod rendezvous;
@@ -20,6 +21,7 @@ use super::sys::net::{self, IN, OUT};
 use super::sys::{task, Sys};
 use crate::debug_log;
 use core::ffi::c_int;
+use emptying::Emptying;
 use requests::Requests;
 
 /// Cookies with this bit are of a command, and hold its slot; others are of a
@@ -152,6 +154,8 @@ pub struct Peers {
     pub token: u64,
     pub uid: u32,
     pub requests: Requests,
+    /// Files of owners that have ended.
+    pub emptying: Emptying,
     /// Serial number of the last question to a peer.
     pub questions: u64,
 }

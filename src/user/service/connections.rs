@@ -11,7 +11,7 @@ use crate::user::peers::Side;
 use crate::user::protocol::wire::{Message, Verb, Words};
 use crate::user::service::state::Service;
 use crate::user::sys::net::{self, OUT};
-use crate::user::sys::{mem, Sys, TOP};
+use crate::user::sys::Sys;
 
 /// How many messages of one connection are read before others are looked at.
 const BATCH: usize = 64;
@@ -141,9 +141,6 @@ impl Service {
         }
         // Only a dead owner's memory is ours to clear away.
         let dead = old.pidfd >= 0 && net::has_input(old.pidfd);
-        if old.memfd >= 0 && dead {
-            let _ = mem::punch(old.memfd, 0, TOP);
-        }
         let permits = &self.attacher.permits;
         let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
         if old.memfd >= 0 && self.owner.program.attachments.any(shown) {
@@ -153,7 +150,9 @@ impl Service {
             net::unwatch(self.peers.epoll, old.pidfd);
             crate::rawsys::close(old.pidfd);
         }
-        if old.memfd >= 0 {
+        if old.memfd >= 0 && dead {
+            self.peers.emptying.take(old.memfd);
+        } else if old.memfd >= 0 {
             crate::rawsys::close(old.memfd);
         }
         if old.permits > 0 {

@@ -29,8 +29,8 @@ pub mod turns;
 pub mod withdraw;
 
 use super::arena::Shared;
-use super::peers::token;
-use super::sys::{mem, net, task, TOP};
+use super::peers::{emptying, token};
+use super::sys::{net, task};
 use crate::user::service::state::Service;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -81,6 +81,7 @@ impl Service {
             self.serve_requests(shared);
             self.end_long_waits(shared);
             self.attacher.take_in(&self.owner.program);
+            self.peers.emptying.go_on();
             self.peers.listen_again(&mut self.owner.program.spare);
             self.clear_poison();
             // Their news may have come while another stop was waited for, which
@@ -94,7 +95,9 @@ impl Service {
 
     /// Milliseconds to sleep at most.
     fn timeout(&self) -> c_int {
-        if self.doubt > 0 || !self.attacher.poisoned.is_empty() {
+        if !self.peers.emptying.is_done() {
+            0
+        } else if self.doubt > 0 || !self.attacher.poisoned.is_empty() {
             1
         } else {
             let soon = [
@@ -125,7 +128,7 @@ impl Service {
     /// The program is gone: so is what it exported.
     fn farewell(&mut self, shared: &Shared) {
         shared.settled.store(1, Ordering::Release);
-        let _ = mem::punch(self.owner.memfd, 0, TOP);
         self.peers.unlink_socket(self.owner.program.device != 0);
+        emptying::empty(self.owner.memfd);
     }
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory of owners that have ended is taken away piece by piece.
+//!
+//! To take a page away costs the kernel a quarter of a microsecond or more, so a
+//! file of many gigabytes takes seconds, in which nobody may wait. What an owner
+//! has left goes in order of addresses, and others are served in between.
+
+#![forbid(unsafe_code)]
+
+use crate::user::sys::{mem, task, TOP};
+use core::ffi::c_int;
+
+/// How long the service does nothing else, in nanoseconds.
+const TURN: u64 = 10_000_000;
+
+/// How much is taken away between two looks at the clock.
+const PIECE: usize = 16 << 20;
+
+/// How many files are emptied at a time; what is beyond is emptied at once.
+const FILES: usize = 64;
+
+/// Files that are being emptied, and how far that is. All zero is none.
+pub struct Emptying {
+    len: usize,
+    files: [(c_int, usize); FILES],
+}
+
+/// Takes away the next of what a file has; `false` where there is no more.
+fn empty_piece(file: c_int, at: &mut usize) -> bool {
+    let Some((start, _)) = mem::next_data(file, *at, TOP) else {
+        return false;
+    };
+    let _ = mem::punch(file, start, PIECE.min(TOP - start));
+    // Whoever fills it anew is not followed.
+    *at = start + PIECE;
+    true
+}
+
+/// Takes away all that a file has.
+pub fn empty(file: c_int) {
+    let mut at = 0;
+    while empty_piece(file, &mut at) {}
+}
+
+impl Emptying {
+    pub fn is_done(&self) -> bool {
+        self.len == 0
+    }
+
+    /// An owner has ended: its file is emptied, and closed then.
+    pub fn take(&mut self, file: c_int) {
+        if let Some(place) = self.files.get_mut(self.len) {
+            *place = (file, 0);
+            self.len += 1;
+            // A small one is empty after that.
+            self.go_on();
+        } else {
+            empty(file);
+            crate::rawsys::close(file);
+        }
+    }
+
+    /// Does a turn's work on the last of them.
+    pub fn go_on(&mut self) {
+        let Some(last) = self.len.checked_sub(1) else {
+            return;
+        };
+        let until = task::now() + TURN;
+        let (file, at) = &mut self.files[last];
+        while task::now() < until {
+            if !empty_piece(*file, at) {
+                crate::rawsys::close(*file);
+                self.len = last;
+                return;
+            }
+        }
+    }
+}
