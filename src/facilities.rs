@@ -45,7 +45,7 @@ pub const WP_ASYNC: u64 = 1 << 15;
 pub const MOVE: u64 = 1 << 16;
 
 /// Every facility, in the order in which they came into the kernel.
-pub const ALL: [Facility; 21] = [
+pub const ALL: [Facility; 22] = [
     Facility {
         name: "dev-xpmem",
         what: "`/dev/xpmem`",
@@ -216,6 +216,15 @@ pub const ALL: [Facility; 21] = [
         used_for: "pinned pages are refused",
         without: "they are copied, and a device's writes are lost",
         bit: MOVE,
+    },
+    Facility {
+        name: "peer-pidfs",
+        what: "`SO_PEERPIDFD`, and pidfds with an inode of their own",
+        since: "6.9",
+        need: Need::Better,
+        used_for: "attachers that the owner's PID namespace does not show are told apart",
+        without: "half of all places are for all of these together",
+        bit: 0,
     },
     Facility {
         name: "procmap-query",

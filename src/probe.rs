@@ -2,9 +2,11 @@
 //! Tries facilities of the kernel with the very calls that the service makes,
 //! for `xpmem info`.
 
-use crate::user::sys::{net, space::Space, uffd, PAGE};
+use crate::user::sys::{mem, net, space::Space, task, uffd, PAGE};
 use crate::{process, rawsys};
 use std::io::{Error, Result};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 /// Every feature that userfaultfd offers here, as [`crate::facilities`] has the bits.
 ///
@@ -40,6 +42,25 @@ pub fn proc_ioctls() -> Result<(bool, bool)> {
 pub fn wipes_on_fork() -> bool {
     process::identity();
     process::wiped_page() != 0
+}
+
+/// Whether the process at the other end of a socket can be told from others.
+pub fn tells_peers_apart() -> bool {
+    let inode = |fd| mem::identity(fd).map(|(_, inode, _)| inode);
+    let Ok((here, _there)) = UnixStream::pair() else {
+        return false;
+    };
+    let Ok(process) = net::process_of(here.as_raw_fd()) else {
+        return false;
+    };
+    // Before there were such inodes it had that of everything without a file.
+    let differs = task::counter().is_ok_and(|other| {
+        let differs = inode(other) != inode(process);
+        rawsys::close(other);
+        differs
+    });
+    rawsys::close(process);
+    differs
 }
 
 /// Whether a socket can refuse descriptors.

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -17,7 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -358,6 +362,55 @@ static long cut(long addr, long count)
 	return 0;
 }
 
+/* Processes that each have one connection to a socket, which stays when they end: their
+ * descriptors are this program's. */
+static pid_t crowd[8192];
+static long crowd_count;
+static struct sockaddr_un meeting_place;
+static atomic_long connected;
+
+static int join(void *unused)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	(void)unused;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (fd >= 0 && !connect(fd, (struct sockaddr *)&meeting_place, sizeof(meeting_place)))
+		connected++;
+	for (;;)
+		pause();
+	return 0;
+}
+
+static long gather(long count, const char *path)
+{
+	const size_t size = 4096;
+	char *stacks = mmap(NULL, count * size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	meeting_place.sun_family = AF_UNIX;
+	strncpy(meeting_place.sun_path, path, sizeof(meeting_place.sun_path) - 1);
+	for (long i = 0; i < count && stacks != MAP_FAILED; i++) {
+		pid_t pid = clone(join, stacks + (i + 1) * size, CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
+
+		if (pid < 0)
+			return -1;
+		crowd[crowd_count++] = pid;
+		while (connected < i + 1)
+			sched_yield();
+	}
+	return crowd_count;
+}
+
+static long disperse(void)
+{
+	for (long i = 0; i < crowd_count; i++)
+		kill(crowd[i], SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	return crowd_count;
+}
+
 static long serve(const char *c, long a, long b, long d, long e)
 {
 	struct xpmem_addr from = { .apid = a, .offset = b };
@@ -419,6 +472,8 @@ static long serve(const char *c, long a, long b, long d, long e)
 		return sleepers(a);
 	if (!strcmp(c, "wake"))
 		return close(alarm_clock[1]);
+	if (!strcmp(c, "disperse"))
+		return disperse();
 	if (!strcmp(c, "cut"))
 		return cut(a, b);
 	if (!strcmp(c, "drop_all"))
@@ -435,12 +490,15 @@ int main(void)
 	sigaction(SIGSEGV, &action, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (fgets(line, sizeof(line), stdin)) {
-		char command[32] = "";
+		char command[32] = "", path[108];
 		long a = 0, b = 0, c = 0, d = 0, result;
 
 		sscanf(line, "%31s %li %li %li %li", command, &a, &b, &c, &d);
 		errno = 0;
-		result = serve(command, a, b, c, d);
+		if (!strcmp(command, "gather"))
+			result = sscanf(line, "%*s %li %107s", &a, path) == 2 ? gather(a, path) : -1;
+		else
+			result = serve(command, a, b, c, d);
 		printf("= %ld %d\n", result, errno);
 	}
 	return 0;

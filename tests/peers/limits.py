@@ -36,44 +36,77 @@ def permits():
     expect(attacher.do("get_many", id, 2), 1, "one more")
 
 
-@case("4096 connections, and ENOMEM for the next; they end, and there is room")
+def gather(id, count):
+    """That many processes with one connection each."""
+    needs_descriptors(8192)
+    crowd = Host()
+    resource.prlimit(crowd.pid, resource.RLIMIT_NOFILE, (8192, 8192))
+    if crowd.do("gather", count, socket_of(id), seconds=300) != count:
+        sys.exit(77)
+    return crowd
+
+
+@case("4096 processes are attached, and ENOMEM for the next; they end, and there is room")
 def table():
+    taken(owner)
+
+
+@case("the same on Linux before 6.5")
+def table_before():
+    taken(lambda: owner(**old_kernel()))
+
+
+def taken(owner_of_all):
+    honest, id, addr = owner_of_all()
+    old = Host()
+    at = old.attach(id, addr, 1 << 20)
+    before = descriptors(honest.service())
+    crowd = gather(id, 4095)
+    eventually(lambda: descriptors(honest.service()) >= before + 4095, "all are taken")
+    new = Host()
+    expect((new.do("get", id, RDWR), new.errno), (-1, ENOMEM), "xpmem_get")
+    expect(old.do("read", at + 0x80000), 65, "an old one's page")
+    # What the program attaches itself is not taken by them.
+    _, id_there, there = owner(byte=66)
+    expect(honest.do("read", honest.attach(id_there, there, PAGE)), 66, "a page for the owner")
+    # The processes end, and their connections stay: those count for nobody.
+    expect(crowd.do("disperse"), 4095, "ends")
+    eventually(lambda: new.do("get", id, RDWR) > 0, "there is room again")
+    expect(new.do("read", new.attach(id, addr, PAGE)), 65, "a page")
+    expect(old.do("read", at + 0xC0000), 65, "an old one's page")
+
+
+@case("128 processes take sixteen connections each: others get their places, one by one")
+def second_ones():
     needs_descriptors(8192)
     honest, id, addr = owner()
     old = Host()
     at = old.attach(id, addr, 1 << 20)
+    before = descriptors(honest.service())
+    crowd = gather(id, 2047)
     read, write = os.pipe()
     children = []
-    # The sixteen that one process may have, of as many processes as it takes.
-    for _ in range(4096 // 16):
+    for _ in range(128):
         child = os.fork()
         if child == 0:
-            kept = []
-            try:
-                for _ in range(16):
-                    kept.append(dial(id, 30))
-                    kept[-1].send(message(HELLO))
-                    m, fds = receive(kept[-1])
-                    os.write(write, b"1" if m.status == DONE else b"0")
-                    for fd in fds:
-                        os.close(fd)
-            except OSError:
-                os.write(write, b"0")
+            kept = [dial(id, 60) for _ in range(16)]
+            os.write(write, b"1")
             signal.pause()
-            os._exit(0)
+            os._exit(len(kept))
         children.append(child)
-    answers = b""
-    while len(answers) < 4096:
-        answers += os.read(read, 4096)
-    expect(answers.count(b"1"), 4095, "connections beside the first")
-    new = Host()
-    expect((new.do("get", id, RDWR), new.errno), (-1, ENOMEM), "xpmem_get")
+    for _ in children:
+        os.read(read, 1)
+    eventually(lambda: descriptors(honest.service()) >= before + 4095, "all places are taken")
+    for k in range(8):
+        new = Host()
+        got = new.do("get", id, RDWR)
+        expect((got > 0, new.errno), (True, 0), "xpmem_get")
+        expect(new.do("read", new.do("attach", got, addr + k * PAGE, PAGE)), 65, "a page")
     expect(old.do("read", at + 0x80000), 65, "an old one's page")
     for child in children:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    eventually(lambda: new.do("get", id, RDWR) > 0, "there is room again")
-    expect(new.do("read", new.attach(id, addr, PAGE)), 65, "a page")
+    crowd.kill()
 
 
 @case("4096 lent mappings; the next waits or is SIGBUS, and is lent when another has gone")
@@ -115,12 +148,22 @@ def calls():
 
 
 # ---- the ends of tables that a test cannot fill: they are made small
-def small(places, **env):
-    """A program whose library has no more than so many places in each of them."""
+def of_tests():
+    """The library with switches for tests."""
     library = os.path.join(BUILD, "fault-injection", "lib")
     if not os.path.exists(os.path.join(library, "libxpmem.so.0")):
         sys.exit(77)
-    return Host(LD_LIBRARY_PATH=library, XPMEM_TEST_PLACES=str(places), **env)
+    return dict(LD_LIBRARY_PATH=library)
+
+
+def old_kernel():
+    """A program whose library does with what Linux 6.1 has."""
+    return dict(of_tests(), XPMEM_TEST_OLD_KERNEL="1")
+
+
+def small(places, **env):
+    """A program whose library has no more than so many places in each of them."""
+    return Host(XPMEM_TEST_PLACES=str(places), **of_tests(), **env)
 
 
 @case("the end of the table of attachments: ENOMEM, one less and one more")
@@ -198,18 +241,22 @@ def waiters():
     eventually(lambda: attacher.do("touched", 65) == 1500, "all threads are served")
 
 
-@case("2048 connections of processes that the owner's PID namespace does not show, and ENOMEM")
-def unseen():
+def unshown(**env):
+    """An owner in a PID namespace that does not show us."""
     needs_descriptors(8192)
     resource.setrlimit(resource.RLIMIT_NOFILE, (8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    honest = Host(apart=True)
+    honest = Host(apart=True, **env)
     if honest.do("map", PAGE, 65) == "dead":
         sys.exit(77)
     honest.pid = children_of(honest.process.pid)[0]
     addr = honest.do("map", 1 << 20, 65)
-    id = honest.make()
+    return honest, honest.make(), addr
+
+
+def take(id, count):
+    """Connections to an owner, and what it has answered to each."""
     kept, answers = [], []
-    for _ in range(2049):
+    for _ in range(count):
         s = dial(id)
         try:
             s.send(message(HELLO))
@@ -220,6 +267,25 @@ def unseen():
         for fd in fds:
             os.close(fd)
         kept.append(s)
+    return kept, answers
+
+
+@case("processes that the owner's PID namespace does not show are told apart: sixteen connections for one")
+def unseen():
+    release = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])
+    if release < (6, 9):
+        sys.exit(77)
+    honest, id, addr = unshown()
+    kept, answers = take(id, 40)
+    expect((answers.count(DONE), answers[-1]), (16, FULL), "connections, and the last")
+    new = Host()
+    expect(new.do("read", new.attach(id, addr, PAGE)), 65, "a page for another")
+
+
+@case("where they are not, 2048 connections for all of them, and ENOMEM")
+def unseen_before():
+    honest, id, addr = unshown(**old_kernel())
+    kept, answers = take(id, 2049)
     expect((answers.count(DONE), answers[-1]), (2048, FULL), "connections, and the last")
     new = Host()
     expect((new.do("get", id, RDWR), new.errno), (-1, ENOMEM), "xpmem_get")

@@ -238,9 +238,9 @@ def resident(pid, kind="VmRSS"):
     raise AssertionError(kind)
 
 
-def owner(size=1 << 20, byte=65):
+def owner(size=1 << 20, byte=65, **env):
     """An honest program that exports memory: it, its segid, and the address."""
-    host = Host()
+    host = Host(**env)
     addr = host.do("map", size, byte)
     return host, host.make(), addr
 

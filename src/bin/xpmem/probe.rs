@@ -108,6 +108,7 @@ fn tried(facility: &facilities::Facility, features: &io::Result<u64>) -> Outcome
         "uffd-continue-wp" => has(probe::continues_protected()),
         "pagemap-scan" => probe::proc_ioctls().and_then(|(_, scan)| has(scan)),
         "procmap-query" => probe::proc_ioctls().and_then(|(query, _)| has(query)),
+        "peer-pidfs" => has(probe::tells_peers_apart()),
         "pass-rights" => has(probe::refuses_descriptors()),
         _ if facility.bit != 0 => has(features.as_ref().is_ok_and(|bits| bits & facility.bit != 0)),
         _ => Err(io::Error::other("not tried")),

@@ -6,9 +6,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::{token, Connection, Peers, Side};
+use super::{token, Peers, Side};
 use crate::debug_log;
-use crate::user::protocol::limits::{OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::{Message, Status, Verb};
 use crate::user::sys::net::{self, Descriptors};
 use crate::user::sys::spare::Spare;
@@ -50,21 +49,13 @@ impl Peers {
             debug_log!("refused a connection of uid {uid}");
             return Err(Status::Denied);
         }
-        let of_peer = |c: &&Connection| matches!(c.side, Side::Owner | Side::Cut) && c.pid == pid;
-        let most = if pid == 0 {
-            OF_UNSEEN_PEERS
-        } else {
-            OF_ONE_PEER
-        };
-        if self.connections.iter().filter(of_peer).count() >= most {
-            debug_log!("refused a connection of {pid}, which has {most}");
-            return Err(Status::Full);
-        }
+        let process = self.find_room(fd, pid)?;
         // No attacher has a descriptor for us; where the kernel lets us say so,
         // it takes none.
         net::refuse_descriptors(fd);
         let i = self.adopt(fd, Side::Owner).map_err(|_| Status::Full)?;
         self.connections[i].pid = pid;
+        self.attachers[i] = process;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod crowd;
 pub mod emptying;
 pub mod folder;
 pub mod names;
@@ -140,6 +141,11 @@ pub struct Peers {
     /// The listener is not looked at before.
     pub deaf_until: u64,
     pub connections: [Connection; CONNECTIONS],
+    /// Of each connection of an attacher: its process; 0: of none.
+    pub attachers: [u64; CONNECTIONS],
+    /// Those that have ended are looked for then, and a place for another not before.
+    pub ended_due: u64,
+    pub full_until: u64,
     /// Of all attachers: answers that have not been acted upon.
     pub unnoted: u64,
     /// How many attachers have been hung up on that have not let go.
@@ -312,6 +318,7 @@ impl Peers {
         net::unwatch(self.epoll, old.fd);
         crate::rawsys::close(old.fd);
         if matches!(old.side, Side::Owner | Side::Cut) {
+            self.attachers[i] = 0;
             self.unnoted -= old.unnoted;
             self.cut_off -= u32::from(old.side == Side::Cut);
             self.requests.forget(i);

@@ -4,16 +4,19 @@
 
 #![forbid(unsafe_code)]
 
-/// Most connections at a time, both directions together.
-pub const CONNECTIONS: usize = 4096;
+/// Most connections at a time, both directions together, and how many of them
+/// attachers may have: what the program attaches itself is not taken by others.
+pub const CONNECTIONS: usize = 5120;
+pub const ATTACHERS: usize = 4096;
 
 /// How many questions an attacher may have under way on one connection.
 pub const WINDOW: usize = 32;
 
-/// Most connections that processes with one pid may have here at a time: an
-/// attacher needs one. Those that this PID namespace does not show have pid 0.
+/// Most connections that a process may have here at a time: an attacher needs
+/// one, and has one. Before Linux 6.9 the processes that this PID namespace does not
+/// show cannot be told apart.
 pub const OF_ONE_PEER: usize = 16;
-pub const OF_UNSEEN_PEERS: usize = CONNECTIONS / 2;
+pub const OF_UNSEEN_PEERS: usize = ATTACHERS / 2;
 
 /// Up to this size an attachment's pages are shared when it is made: a page
 /// that is there cannot fail a system call.
@@ -39,9 +42,10 @@ mod tests {
     #[test]
     fn the_document_has_these_numbers() {
         for (row, number) in [
-            ("| connections: one for each process", CONNECTIONS),
+            ("| connections of attachers", ATTACHERS),
+            ("| connections, to owners, too", CONNECTIONS),
             ("| questions under way", WINDOW),
-            ("| connections that processes of one pid", OF_ONE_PEER),
+            ("| connections that one process has", OF_ONE_PEER),
             (
                 "| connections of processes that the owner's",
                 OF_UNSEEN_PEERS,

@@ -117,6 +117,26 @@ pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
     Ok((cred.pid, cred.uid))
 }
 
+/// A descriptor of the process at the other end, at connect time. ENOPROTOOPT before
+/// Linux 6.5; a process that has ended may have none.
+pub fn process_of(fd: c_int) -> Sys<c_int> {
+    const SO_PEERPIDFD: c_int = 77;
+    if crate::testing::plays_old_kernel() {
+        return Err(libc::ENOPROTOOPT);
+    }
+    let mut process: c_int = -1;
+    let mut len = size_of::<c_int>() as u32;
+    sys!(
+        libc::SYS_getsockopt,
+        fd,
+        libc::SOL_SOCKET,
+        SO_PEERPIDFD,
+        &raw mut process,
+        &raw mut len
+    )?;
+    Ok(process)
+}
+
 /// Has the kernel refuse messages with descriptors, from Linux 6.16 on: who
 /// sends one gets EPERM. What is accepted on a listener inherits that. Whether it
 /// does.

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The owner's side: room for attachers, which no process takes from another.
+//!
+//! An honest process has one connection, for as long as it lives. So when the
+//! table is full, a newcomer gets the place of one that is another's second, or
+//! that outlives its process. Who wants to keep others out needs as many living
+//! processes as there are places; and these are not told from as many honest ones.
+
+#![forbid(unsafe_code)]
+
+use super::{Peers, Side};
+use crate::debug_log;
+use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
+use crate::user::protocol::wire::Status;
+use crate::user::sys::{mem, net, task};
+use core::ffi::c_int;
+
+/// Nanoseconds between two looks at all attachers.
+const BETWEEN_LOOKS: u64 = 1_000_000_000;
+
+/// All processes that are not shown here, where they cannot be told apart.
+const UNSEEN: u64 = 1;
+
+impl Peers {
+    /// Makes sure that there is room for a connection of a process; answers what
+    /// tells this process from others.
+    pub fn find_room(&mut self, fd: c_int, pid: i32) -> Result<u64, Status> {
+        let process = self.process_of(fd, pid)?;
+        let most = match process {
+            UNSEEN => OF_UNSEEN_PEERS,
+            _ => OF_ONE_PEER,
+        };
+        let (mut all, mut own) = (0, 0);
+        for &other in &self.attachers {
+            all += usize::from(other != 0);
+            own += usize::from(other == process);
+        }
+        if own >= most {
+            debug_log!("refused a connection of {pid}, which has {most}");
+            return Err(Status::Full);
+        }
+        if all >= ATTACHERS / 2 {
+            self.cut_ended();
+        }
+        if all >= ATTACHERS && (own > 0 || !self.make_room()) {
+            debug_log!("refused a connection of {pid}: {all} are taken");
+            return Err(Status::Full);
+        }
+        Ok(process)
+    }
+
+    /// What tells the process at the other end from others: the inode of its
+    /// descriptor, or where these are all the same, before Linux 6.9, its pid.
+    fn process_of(&self, fd: c_int, pid: i32) -> Result<u64, Status> {
+        let by_pid = UNSEEN + pid as u64;
+        let process = match net::process_of(fd) {
+            Ok(process) => process,
+            Err(libc::ENOPROTOOPT) => return Ok(by_pid),
+            Err(_) => return Err(Status::Full),
+        };
+        let ended = net::has_input(process);
+        let inode = |fd| mem::identity(fd).map_or(0, |(_, inode, _)| inode);
+        let (its, of_all) = (inode(process), inode(self.epoll));
+        crate::rawsys::close(process);
+        match its {
+            _ if ended => Err(Status::Denied),
+            _ if its == of_all => Ok(by_pid),
+            _ => Ok(its),
+        }
+    }
+
+    /// Whether the process of an attacher has ended: its end of the connection has
+    /// gone elsewhere.
+    fn has_ended(&self, i: usize) -> bool {
+        let c = &self.connections[i];
+        match net::process_of(c.fd) {
+            Ok(process) => {
+                let ended = net::has_input(process);
+                crate::rawsys::close(process);
+                ended
+            }
+            Err(libc::ENOPROTOOPT | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                c.pid != 0 && task::signal_task(c.pid, c.pid, 0) == Err(libc::ESRCH)
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Hangs up on processes that have ended, if that was not done just now.
+    fn cut_ended(&mut self) {
+        let now = task::now();
+        if now < self.ended_due {
+            return;
+        }
+        self.ended_due = now + BETWEEN_LOOKS;
+        for i in 0..CONNECTIONS {
+            let c = &self.connections[i];
+            match c.side {
+                Side::Owner if !self.has_ended(i) => {}
+                // What it has left may take its time to let go.
+                Side::Owner if c.served => self.cut(i),
+                Side::Owner => drop(self.close(i)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes a place free that nobody has a right to; whether there was one.
+    fn make_room(&mut self) -> bool {
+        let now = task::now();
+        if now < self.full_until {
+            return false;
+        }
+        let is_left = |&i: &usize| self.connections[i].side == Side::Cut && self.has_ended(i);
+        let left = (0..CONNECTIONS).find(is_left);
+        let Some(i) = left.or_else(|| self.second_of_one()) else {
+            self.full_until = now + BETWEEN_LOOKS;
+            return false;
+        };
+        debug_log!("hung up on {}, to make room", self.connections[i].pid);
+        self.close(i);
+        true
+    }
+
+    /// A connection of a process that has another one. Of an honest one the older
+    /// has ended.
+    fn second_of_one(&self) -> Option<usize> {
+        let mut rest = &self.attachers[..];
+        while let Some((&process, others)) = rest.split_first() {
+            let i = CONNECTIONS - rest.len();
+            rest = others;
+            if process <= UNSEEN {
+                continue;
+            }
+            if let Some(k) = others.iter().position(|&other| other == process) {
+                let j = i + 1 + k;
+                let ended = net::is_hung_up(self.connections[j].fd);
+                return Some(if ended { j } else { i });
+            }
+        }
+        None
+    }
+}
