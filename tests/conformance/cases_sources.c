@@ -81,6 +81,22 @@ CASE(source_main_stack, "a buffer on the main stack")
 	on_stack();
 }
 
+static __attribute__((noinline)) void registered_on_stack(void)
+{
+	char room[64 * PAGE];
+	char *buffer = (char *)(((long)room + 24 * PAGE) & -(long)PAGE);
+
+	/* As programs do for a device, or verbs for them: a mapping of its own. */
+	EXPECT_EQ(madvise(buffer, 8 * PAGE, MADV_DONTFORK), 0);
+	both_ways(buffer, 8 * PAGE);
+	EXPECT_EQ(madvise(buffer, 8 * PAGE, MADV_DOFORK), 0);
+}
+
+CASE(source_registered_stack, "a part of the main stack that children do not get, with the stack's end below it")
+{
+	registered_on_stack();
+}
+
 static void *thread_body(void *unused)
 {
 	on_stack();

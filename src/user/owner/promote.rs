@@ -159,7 +159,8 @@ impl Owner {
     }
 
     /// Whether a private mapping is the lowest part of the main stack, the
-    /// one that grows. What is promoted of the stack cuts it in pieces.
+    /// one that grows. What is promoted of the stack cuts it in pieces, and so
+    /// does what the program says of a part (`MADV_DONTFORK` for a device).
     fn grows(&self, mapping: &Mapping) -> bool {
         // No stack is larger, and no walk through other memory is worth it.
         const LARGEST: usize = 16 << 30;
@@ -175,7 +176,7 @@ impl Owner {
                 _ => return false,
             }
         }
-        !matches!(self.program.space.at(mapping.start - PAGE), Ok(Some(below)) if self.is_own(&below))
+        !matches!(self.program.space.at(mapping.start - PAGE), Ok(Some(_)))
     }
 
     /// Sees to it that the stack can go on growing below what is promoted.
