@@ -18,9 +18,8 @@
 #![forbid(unsafe_code)]
 
 use super::Attacher;
-use crate::debug_log;
+use crate::user::program::threads::Standing;
 use crate::user::program::Program;
-use crate::user::sys::trace::{self, Waited};
 use crate::user::sys::{mem, task, uffd, PAGE};
 
 /// A thread that waits for a page.
@@ -180,11 +179,6 @@ impl Poisoned {
 /// touchable again. If it was too short the thread faults again.
 const SIGBUS_NS: u64 = 500_000;
 
-/// After this time a thread that was woken and has not come to its signal is
-/// asked to stop wherever it is; after the second it is left to come later.
-const SOON: u64 = 50_000_000;
-const LATE: u64 = 500_000_000;
-
 impl Attacher {
     /// Has those who found no room touch their pages again, where there is some. Not
     /// before: while they did nothing else there would always be another fault to
@@ -202,35 +196,19 @@ impl Attacher {
 
     /// Has thread `tid` take its SIGBUS, while all others stand. Others that wait for
     /// the page fault again.
-    pub fn deliver(&self, program: &mut Program, page: usize, tid: i32) {
-        let known = program.traced[..program.traced_count]
-            .iter()
-            .position(|t| t.tid == tid);
+    pub fn deliver(&self, standing: &Standing, program: &mut Program, page: usize, tid: i32) {
         // One that is about to take another signal takes that, and faults again.
-        if let Some(i) = known.filter(|&i| program.traced[i].signal == 0) {
-            // A page that may not be written to is there; one that was there
-            // leaves its write protection behind. Neither can be poisoned.
+        if !program.threads.has_no_signal(tid) {
+            return;
+        }
+        // A page that may not be written to is there; one that was there
+        // leaves its write protection behind. Neither can be poisoned.
+        self.make_touchable(program, page);
+        let _ = uffd::write_unprotect(program.faults, page, PAGE);
+        if uffd::poison(program.faults, page, PAGE).is_ok() {
+            let came = program.threads.run_to_signal(standing, tid);
             self.make_touchable(program, page);
-            let _ = uffd::write_unprotect(program.faults, page, PAGE);
-            if uffd::poison(program.faults, page, PAGE).is_ok() {
-                let came = match trace::go_on(tid, 0) {
-                    Ok(()) => wait_for_stop(tid),
-                    Err(_) => Waited::Gone,
-                };
-                self.make_touchable(program, page);
-                match came {
-                    Waited::Stopped { signal, .. } => program.traced[i].signal = signal,
-                    Waited::Syscall => {}
-                    Waited::Gone => {
-                        program.traced_count -= 1;
-                        program.traced[i] = program.traced[program.traced_count];
-                    }
-                    Waited::Nothing => {
-                        debug_log!("thread {tid} does not come to its SIGBUS");
-                        program.traced[i].stopped = false;
-                    }
-                }
-            }
+            program.threads.note_run(tid, came);
         }
     }
 
@@ -258,27 +236,6 @@ impl Attacher {
             self.make_touchable(program, *page);
         }
         self.poisoned.len = 0;
-    }
-}
-
-/// Waits for a woken thread to stop.
-fn wait_for_stop(tid: i32) -> Waited {
-    let began = task::now();
-    let mut asked = false;
-    loop {
-        match trace::wait(tid) {
-            Waited::Nothing => {}
-            came => return came,
-        }
-        let waited = task::now() - began;
-        if waited > LATE {
-            return Waited::Nothing;
-        }
-        if waited > SOON && !asked {
-            let _ = trace::interrupt(tid);
-            asked = true;
-        }
-        task::await_child_stop(200);
     }
 }
 

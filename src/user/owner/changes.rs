@@ -7,6 +7,7 @@ use super::Owner;
 use crate::debug_log;
 use crate::user::arena;
 use crate::user::program::stop::{self, Events, Unstoppable};
+use crate::user::program::threads::Standing;
 use crate::user::program::Program;
 use crate::user::sys::{task, uffd};
 
@@ -22,7 +23,7 @@ pub struct Change {
 }
 
 /// Most of them: a thread has at most three, one after the other.
-pub const CHANGES: usize = 3 * crate::user::program::stop::THREADS;
+pub const CHANGES: usize = 3 * crate::user::program::threads::THREADS;
 
 impl Events for Owner {
     fn program(&mut self) -> &mut Program {
@@ -51,9 +52,9 @@ impl Owner {
     }
 
     /// Stops all threads of the program; nothing that they wait for is left unread.
-    pub fn stop(&mut self) -> Result<(), Unstoppable> {
-        if self.program.stands_again() {
-            return Ok(());
+    pub fn stop(&mut self) -> Result<Standing, Unstoppable> {
+        if let Some(standing) = self.program.stands_again() {
+            return Ok(standing);
         }
         if !self.debts.is_empty() {
             // Whoever stops now reads events, and lets their callers go.
@@ -70,9 +71,12 @@ impl Owner {
         stopped
     }
 
-    /// Lets the threads go, or holds them until what is owed has been paid.
-    pub fn resume(&mut self) {
-        self.program.resume(!self.debts.is_empty());
+    /// Lets the threads go, or holds them until what is owed has been paid. Nothing
+    /// where they could not be stopped.
+    pub fn resume(&mut self, standing: impl Into<Option<Standing>>) {
+        if let Some(standing) = standing.into() {
+            self.program.resume(standing, !self.debts.is_empty());
+        }
     }
 
     /// Reads one event. Its caller goes on, and must stand before it comes back

@@ -8,6 +8,7 @@ use super::revoke::{PRIVATE, RW};
 use super::Owner;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
+use crate::user::program::threads::Standing;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{mem, uffd, Sys};
@@ -83,7 +84,12 @@ impl Owner {
 
     /// Makes everything promoted in `[start, end)` private again, with all threads
     /// standing.
-    pub fn demote(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
+    pub fn demote(
+        &mut self,
+        _: &Standing,
+        shared: &Shared,
+        (start, end): (usize, usize),
+    ) -> Sys<()> {
         let mut at = start;
         while let Some(r) = shared.promoted.first_in(at, end) {
             let mut lo = r.start;

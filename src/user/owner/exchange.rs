@@ -30,6 +30,7 @@ use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
 use crate::user::program::stop::Unstoppable;
+use crate::user::program::threads::Standing;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::policy::Policy;
@@ -65,14 +66,14 @@ pub struct Exchange {
     /// The old place is watched for missing pages.
     watched: bool,
     /// The old mapping has been moved.
-    moved: bool,
+    pub moved: bool,
     /// The memory is locked, and has been unlocked for the time being.
     pub locked: bool,
     unlocked: bool,
     /// What the program has said about it, once that is known.
     settings: Option<Bits>,
     /// How much is in place.
-    done: usize,
+    pub done: usize,
 }
 
 impl Exchange {
@@ -164,23 +165,26 @@ impl Owner {
                 why.into()
             })
         });
-        if let Err(why) = stopped {
-            self.untrack(x, x.lo, x.len);
-            return Err(why);
-        }
+        let standing = match stopped {
+            Ok(standing) => standing,
+            Err(why) => {
+                self.untrack(x, x.lo, x.len);
+                return Err(why);
+            }
+        };
         self.program.pause.end();
-        let mut result = self.replace(shared, x, origin);
+        let mut result = self.replace(&standing, shared, x, origin);
         if x.done > 0 {
-            if let Err(why) = self.settle(shared, x, origin) {
+            if let Err(why) = self.settle(&standing, shared, x, origin) {
                 result = Err(why);
             }
         }
         if x.done < x.len {
             self.untrack(x, x.lo + x.done, x.len - x.done);
         }
-        self.clear_away(x);
+        self.clear_away(&standing, x);
         self.journal.close();
-        self.resume();
+        self.resume(standing);
         result
     }
 
@@ -191,41 +195,10 @@ impl Owner {
         }
     }
 
-    /// With all threads standing: no hole may remain in the service's own range.
-    fn clear_away(&mut self, x: &mut Exchange) {
-        if self.program.scratch.close(x.stage, x.len) {
-            x.stage = 0;
-        } else if x.done > 0 {
-            // What has been moved away has left a hole of the program's.
-            let _ = mem::unmap(x.stage + x.done, x.len - x.done);
-            x.stage = 0;
-        }
-        if x.aside == 0 {
-            return;
-        }
-        if x.done > 0 {
-            // Freeing pages takes time: neither while the program stands nor
-            // before the peer has its answer.
-            self.trash = (x.aside, x.len);
-        } else if x.moved {
-            // It has been moved back, and has left a hole.
-            self.program.scratch.close(x.aside, x.len);
-        } else {
-            self.program.scratch.unmap(x.aside, x.len);
-        }
-    }
-
-    /// Frees the pages that the last promotion has replaced.
-    pub fn empty_trash(&mut self) {
-        let (start, len) = core::mem::take(&mut self.trash);
-        if len > 0 {
-            self.program.scratch.unmap(start, len);
-        }
-    }
-
     /// With all threads standing: the exchange itself, as far as it goes.
     fn replace(
         &mut self,
+        standing: &Standing,
         shared: &Shared,
         x: &mut Exchange,
         origin: Origin,
@@ -254,7 +227,7 @@ impl Owner {
             }
             self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
-        self.hooks.write(self.program.standing_thread());
+        self.hooks.write(self.program.standing_thread(standing));
         if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
             return Err(Refusal::Os(libc::ENOMEM));
         }
@@ -357,7 +330,13 @@ impl Owner {
 
     /// What is in place is watched from now on, and known to be promoted. If it
     /// cannot be watched, nothing is in place any more.
-    fn settle(&mut self, shared: &Shared, x: &mut Exchange, origin: Origin) -> Result<(), Refusal> {
+    fn settle(
+        &mut self,
+        _: &Standing,
+        shared: &Shared,
+        x: &mut Exchange,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
         let (lo, len) = (x.lo, x.done);
         if let Err(errno) = uffd::register(self.program.events, lo, len, uffd::MODE_WP) {
             debug_log!("promotion of {lo:#x} is undone: errno {errno}");

@@ -18,6 +18,7 @@ pub mod pins;
 pub mod promote;
 pub mod refusal;
 pub mod remap;
+pub mod replaced;
 pub mod rescue;
 pub mod revoke;
 pub mod segments;

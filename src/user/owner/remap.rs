@@ -12,6 +12,7 @@ use super::Owner;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
+use crate::user::program::threads::Standing;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{advice, insist, mem, Sys, PAGE, TOP};
 
@@ -48,7 +49,12 @@ impl Owner {
             || (fixed && shared.promoted.first_in(r.target, over).is_some())
     }
 
-    pub fn remap_standing(&mut self, shared: &Shared, r: &Remap) -> Sys<usize> {
+    pub fn remap_standing(
+        &mut self,
+        standing: &Standing,
+        shared: &Shared,
+        r: &Remap,
+    ) -> Sys<usize> {
         let end = r.old + r.old_len;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED == 0 {
@@ -57,7 +63,7 @@ impl Owner {
             }
         }
         // What moves has other offsets in the file: it cannot stay there.
-        self.demote(shared, r.old, end)?;
+        self.demote(standing, shared, (r.old, end))?;
         self.program.unwatch(r.old, end)?;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED != 0 {

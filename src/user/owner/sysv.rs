@@ -38,9 +38,9 @@ impl Owner {
     /// events say too little of.
     pub fn meet_libc(&mut self) -> Result<(), Refusal> {
         if self.hooks.are_due() {
-            self.stop()?;
-            self.hooks.write(self.program.standing_thread());
-            self.resume();
+            let standing = self.stop()?;
+            self.hooks.write(self.program.standing_thread(&standing));
+            self.resume(standing);
         }
         Ok(())
     }

@@ -141,7 +141,7 @@ impl Owner {
     /// threads run, and once one could not be settled.
     fn first_mapped_elsewhere(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
         let mut lowest: Option<(usize, usize)> = None;
-        if !self.moved_astray && self.program.standing > 0 {
+        if !self.moved_astray && self.program.threads.stand() {
             for c in &self.changes[..self.change_count] {
                 let (first, last) = (c.from.max(lo), (c.from + c.len).min(hi));
                 let is_moved = c.kind == uffd::EVENT_REMAP && first < last;

@@ -10,6 +10,7 @@ pub mod pieces;
 pub mod restart;
 pub mod scratch;
 pub mod stop;
+pub mod threads;
 pub mod view;
 #[cfg(target_arch = "x86_64")]
 mod waits;
@@ -20,7 +21,8 @@ use core::ffi::c_int;
 use fork::ForkPhase;
 use pieces::Attachments;
 use scratch::Scratch;
-use stop::{Pause, Traced, THREADS};
+use stop::Pause;
+use threads::Threads;
 
 /// The program: what the service knows of it, and holds of it. All zero is valid;
 /// the service gives the real values at its start.
@@ -42,15 +44,9 @@ pub struct Program {
     pub spare: Spare,
     pub attachments: Attachments,
     pub task_dir: c_int,
-    pub traced: [Traced; THREADS],
-    pub traced_count: usize,
-    pub stop_began: u64,
-    /// How many stops are ahead of [`Self::resume`].
-    pub standing: u32,
-    /// The threads that have stopped are let go when they are.
-    pub held: bool,
     /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,
+    pub threads: Threads,
     pub fork_tid: i32,
     pub fork_phase: ForkPhase,
     /// Nobody tells of the end of the fork that is watched.

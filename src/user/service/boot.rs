@@ -200,8 +200,8 @@ impl Service {
     fn prove_tracing(&mut self) -> Sys<()> {
         for _ in 0..50 {
             match self.owner.stop() {
-                Ok(()) => {
-                    self.owner.resume();
+                Ok(standing) => {
+                    self.owner.resume(standing);
                     return Ok(());
                 }
                 Err(Unstoppable::Forbidden) => return Err(libc::EPERM),

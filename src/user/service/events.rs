@@ -21,8 +21,8 @@ impl Service {
             return;
         }
         match self.owner.stop() {
-            Ok(()) => {
-                self.owner.resume();
+            Ok(standing) => {
+                self.owner.resume(standing);
                 self.owner.events_wait_since = 0;
             }
             Err(Unstoppable::Busy) if self.owner.events_may_wait(LAST_PATIENCE) => {

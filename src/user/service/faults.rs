@@ -178,12 +178,10 @@ impl Service {
             return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);
         }
         // If they cannot be stopped the pages can be written to for a moment.
-        let stopped = self.owner.stop().is_ok();
+        let standing = self.owner.stop().ok();
         let mapped = uffd::map_present(self.owner.program.faults, start, len, false);
         let done = uffd::write_protect(self.owner.program.faults, start, len).and(mapped.map(drop));
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
         done
     }
 
@@ -192,30 +190,26 @@ impl Service {
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
     pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
-        let stopped = match self.owner.stop() {
-            Ok(()) => true,
+        let standing = match self.owner.stop() {
+            Ok(standing) => Some(standing),
             // The touch is made again, and asked again.
             Err(Unstoppable::Busy | Unstoppable::Ended) => return true,
             // A debugger has the threads: then they change nothing just now.
-            Err(Unstoppable::Forbidden) => false,
+            Err(Unstoppable::Forbidden) => None,
         };
         self.on_faults();
         let served = self.attacher.cover(&mut self.owner.program, addr, m, fd);
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
         served
     }
 
     /// The service of a living owner is gone: nobody would revoke its pages any
     /// more, so they are taken out of sight here.
     pub fn sever_attachments_of(&mut self, i: usize) {
-        let stopped = self.insist_on_stop(50);
+        let standing = self.insist_on_stop(50);
         self.on_faults();
         self.attacher.sever(&mut self.owner.program, i);
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
     }
 
     /// There is nothing at `page`, says the answer to `question`: whoever waits
@@ -263,9 +257,10 @@ impl Service {
         if tid == self.owner.program.fork_tid {
             return Err(Unstoppable::Forbidden);
         }
-        self.owner.stop()?;
-        self.attacher.deliver(&mut self.owner.program, page, tid);
-        self.owner.resume();
+        let standing = self.owner.stop()?;
+        let program = &mut self.owner.program;
+        self.attacher.deliver(&standing, program, page, tid);
+        self.owner.resume(standing);
         Ok(())
     }
 
@@ -276,11 +271,9 @@ impl Service {
         if !self.attacher.has_poison_to_clear() {
             return;
         }
-        let stopped = self.owner.stop().is_ok();
+        let standing = self.owner.stop().ok();
         self.on_faults();
         self.attacher.clear_poison(&self.owner.program);
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
     }
 }

@@ -171,8 +171,8 @@ impl Service {
 
     /// The watched thread is about to enter the system call that forks.
     fn through_fork(&mut self, tid: i32, number: u64, args: &[u64; 6]) {
-        let stopped = self.insist_on_stop(TRIES);
-        if !stopped {
+        let standing = self.insist_on_stop(TRIES);
+        if standing.is_none() {
             debug_log!("a fork is not a snapshot: the other threads could not be stopped");
         }
         self.owner.note_growth();
@@ -214,9 +214,7 @@ impl Service {
             }
             self.fork_over();
         }
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
         if let Some(child) = child {
             if trace::detach(child, 0).is_err() {
                 // Killed where it stood.

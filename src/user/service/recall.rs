@@ -11,6 +11,7 @@ use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;
 use crate::user::patience::{self, Patience};
 use crate::user::peers::{token, Side};
+use crate::user::program::threads::Standing;
 use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::state::Service;
@@ -76,7 +77,7 @@ impl Service {
     /// Recalls what the program has unmapped, and lets those go who were held for
     /// it. Whoever has the threads stop, or events looked at, calls this afterwards.
     pub fn pay_debts(&mut self) {
-        if self.paying || (self.owner.debts.is_empty() && !self.owner.program.held) {
+        if self.paying || (self.owner.debts.is_empty() && !self.owner.program.threads.are_held()) {
             return;
         }
         let Some(shared) = crate::user::arena::existing() else {
@@ -91,14 +92,14 @@ impl Service {
         self.owner.program.release_held();
     }
 
-    /// Tries to stop the threads; whether they stand.
-    pub fn insist_on_stop(&mut self, tries: u32) -> bool {
-        (0..tries).any(|_| {
-            let stands = self.owner.stop().is_ok();
-            if !stands {
+    /// Tries to stop the threads, so often at most.
+    pub fn insist_on_stop(&mut self, tries: u32) -> Option<Standing> {
+        (0..tries).find_map(|_| {
+            let standing = self.owner.stop().ok();
+            if standing.is_none() {
                 self.pay_debts();
             }
-            stands
+            standing
         })
     }
 

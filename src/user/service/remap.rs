@@ -37,19 +37,19 @@ impl Service {
         if fixed {
             self.recall(shared, r.target, over);
         }
-        match self.owner.stop() {
-            Ok(()) => {}
+        let standing = match self.owner.stop() {
+            Ok(standing) => standing,
             Err(Unstoppable::Busy) => return Some(Err(libc::EAGAIN)),
             Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Some(Ok(NOT_NEEDED)),
-        }
+        };
         self.owner.note_growth_into(r.old, end);
         if fixed {
             self.owner.note_growth_into(r.target, over);
             self.on_faults();
         }
-        let done = self.owner.remap_standing(shared, &r);
+        let done = self.owner.remap_standing(&standing, shared, &r);
         shared.finish(slot, done.map(|addr| addr as u64));
-        self.owner.resume();
+        self.owner.resume(standing);
         None
     }
 }

@@ -24,6 +24,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::arena::{ending, mapping, status, Shared};
 use crate::user::program::alarm;
 use crate::user::program::fork::ForkPhase;
+use crate::user::program::threads::Standing;
 use crate::user::service::boot::await_permission;
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
@@ -145,11 +146,11 @@ impl Service {
 
     /// The task that was stopping threads is gone, and the kernel has let them go.
     fn forget_stops(&mut self) {
-        (self.owner.program.traced_count, self.owner.program.standing) = (0, 0);
+        self.owner.program.threads.forget();
         (self.owner.program.fork_tid, self.owner.program.fork_phase) = (0, ForkPhase::None);
         self.owner.events_wait_since = 0;
         self.owner.debts.forget();
-        (self.paying, self.owner.program.held) = (false, false);
+        self.paying = false;
         self.owner.program.hold(false);
     }
 
@@ -167,14 +168,14 @@ impl Service {
             self.owner.program.forks_under_way = 1;
             self.fork_end();
         }
-        let stopped = self.insist_on_stop(TRIES);
+        let standing = self.insist_on_stop(TRIES);
         self.pay_debts();
-        self.sever_all(stopped);
-        if stopped {
+        self.sever_all(standing.is_some());
+        if let Some(standing) = standing {
             if !exits {
-                self.take_all_back(shared);
+                self.take_all_back(&standing, shared);
             }
-            self.owner.resume();
+            self.owner.resume(standing);
         } else {
             debug_log!("the threads cannot be stopped: what was shared stays in place");
         }
@@ -233,13 +234,13 @@ impl Service {
 
     /// Makes everything private again that has been promoted, with all threads
     /// standing.
-    fn take_all_back(&mut self, shared: &Shared) {
+    fn take_all_back(&mut self, standing: &Standing, shared: &Shared) {
         let (mut at, mut all) = (0, true);
         while let Some(range) = shared.promoted.first_in(at, TOP) {
             let end = range.end.min(range.start + PART);
             task::beat();
             if range.origin != Origin::Lent {
-                if let Err(errno) = self.owner.demote(shared, range.start, end) {
+                if let Err(errno) = self.owner.demote(standing, shared, (range.start, end)) {
                     let start = range.start;
                     all = false;
                     debug_log!("{start:#x} stays in the shared file: errno {errno}");

@@ -120,14 +120,14 @@ impl Service {
         if shared.promoted.first_in(start, end).is_none() {
             return Ok(());
         }
-        match self.owner.stop() {
-            Ok(()) => {}
+        let standing = match self.owner.stop() {
+            Ok(standing) => standing,
             Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
             Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
             Err(Unstoppable::Ended) => return Err(libc::ESRCH),
-        }
-        let done = self.owner.demote(shared, start, end);
-        self.owner.resume();
+        };
+        let done = self.owner.demote(&standing, shared, (start, end));
+        self.owner.resume(standing);
         done
     }
 
@@ -204,7 +204,7 @@ impl Service {
             return true;
         }
         // What the program maps there meanwhile must not be taken for what it was.
-        let stopped = self.insist_on_stop(TRIES_IN_TIME);
+        let standing = self.insist_on_stop(TRIES_IN_TIME);
         self.on_faults();
         let mut done = true;
         let mut at = 0;
@@ -221,9 +221,7 @@ impl Service {
                 drop_pages(&self.owner.program, part)
             };
         }
-        if stopped {
-            self.owner.resume();
-        }
+        self.owner.resume(standing);
         done
     }
 
