@@ -8,6 +8,12 @@ use crate::user::program::Program;
 use crate::user::sys::{uffd, PAGE};
 
 impl Attacher {
+    /// Whether the permit of an attached page allows writing.
+    pub fn may_write(&self, program: &Program, page: usize) -> bool {
+        let piece = program.attachments.at(page);
+        piece.is_some_and(|piece| self.permits.get(piece.permit).writable)
+    }
+
     /// Who waits for a page touches it again.
     pub fn fault_again(&mut self, program: &Program, page: usize) {
         self.faulting.forget(page, page + PAGE);
@@ -21,7 +27,7 @@ impl Attacher {
             let Some(p) = program.attachments.get(k) else {
                 break;
             };
-            if self.permits[p.permit].connection == i {
+            if self.permits.get(p.permit).connection == i {
                 let _ = uffd::wake(program.faults, p.start, p.end - p.start);
             }
         }

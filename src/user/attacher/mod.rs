@@ -11,12 +11,11 @@ pub mod sigbus;
 pub mod withdrawn;
 
 use super::program::Program;
-use super::protocol::ids::SLOTS as IDS;
 use super::sys::{mem, uffd, Sys};
 use crate::debug_log;
 pub use crate::user::program::pieces::Piece;
 use core::ffi::c_int;
-use permits::Permit;
+use permits::Permits;
 use sigbus::{FaultingThreads, Poisoned};
 
 /// A page of the memfd may be one that its owner is still filling. So a page is
@@ -37,10 +36,7 @@ pub struct OwnersFile {
 /// attachments stand is known to the [`Program`]. All zero is valid; the service
 /// gives the real values at its start.
 pub struct Attacher {
-    /// Name of this process in the ids of permits.
-    pub token: u64,
-    pub permits: [Permit; IDS],
-    pub next_permit: usize,
+    pub permits: Permits,
     /// What takes the place of a lost owner's memory, a file without a page; -1
     /// before it is needed. And its identity.
     pub gone: c_int,
@@ -70,7 +66,7 @@ impl Attacher {
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
         let addr = mem::map(at, len, libc::PROT_NONE, flags, file.memfd, source)?;
-        let write = if self.permits[p].writable {
+        let write = if self.permits.get(p).writable {
             libc::PROT_WRITE
         } else {
             0

@@ -49,7 +49,7 @@ impl Attacher {
             // The program has changed it meanwhile.
             return true;
         }
-        let write = kind & WRITABLE != 0 && self.permits[part.permit].writable;
+        let write = kind & WRITABLE != 0 && self.permits.get(part.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
         if !program.attachments.has_room() {

@@ -3,18 +3,16 @@
 
 #![forbid(unsafe_code)]
 
-use super::Attacher;
-use crate::user::program::Program;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::sys::{Sys, TOP};
 
 /// One access permit of this process. All zero is a free one.
 #[derive(Clone, Copy)]
 pub struct Permit {
-    pub used: bool,
+    used: bool,
     /// Its segment is gone.
     pub dead: bool,
-    pub generation: u32,
+    generation: u32,
     pub connection: usize,
     /// The owner's file, as mappings show it.
     pub identity: (u64, u64),
@@ -25,21 +23,33 @@ pub struct Permit {
     pub end: usize,
 }
 
-impl Attacher {
-    /// The slot of a live permit of this process.
-    pub fn permit(&self, id: i64) -> Option<usize> {
+/// The permits of this process. All zero is none.
+pub struct Permits {
+    /// Name of this process in their ids.
+    token: u64,
+    next: usize,
+    permits: [Permit; IDS],
+}
+
+impl Permits {
+    /// Gives this process its name.
+    pub fn set_token(&mut self, token: u64) {
+        self.token = token;
+    }
+
+    /// The slot of a live permit.
+    pub fn find(&self, id: i64) -> Option<usize> {
         let id = Id::decode(id).filter(|id| id.token == self.token && id.kind == Kind::Permit)?;
         let p = &self.permits[id.slot];
         (p.used && p.generation == id.generation).then_some(id.slot)
     }
 
-    /// Whether the permit of an attached page allows writing.
-    pub fn may_write(&self, program: &Program, page: usize) -> bool {
-        let piece = program.attachments.at(page);
-        piece.is_some_and(|piece| self.permits[piece.permit].writable)
+    /// The permit in a slot.
+    pub fn get(&self, p: usize) -> &Permit {
+        &self.permits[p]
     }
 
-    /// The owner on a connection said yes.
+    /// The owner on a connection, whose file has the identity, said yes.
     pub fn grant(
         &mut self,
         (connection, identity): (usize, (u64, u64)),
@@ -51,10 +61,10 @@ impl Attacher {
             return Err(libc::ENOENT);
         }
         let slot = (0..IDS)
-            .map(|k| (self.next_permit + k) % IDS)
+            .map(|k| (self.next + k) % IDS)
             .find(|&s| !self.permits[s].used)
             .ok_or(libc::ENOMEM)?;
-        self.next_permit = slot + 1;
+        self.next = slot + 1;
         let generation = Id::next_generation(self.permits[slot].generation);
         self.permits[slot] = Permit {
             used: true,
@@ -74,6 +84,13 @@ impl Attacher {
             generation,
         }
         .encode() as u64)
+    }
+
+    /// The owner on a connection has withdrawn a segment.
+    pub fn withdraw(&mut self, connection: usize, segid: i64) {
+        for p in &mut self.permits {
+            p.dead |= p.used && p.connection == connection && p.segid == segid;
+        }
     }
 
     /// Takes a permit back; answers whose connection it was of.

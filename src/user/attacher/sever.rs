@@ -37,7 +37,7 @@ impl Attacher {
         let mut k = 0;
         while let Some(piece) = program.attachments.get(k) {
             k += 1;
-            if self.permits[piece.permit].connection == i {
+            if self.permits.get(piece.permit).connection == i {
                 program.for_mapped_parts(piece, |program, lo, len| {
                     if uffd::unwatch(program.faults, lo, len).is_err() {
                         return;

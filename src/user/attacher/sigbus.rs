@@ -215,7 +215,7 @@ impl Attacher {
     /// Removes the poison of a page, if it is still of an attachment.
     fn make_touchable(&self, program: &Program, page: usize) {
         if let Some(p) = program.attachments.at(page) {
-            let identity = self.permits[p.permit].identity;
+            let identity = self.permits.get(p.permit).identity;
             let still = program.space.at(page).ok().flatten();
             if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
                 let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);

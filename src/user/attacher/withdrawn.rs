@@ -25,7 +25,7 @@ pub fn drop_pages(program: &Program, part: Piece) -> bool {
 impl Attacher {
     /// Puts the owner's memfd back in the place of a file of its.
     pub fn uncover(&self, program: &mut Program, p: Piece, file: &OwnersFile) -> bool {
-        let write = self.permits[p.permit].writable;
+        let write = self.permits.get(p.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let mut done = true;
         program.for_mapped_parts(p, |program, start, len| {

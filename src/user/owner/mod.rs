@@ -30,7 +30,6 @@ pub mod unmapped;
 use super::arena::Shared;
 use super::hooks::Hooks;
 use super::program::Program;
-use super::protocol::ids::SLOTS as IDS;
 use super::protocol::limits::CHUNK_MAX;
 use super::sys::PAGE;
 use changes::{Change, CHANGES};
@@ -41,15 +40,13 @@ use lend::{Lent, LENT};
 use nodes::Nodes;
 use pins::Stuck;
 use refusal::Refusal;
-use segments::Segment;
+use segments::Segments;
 use settings::Settings;
 
 /// What this process exports, and the program whose memory that is. All zero is
 /// valid; the service gives the real values at its start.
 pub struct Owner {
     pub program: Program,
-    /// Name of this process in the ids of segments.
-    pub token: u64,
     /// Writes to a range can be told afterwards: copy first, stop then.
     pub can_precopy: bool,
     /// Pinned pages can be told.
@@ -63,8 +60,7 @@ pub struct Owner {
     pub memfd_identity: (u64, u64),
     /// userfaultfd that tells what was written during a copy; -1 without.
     pub precopy: c_int,
-    pub segments: [Segment; IDS],
-    pub next_segment: usize,
+    pub segments: Segments,
     pub journal: Journal,
     pub stuck: Stuck,
     /// Pages that a promotion has replaced, in the scratch range: start and length.

@@ -3,34 +3,41 @@
 
 #![forbid(unsafe_code)]
 
-use super::Owner;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::protocol::wire::{Message, Status};
 use crate::user::sys::{Sys, TOP};
 
 /// One segment of this process. All zero is a free one.
 #[derive(Clone, Copy)]
-pub struct Segment {
-    pub used: bool,
-    pub generation: u32,
-    pub start: usize,
-    pub end: usize,
-    pub mode: u32,
+struct Segment {
+    used: bool,
+    generation: u32,
+    start: usize,
+    end: usize,
+    mode: u32,
 }
 
-impl Owner {
-    /// An id issued here, if it is of this process and well-formed.
-    pub fn own_id(&self, id: i64) -> Option<Id> {
-        Id::decode(id).filter(|id| id.token == self.token)
+/// The segments of this process. All zero is none.
+pub struct Segments {
+    /// Name of this process in their ids.
+    token: u64,
+    next: usize,
+    segments: [Segment; IDS],
+}
+
+impl Segments {
+    /// Gives this process its name.
+    pub fn set_token(&mut self, token: u64) {
+        self.token = token;
     }
 
     /// Exports `[start, start + size)`; the arguments have been checked.
     pub fn make(&mut self, start: usize, size: usize, mode: u32) -> Sys<u64> {
         let slot = (0..IDS)
-            .map(|k| (self.next_segment + k) % IDS)
+            .map(|k| (self.next + k) % IDS)
             .find(|&i| !self.segments[i].used)
             .ok_or(libc::ENOMEM)?;
-        self.next_segment = slot + 1;
+        self.next = slot + 1;
         let s = &mut self.segments[slot];
         s.used = true;
         s.generation = Id::next_generation(s.generation);
@@ -45,18 +52,44 @@ impl Owner {
         .encode() as u64)
     }
 
-    /// The slot of a live segment of this process.
-    pub fn segment(&self, id: i64) -> Option<usize> {
-        let id = self.own_id(id).filter(|id| id.kind == Kind::Segment)?;
+    /// Whether an id is one of this process.
+    pub fn issued(&self, id: i64) -> bool {
+        Id::decode(id).is_some_and(|id| id.token == self.token)
+    }
+
+    /// The slot of a live segment.
+    fn find(&self, id: i64) -> Option<usize> {
+        let id = Id::decode(id).filter(|id| id.token == self.token && id.kind == Kind::Segment)?;
         let s = &self.segments[id.slot];
         (s.used && s.generation == id.generation).then_some(id.slot)
     }
 
-    /// May this attacher?
+    /// The range of a live segment.
+    pub fn range_of(&self, id: i64) -> Option<(usize, usize)> {
+        let s = &self.segments[self.find(id)?];
+        Some((s.start, s.end))
+    }
+
+    /// Ends a live segment; answers its range.
+    pub fn withdraw(&mut self, id: i64) -> Option<(usize, usize)> {
+        let s = self.find(id)?;
+        let s = &mut self.segments[s];
+        s.used = false;
+        Some((s.start, s.end))
+    }
+
+    /// The lowest part of `[lo, hi)` that is exported.
+    pub fn first_in(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
+        let used = self.segments.iter().filter(|s| s.used);
+        let parts = used.map(|s| (s.start.max(lo), s.end.min(hi)));
+        parts.filter(|p| p.0 < p.1).min()
+    }
+
+    /// May this attacher? `uid` is the program's.
     pub fn on_get(&self, m: &Message, uid: u32) -> Message {
         let mut answer = m.answer(Status::Gone);
-        if let Some(s) = self.segment(m.id) {
-            let s = self.segments[s];
+        if let Some(s) = self.find(m.id) {
+            let s = &self.segments[s];
             let wanted = if m.addr as i32 == crate::uapi::RDWR {
                 0o600
             } else {

@@ -58,10 +58,10 @@ pub struct Requests {
     /// A bit for each connection that has some.
     waiting: [u64; CONNECTIONS / 64],
     /// The connection whose turn was last.
-    pub turn: usize,
+    turn: usize,
     /// Of the connection that is being served, plus 1: its request has left the
     /// queue and may have to return.
-    pub serving: usize,
+    serving: usize,
     queues: [Queue; CONNECTIONS],
 }
 
@@ -90,6 +90,31 @@ impl Requests {
     #[cfg(feature = "fuzzing")]
     pub fn take_words(&mut self, i: usize) -> Option<Words> {
         self.take(i, u64::MAX).map(|request| request.words)
+    }
+
+    /// Whose turn is next; `None` where nobody waits.
+    pub fn next(&self) -> Option<usize> {
+        self.next_after(self.turn)
+    }
+
+    /// It is the turn of a connection.
+    pub fn begin_turn(&mut self, i: usize) {
+        self.turn = i;
+    }
+
+    /// The request that was taken last, of a connection, is being served: it may have
+    /// to return.
+    pub fn begin(&mut self, i: usize) {
+        self.serving = i + 1;
+    }
+
+    /// It has been served; whether the attacher is still there.
+    pub fn end(&mut self, i: usize) -> bool {
+        let there = self.serving == i + 1;
+        if there {
+            self.serving = 0;
+        }
+        there
     }
 
     /// Whether another request of a connection can be taken.

@@ -51,18 +51,18 @@ impl Service {
             size,
             vaddr,
         } = *wanted;
-        let Some(p) = self.attacher.permit(apid) else {
-            return if self.owner.own_id(apid).is_some() {
+        let Some(p) = self.attacher.permits.find(apid) else {
+            return if self.owner.segments.issued(apid) {
                 Some(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };
         };
-        let i = self.attacher.permits[p].connection;
+        let i = self.attacher.permits.get(p).connection;
         if self.peers.connections[i].side == Side::Attacher {
             self.drain_all(shared, i);
         }
-        let permit = self.attacher.permits[p];
+        let permit = *self.attacher.permits.get(p);
         if permit.dead || self.peers.connections[i].side != Side::Attacher {
             return Some(Err(libc::ENOENT));
         }
@@ -99,7 +99,7 @@ impl Service {
         (source, len): (usize, usize),
         vaddr: usize,
     ) -> Sys<usize> {
-        let c = &self.peers.connections[self.attacher.permits[p].connection];
+        let c = &self.peers.connections[self.attacher.permits.get(p).connection];
         let (memfd, identity, token) = (c.memfd, c.identity, c.token);
         if !self.owner.program.attachments.has_room() {
             return Err(libc::ENOMEM);
@@ -146,8 +146,8 @@ impl Service {
     /// Gives a permit back, with its attachments.
     pub fn release(&mut self, slot: usize, apid: i64) -> Option<Sys<u64>> {
         let shared = crate::user::arena::existing()?;
-        let Some(p) = self.attacher.permit(apid) else {
-            return if self.owner.own_id(apid).is_some() {
+        let Some(p) = self.attacher.permits.find(apid) else {
+            return if self.owner.segments.issued(apid) {
                 Some(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
@@ -163,7 +163,7 @@ impl Service {
             at = piece.start;
             attacher::unmap(&mut self.owner.program, at);
         }
-        let i = self.attacher.give_back(p);
+        let i = self.attacher.permits.give_back(p);
         let c = &mut self.peers.connections[i];
         c.permits -= 1;
         if c.permits == 0 && c.side == Side::Dead {

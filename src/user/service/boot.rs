@@ -128,7 +128,8 @@ impl Service {
         }
         let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
         self.peers.rendezvous(asked)?;
-        (self.owner.token, self.attacher.token) = (self.peers.token, self.peers.token);
+        self.owner.segments.set_token(self.peers.token);
+        self.attacher.permits.set_token(self.peers.token);
         net::watch(self.peers.epoll, self.peers.listener, token::LISTENER)?;
         net::watch(self.peers.epoll, self.owner.program.pidfd, token::OWNER)?;
         net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;

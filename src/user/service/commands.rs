@@ -35,10 +35,10 @@ impl Service {
     /// Makes a segment; unless `name` is 0, the module has made it as that, too.
     fn make_named(&mut self, start: usize, size: usize, mode: u32, name: i64) -> Sys<u64> {
         if name == 0 {
-            return self.owner.make(start, size, mode);
+            return self.owner.segments.make(start, size, mode);
         }
         self.owner.program.meet_the_module()?;
-        let segid = self.owner.make(start, size, mode)?;
+        let segid = self.owner.segments.make(start, size, mode)?;
         names::note(self.peers.token, segid as i64, name)?;
         Ok(segid)
     }

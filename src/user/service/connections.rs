@@ -142,7 +142,7 @@ impl Service {
         // Only a dead owner's memory is ours to clear away.
         let dead = old.pidfd >= 0 && net::has_input(old.pidfd);
         let permits = &self.attacher.permits;
-        let shown = |p: &Piece| permits[p.permit].connection == i && (p.overlay || !dead);
+        let shown = |p: &Piece| permits.get(p.permit).connection == i && (p.overlay || !dead);
         if old.memfd >= 0 && self.owner.program.attachments.any(shown) {
             self.sever_attachments_of(i);
         }

@@ -54,7 +54,9 @@ impl Service {
             tid,
             protected,
             question,
-            connection: piece.map_or(CONNECTIONS, |p| self.attacher.permits[p.permit].connection),
+            connection: piece.map_or(CONNECTIONS, |p| {
+                self.attacher.permits.get(p.permit).connection
+            }),
             attachment: piece.map_or(0, |p| p.attachment),
             unsent: true,
         };
@@ -68,7 +70,7 @@ impl Service {
         let (page, question, i) = (fault.page, fault.question, fault.connection);
         let piece = self.owner.program.attachments.at(page);
         let piece = piece.filter(|p| p.attachment == fault.attachment);
-        let permit = piece.map(|p| self.attacher.permits[p.permit]);
+        let permit = piece.map(|p| self.attacher.permits.get(p.permit));
         let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
         let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
         let (Some(piece), Some(permit)) = (piece, permit) else {
@@ -105,7 +107,7 @@ impl Service {
             return;
         };
         let still = |p: &Piece| {
-            p.attachment == asked.attachment && self.attacher.permits[p.permit].connection == i
+            p.attachment == asked.attachment && self.attacher.permits.get(p.permit).connection == i
         };
         let Some(piece) = self.owner.program.attachments.at(page).filter(still) else {
             return self.attacher.fault_again(&self.owner.program, page);

@@ -190,6 +190,7 @@ impl Service {
         let writable = w.flags as c_int == crate::uapi::RDWR;
         let granted = self
             .attacher
+            .permits
             .grant((i, c.identity), w.id, writable, range)?;
         c.permits += 1;
         Ok(granted)
@@ -202,7 +203,7 @@ impl Service {
         let Some(p) = self.owner.program.attachments.at(addr) else {
             return;
         };
-        if p.attachment != w.flags || self.attacher.permits[p.permit].connection != i {
+        if p.attachment != w.flags || self.attacher.permits.get(p.permit).connection != i {
             return;
         }
         if m.status == Status::Done {

@@ -8,7 +8,6 @@ use crate::debug_log;
 use crate::user::arena::Shared;
 use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
-use crate::user::owner::segments::Segment;
 use crate::user::peers::requests::Effort;
 use crate::user::protocol::limits::{CHUNK_MAX, EAGER};
 use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
@@ -63,7 +62,7 @@ impl Service {
                 let fds = [self.owner.handed_out, self.owner.program.pidfd];
                 self.send_answer(i, &m.answer(Status::Done), Some(fds))
             }
-            Verb::Get => self.send_answer(i, &self.owner.on_get(m, self.peers.uid), None),
+            Verb::Get => self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid), None),
             _ => {
                 let alive = self.is_alive(m.id);
                 let status = if alive { Status::Done } else { Status::Gone };
@@ -169,10 +168,9 @@ impl Service {
 
     /// Makes pages sharable; answers which.
     fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<Shareable, Refusal> {
-        let s = self.owner.segment(m.id).ok_or(Refusal::Gone)?;
-        let s = self.owner.segments[s];
-        let lo = page_down(m.lo as usize).max(s.start).min(TOP);
-        let hi = page_down((m.hi as usize).min(TOP)).min(s.end);
+        let (start, end) = self.owner.segments.range_of(m.id).ok_or(Refusal::Gone)?;
+        let lo = page_down(m.lo as usize).max(start).min(TOP);
+        let hi = page_down((m.hi as usize).min(TOP)).min(end);
         let addr = page_down(m.addr as usize);
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
@@ -219,9 +217,7 @@ impl Service {
     /// A device is about to pin `[lo, hi)`: promotes what of it a peer may attach, or
     /// a first part of that. Answers up to where nothing more can be done.
     pub fn before_pin(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<u64> {
-        let part = |s: &Segment| (s.start.max(lo), s.end.min(hi));
-        let used = self.owner.segments.iter().filter(|s| s.used);
-        let Some((at, end)) = used.map(part).filter(|p| p.0 < p.1).min() else {
+        let Some((at, end)) = self.owner.segments.first_in(lo, hi) else {
             return Ok(hi as u64);
         };
         if self.owner.program.forks_under_way > 0 || self.recalling {

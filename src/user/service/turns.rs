@@ -30,11 +30,11 @@ impl Service {
         let began = task::now();
         // The first of a round of attachers that could not be served.
         let mut in_vain = None;
-        while let Some(i) = self.peers.requests.next_after(self.peers.requests.turn) {
+        while let Some(i) = self.peers.requests.next() {
             if in_vain == Some(i) {
                 break;
             }
-            self.peers.requests.turn = i;
+            self.peers.requests.begin_turn(i);
             let served = self.serve_one(shared, i);
             self.pay_debts();
             if served {
@@ -60,13 +60,12 @@ impl Service {
         let Some(message) = Message::decode(&request.words) else {
             return true;
         };
-        self.peers.requests.serving = i + 1;
+        self.peers.requests.begin(i);
         let outcome = self.answer(shared, i, &message, &mut request.effort);
-        if self.peers.requests.serving != i + 1 {
+        if !self.peers.requests.end(i) {
             // It was hung up on meanwhile.
             return true;
         }
-        self.peers.requests.serving = 0;
         match outcome {
             Outcome::Answered => {}
             Outcome::Unsent => {

@@ -156,15 +156,13 @@ impl Service {
     /// Withdraws a segment: every attachment of it is cut off before this is
     /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
-        let Some(s) = self.owner.segment(id) else {
-            return if self.owner.own_id(id).is_some() {
+        let Some((start, end)) = self.owner.segments.withdraw(id) else {
+            return if self.owner.segments.issued(id) {
                 Some(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, id, Kind::Segment)
             };
         };
-        let (start, end) = (self.owner.segments[s].start, self.owner.segments[s].end);
-        self.owner.segments[s].used = false;
         let mut m = Message::new(Verb::Removed);
         m.id = id;
         if !self.ask_attachers(shared, &m) {
@@ -175,7 +173,7 @@ impl Service {
 
     /// Whether an id that this process issued is alive.
     pub fn is_alive(&self, id: i64) -> bool {
-        self.owner.segment(id).is_some() || self.attacher.permit(id).is_some()
+        self.owner.segments.range_of(id).is_some() || self.attacher.permits.find(id).is_some()
     }
 }
 
@@ -189,12 +187,12 @@ impl Service {
             Verb::Removed => (0, TOP),
             _ => (m.lo as usize, m.hi as usize),
         };
-        for p in &mut self.attacher.permits {
-            p.dead |= removed && p.used && p.connection == i && p.segid == m.id;
+        if removed {
+            self.attacher.permits.withdraw(i, m.id);
         }
         let permits = &self.attacher.permits;
         let is_of = |p: &Piece| {
-            let permit = &permits[p.permit];
+            let permit = permits.get(p.permit);
             permit.connection == i && (!removed || permit.segid == m.id)
         };
         let space = &self.owner.program.space;
@@ -210,7 +208,7 @@ impl Service {
         let mut at = 0;
         while let Some(p) = self.owner.program.attachments.next_from(at) {
             at = p.end;
-            let permit = &self.attacher.permits[p.permit];
+            let permit = self.attacher.permits.get(p.permit);
             let mine = permit.connection == i && (!removed || permit.segid == m.id);
             let Some(part) = p.cut_to(lo, hi).filter(|_| mine) else {
                 continue;
