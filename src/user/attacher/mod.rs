@@ -107,7 +107,7 @@ pub fn unmap(program: &mut Program, addr: usize) {
     let mut at = Some(addr);
     while let Some((piece, other)) = at.and_then(|at| program.attachments.take(at)) {
         at = other;
-        program.for_mapped_parts(piece, |program, lo, len| {
+        program.for_mapped_parts(piece, &mut |program, lo, len| {
             // Else each page would be looked at for its protection first.
             let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
             if uffd::unwatch(program.faults, lo, len).is_ok() {

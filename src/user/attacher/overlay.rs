@@ -44,7 +44,7 @@ impl Attacher {
         kind: i64,
     ) -> bool {
         let mut whole = 0;
-        program.for_mapped_parts(part, |_, _, len| whole += len);
+        program.for_mapped_parts(part, &mut |_, _, len| whole += len);
         if whole != part.end - part.start {
             // The program has changed it meanwhile.
             return true;

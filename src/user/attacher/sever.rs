@@ -38,7 +38,7 @@ impl Attacher {
         while let Some(piece) = program.attachments.get(k) {
             k += 1;
             if self.permits.get(piece.permit).connection == i {
-                program.for_mapped_parts(piece, |program, lo, len| {
+                program.for_mapped_parts(piece, &mut |program, lo, len| {
                     if uffd::unwatch(program.faults, lo, len).is_err() {
                         return;
                     }

@@ -13,7 +13,7 @@ use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
 /// Unmaps the pages of an attachment, which stays what it is.
 pub fn drop_pages(program: &Program, part: Piece) -> bool {
     let mut done = true;
-    program.for_mapped_parts(part, |_, start, len| {
+    program.for_mapped_parts(part, &mut |_, start, len| {
         if let Err(errno) = mem::drop_pages(start, len) {
             debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
             done = false;
@@ -28,7 +28,7 @@ impl Attacher {
         let write = self.permits.get(p.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let mut done = true;
-        program.for_mapped_parts(p, |program, start, len| {
+        program.for_mapped_parts(p, &mut |program, start, len| {
             let back = || -> Sys<()> {
                 program.unwatch(start, start + len)?;
                 let source = p.source + (start - p.start);

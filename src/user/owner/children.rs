@@ -23,7 +23,7 @@ impl Owner {
         while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
             i += 1;
             if r.origin == Origin::Private {
-                done = self.for_each_setting(r, |service, lo, hi, bits| {
+                done = self.for_each_setting(r, &mut |service, lo, hi, bits| {
                     service.privatize_range(child, &original, (lo, hi), bits)
                 });
             }

@@ -13,6 +13,9 @@ use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
 /// beyond, of what the kernel has seen to be written.
 const SECOND_COPY: usize = 4 << 20;
 
+/// What is done with a run of pages, and whether they have been written to.
+type OnRun<'a> = dyn FnMut(&mut Owner, (usize, usize), bool) -> Sys<()> + 'a;
+
 impl Owner {
     /// Copies what the memory holds into the file, and maps it at the stage, while
     /// the program goes on. Whether that was done.
@@ -56,9 +59,12 @@ impl Owner {
         if x.backed() {
             return self.copy_run(x, x.lo, x.lo + x.len);
         }
-        self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
-            service.copy_run(x, start, end)
-        })
+        self.for_each_run(
+            x.lo,
+            x.lo + x.len,
+            false,
+            &mut |service, (start, end), _| service.copy_run(x, start, end),
+        )
     }
 
     fn copy_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
@@ -72,9 +78,12 @@ impl Owner {
         if x.backed() {
             return self.write_near(x.lo, x.len, x.lo);
         }
-        self.for_each_run(x.lo, x.lo + x.len, false, |service, (start, end), _| {
-            service.write_near(start, end - start, start)
-        })
+        self.for_each_run(
+            x.lo,
+            x.lo + x.len,
+            false,
+            &mut |service, (start, end), _| service.write_near(start, end - start, start),
+        )
     }
 
     fn map_copied_pages(&self, x: &Exchange) -> Sys<()> {
@@ -93,7 +102,7 @@ impl Owner {
         lo: usize,
         hi: usize,
         checked: bool,
-        mut body: impl FnMut(&mut Self, (usize, usize), bool) -> Sys<()>,
+        body: &mut OnRun<'_>,
     ) -> Sys<()> {
         let mut at = lo;
         let mut runs = [Run::default(); 64];
@@ -127,7 +136,7 @@ impl Owner {
         }
         let back = |addr: usize| at + (addr - from);
         let mut clean_from = from;
-        self.for_each_run(from, from + n, false, |service, (start, end), _| {
+        self.for_each_run(from, from + n, false, &mut |service, (start, end), _| {
             service.bring_absent(x, back(clean_from), back(start))?;
             clean_from = end;
             service.bring_run(x, back(start), back(end))
@@ -172,7 +181,7 @@ impl Owner {
         let mut clean_from = lo;
         let copy =
             |service: &mut Self, from: usize, to: usize| service.write_near(from, to - from, from);
-        self.for_each_run(lo, hi, true, |service, (start, end), written| {
+        self.for_each_run(lo, hi, true, &mut |service, (start, end), written| {
             // Absent pages read as what the other file holds.
             copy(service, clean_from, start)?;
             clean_from = end;

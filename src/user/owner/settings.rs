@@ -225,7 +225,7 @@ impl Owner {
     pub fn for_each_setting(
         &mut self,
         range: Range,
-        mut body: impl FnMut(&mut Self, usize, usize, Bits) -> Sys<()>,
+        body: &mut dyn FnMut(&mut Self, usize, usize, Bits) -> Sys<()>,
     ) -> Sys<()> {
         let mut at = range.start;
         while at < range.end {

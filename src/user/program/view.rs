@@ -47,7 +47,7 @@ impl Program {
 
     /// Calls `body` with what of a piece is still mapped as it was made: the
     /// program may have put something else there.
-    pub fn for_mapped_parts(&self, piece: Piece, mut body: impl FnMut(&Self, usize, usize)) {
+    pub fn for_mapped_parts(&self, piece: Piece, body: &mut dyn FnMut(&Self, usize, usize)) {
         let mut at = piece.start;
         while at < piece.end {
             let Ok(Some(m)) = self.space.find(at) else {

@@ -232,7 +232,7 @@ impl Service {
         let mut i = 0;
         while let Some(r) = shared.promoted.get(i) {
             if r.origin == Origin::Private {
-                let _ = self.owner.for_each_setting(r, |_, lo, hi, bits| {
+                let _ = self.owner.for_each_setting(r, &mut |_, lo, hi, bits| {
                     if bits & (ABSENT | WIPED) == 0 {
                         let _ = mem::advise(lo, hi - lo, advice);
                     }

@@ -196,7 +196,7 @@ impl Service {
             };
             self.owner
                 .program
-                .for_mapped_parts(piece, |program, lo, len| {
+                .for_mapped_parts(piece, &mut |program, lo, len| {
                     task::beat();
                     if !stopped {
                         // Else it could be touched between the two.

@@ -101,13 +101,20 @@ const INSIST: u32 = 2000;
 /// Calls what undoes something, or lets somebody go on, until it is done. The
 /// kernel refuses such calls only where it is out of memory.
 pub fn insist<T>(mut body: impl FnMut() -> Sys<T>) -> Sys<T> {
-    let mut answer = body();
+    let mut answer = Err(0);
+    repeat(&mut || {
+        answer = body();
+        answer.is_ok()
+    });
+    answer
+}
+
+fn repeat(body: &mut dyn FnMut() -> bool) {
     for _ in 0..INSIST {
-        if answer.is_ok() {
-            break;
+        if body() {
+            return;
         }
         rawsys::sleep(core::time::Duration::from_millis(1));
-        answer = body();
     }
-    answer
+    body();
 }
