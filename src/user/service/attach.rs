@@ -3,7 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::user::arena::{Op, Shared};
+use super::pending::{Reply, What};
+use crate::user::arena::Shared;
 use crate::user::attacher::{self, OwnersFile};
 use crate::user::peers::Side;
 use crate::user::protocol::ids::{Id, Kind};
@@ -22,29 +23,23 @@ pub struct Wanted {
     pub vaddr: usize,
 }
 
-/// No answer yet: it comes when a peer has answered.
-pub const WAIT: Option<Sys<u64>> = None;
-
 impl Service {
-    /// Asks for access to a segment. `None`: the owner has been asked.
-    pub fn get(&mut self, slot: usize, segid: i64, flags: c_int) -> Option<Sys<u64>> {
-        let shared = crate::user::arena::existing()?;
+    /// Asks for access to a segment. [`Reply::Later`]: the owner has been asked.
+    pub fn get(&mut self, shared: &Shared, slot: usize, segid: i64, flags: c_int) -> Reply {
         let Some(id) = Id::decode(segid).filter(|id| id.kind == Kind::Segment) else {
-            return Some(Err(libc::ENOENT));
+            return Reply::Now(Err(libc::ENOENT));
         };
         let i = match self.connection_to(shared, id.token) {
             Ok(i) => i,
-            Err(errno) => return Some(Err(errno)),
+            Err(errno) => return Reply::Now(Err(errno)),
         };
         let mut m = Message::new(Verb::Get);
         (m.id, m.addr) = (segid, flags as u64);
-        self.ask_for_command(slot, i, Op::Get, &m);
-        self.waiting[slot].flags = flags as u64;
-        WAIT
+        self.ask_for_command(slot, i, &m, What::Get { segid, flags })
     }
 
-    /// Maps part of a segment. `None`: the owner has been asked for its pages.
-    pub fn attach(&mut self, shared: &Shared, slot: usize, wanted: &Wanted) -> Option<Sys<u64>> {
+    /// Maps part of a segment. [`Reply::Later`]: the owner has been asked for its pages.
+    pub fn attach(&mut self, shared: &Shared, slot: usize, wanted: &Wanted) -> Reply {
         let Wanted {
             apid,
             offset,
@@ -53,7 +48,7 @@ impl Service {
         } = *wanted;
         let Some(p) = self.attacher.permits.find(apid) else {
             return if self.owner.segments.issued(apid) {
-                Some(Err(libc::ENOENT))
+                Reply::Now(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };
@@ -64,31 +59,34 @@ impl Service {
         }
         let permit = *self.attacher.permits.get(p);
         if permit.dead || self.peers.connections[i].side != Side::Attacher {
-            return Some(Err(libc::ENOENT));
+            return Reply::Now(Err(libc::ENOENT));
         }
         let len = match size.checked_next_multiple_of(PAGE) {
             Some(len) if len > 0 && offset >= 0 => len,
-            _ => return Some(Err(libc::EINVAL)),
+            _ => return Reply::Now(Err(libc::EINVAL)),
         };
         let source = permit.start.saturating_add(offset as usize);
         if source.checked_add(len).is_none_or(|end| end > permit.end) {
-            return Some(Err(libc::EINVAL));
+            return Reply::Now(Err(libc::EINVAL));
         }
         let addr = match self.map_attachment(shared, p, (source, len), vaddr) {
             Ok(addr) => addr,
-            Err(errno) => return Some(Err(errno)),
+            Err(errno) => return Reply::Now(Err(errno)),
         };
         if len <= EAGER {
             let mut m = Message::new(Verb::Share);
             (m.id, m.flags) = (permit.segid, WHOLE);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
-            self.ask_for_command(slot, i, Op::Attach, &m);
-            self.waiting[slot].value = addr as u64;
-            self.waiting[slot].flags = self.owner.program.attachments.last_number;
-            self.waiting[slot].fixed = vaddr != 0;
-            return WAIT;
+            let attachment = self.owner.program.attachments.last_number;
+            let fixed = vaddr != 0;
+            let what = What::Attach {
+                addr,
+                attachment,
+                fixed,
+            };
+            return self.ask_for_command(slot, i, &m, what);
         }
-        Some(Ok(addr as u64))
+        Reply::Now(Ok(addr as u64))
     }
 
     /// Maps `[source, source + len)` for permit `p`.
@@ -144,11 +142,10 @@ impl Service {
     }
 
     /// Gives a permit back, with its attachments.
-    pub fn release(&mut self, slot: usize, apid: i64) -> Option<Sys<u64>> {
-        let shared = crate::user::arena::existing()?;
+    pub fn release(&mut self, shared: &Shared, slot: usize, apid: i64) -> Reply {
         let Some(p) = self.attacher.permits.find(apid) else {
             return if self.owner.segments.issued(apid) {
-                Some(Err(libc::ENOENT))
+                Reply::Now(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };
@@ -169,6 +166,6 @@ impl Service {
         if c.permits == 0 && c.side == Side::Dead {
             c.side = Side::Free;
         }
-        Some(Ok(0))
+        Reply::Now(Ok(0))
     }
 }

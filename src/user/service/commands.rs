@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::attach::Wanted;
+use super::pending::Reply;
 use crate::user::arena::{Op, Shared};
 use crate::user::owner::remap::Remap;
-use crate::user::patience::Patience;
 use crate::user::peers::names;
 use crate::user::service::state::Service;
 use crate::user::sys::{task, Sys};
@@ -44,27 +44,29 @@ impl Service {
     }
 
     fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {
+        let Reply::Now(answer) = self.reply(shared, slot, op, args) else {
+            return;
+        };
+        if answer == Err(OWNER_BUSY) {
+            return self.try_again(shared, slot);
+        }
+        self.pending.answered(slot);
+        shared.finish(slot, answer);
+    }
+
+    fn reply(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) -> Reply {
         let [a, b, c, d, e] = args;
         let (start, end) = (a as usize, b as usize);
-        let answer = match op {
+        Reply::Now(match op {
             Some(Op::Make) => {
                 // From now on what a device is to pin is promoted before.
                 let _ = self.owner.meet_libc();
                 self.make_named(start, end, c as u32, d as i64)
             }
             Some(Op::Pin) => self.before_pin(shared, start, end),
-            Some(Op::Remove) => match self.remove(shared, slot, names::take_segid(a, b)) {
-                Some(answer) => answer,
-                None => return,
-            },
-            Some(Op::Get) => match self.get(slot, names::segid(a, c), b as c_int) {
-                Some(answer) => answer,
-                None => return,
-            },
-            Some(Op::Release) => match self.release(slot, a as i64) {
-                Some(answer) => answer,
-                None => return,
-            },
+            Some(Op::Remove) => return self.remove(shared, slot, names::take_segid(a, b)),
+            Some(Op::Get) => return self.get(shared, slot, names::segid(a, c), b as c_int),
+            Some(Op::Release) => return self.release(shared, slot, a as i64),
             Some(Op::Attach) => {
                 let wanted = Wanted {
                     apid: a as i64,
@@ -72,10 +74,7 @@ impl Service {
                     size: c as usize,
                     vaddr: d as usize,
                 };
-                match self.attach(shared, slot, &wanted) {
-                    Some(answer) => answer,
-                    None => return,
-                }
+                return self.attach(shared, slot, &wanted);
             }
             Some(Op::Detach) => self.detach(start),
             Some(Op::Retire) => {
@@ -97,10 +96,7 @@ impl Service {
                     flags: d as c_int,
                     target: e as usize,
                 };
-                match self.remap(shared, slot, r) {
-                    Some(answer) => answer,
-                    None => return,
-                }
+                return self.remap(shared, slot, r);
             }
             Some(Op::RecallSegment) => {
                 self.recall_segment(shared, start);
@@ -109,29 +105,22 @@ impl Service {
             Some(Op::Rearrange) => self.rearrange(shared, start, end),
             Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32, b != 0)),
             // The end of this service is the answer.
-            Some(Op::Rights) => return self.on_other_rights(shared, a as i32),
+            Some(Op::Rights) => {
+                self.on_other_rights(shared, a as i32);
+                return Reply::Later;
+            }
             Some(Op::ForkEnd) => {
                 self.fork_end();
                 Ok(0)
             }
             None => Err(libc::EINVAL),
-        };
-        if answer == Err(OWNER_BUSY) {
-            return self.try_again(shared, slot);
-        }
-        self.waiting[slot].retrying = false;
-        shared.finish(slot, answer);
+        })
     }
 
     /// The owner that a command is about has more to accept than it can: the
     /// command is looked at again, for a while.
     fn try_again(&mut self, shared: &Shared, slot: usize) {
-        let w = &mut self.waiting[slot];
-        if !core::mem::replace(&mut w.retrying, true) {
-            w.patience = Patience::NEW;
-        }
-        if w.patience.is_over(crate::user::patience::COMMAND_LIMIT) {
-            w.retrying = false;
+        if !self.pending.retry(slot) {
             return shared.finish(slot, Err(libc::ENOENT));
         }
         self.retrying = true;

@@ -7,13 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+use super::pending::What;
 use crate::debug_log;
-use crate::user::arena::{Op, Shared};
+use crate::user::arena::Shared;
 use crate::user::attacher;
 use crate::user::owner::copier;
 use crate::user::peers::{token, Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
-use crate::user::service::state::{Service, Waiting};
+use crate::user::service::state::Service;
 use crate::user::sys::net::{self, Descriptors};
 use crate::user::sys::{mem, task, Sys, TOP};
 use core::ffi::c_int;
@@ -145,65 +146,63 @@ impl Service {
     /// asked, and the question.
     fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, fd: c_int) {
         let slot = (m.cookie & !COMMAND_COOKIE) as usize;
-        let Some(w) = self.waiting.get(slot).copied() else {
+        let Some(what) = self.pending.asked(slot, i, m) else {
             return;
         };
-        let verb = w.verb();
-        if w.connection != i + 1 || w.serial != m.serial || !m.answers(verb) {
-            return;
-        }
-        let answer = match verb {
-            Verb::Get => match m.status {
+        let answer = match what {
+            What::Get { segid, flags } => match m.status {
                 Status::Done if self.peers.connections[i].memfd >= 0 => {
-                    self.grant(i, &w, (m.lo as usize, m.hi as usize))
+                    let writable = flags == crate::uapi::RDWR;
+                    self.grant(i, segid, writable, (m.lo as usize, m.hi as usize))
                 }
                 Status::Denied => Err(libc::EACCES),
                 _ => Err(libc::ENOENT),
             },
             // At an address of its own choice the program has nothing left to
             // go back to: there the first touch tells.
-            Verb::Share if m.status == Status::Refused && !w.fixed => {
-                let addr = w.value as usize;
+            What::Attach {
+                addr,
+                attachment,
+                fixed: false,
+            } if m.status == Status::Refused => {
                 let still = self.owner.program.attachments.at(addr);
-                if still.is_some_and(|p| p.attachment == w.flags) {
+                if still.is_some_and(|p| p.attachment == attachment) {
                     attacher::unmap(&mut self.owner.program, addr);
                 }
                 Err(libc::ENOMEM)
             }
-            Verb::Share => {
-                self.on_attached(i, &w, m, fd);
-                Ok(w.value)
+            What::Attach {
+                addr, attachment, ..
+            } => {
+                self.on_attached(i, (addr, attachment), m, fd);
+                Ok(addr as u64)
             }
-            // A question about somebody else's id.
-            _ => Err(if m.status == Status::Done {
+            What::Alive => Err(if m.status == Status::Done {
                 libc::EACCES
             } else {
                 libc::ENOENT
             }),
         };
-        self.end_waiting(shared, slot, answer);
+        self.pending.end(slot);
+        shared.finish(slot, answer);
     }
 
-    /// Owner `i` said yes to a question of [`Verb::Get`].
-    fn grant(&mut self, i: usize, w: &Waiting, range: (usize, usize)) -> Sys<u64> {
+    /// Owner `i` grants access to a range of its own.
+    fn grant(&mut self, i: usize, segid: i64, writable: bool, range: (usize, usize)) -> Sys<u64> {
         let c = &mut self.peers.connections[i];
-        let writable = w.flags as c_int == crate::uapi::RDWR;
-        let granted = self
-            .attacher
-            .permits
-            .grant((i, c.identity), w.id, writable, range)?;
+        let owner = (i, c.identity);
+        let granted = self.attacher.permits.grant(owner, segid, writable, range)?;
         c.permits += 1;
         Ok(granted)
     }
 
     /// The pages of a new attachment are ready. If they are not, or not to be
     /// had, the first touch will tell.
-    fn on_attached(&mut self, i: usize, w: &Waiting, m: &Message, fd: c_int) {
-        let addr = w.value as usize;
+    fn on_attached(&mut self, i: usize, (addr, attachment): (usize, u64), m: &Message, fd: c_int) {
         let Some(p) = self.owner.program.attachments.at(addr) else {
             return;
         };
-        if p.attachment != w.flags || self.attacher.permits.get(p.permit).connection != i {
+        if p.attachment != attachment || self.attacher.permits.get(p.permit).connection != i {
             return;
         }
         if m.status == Status::Done {
@@ -211,19 +210,6 @@ impl Service {
             self.publish(addr, m.lo as usize, m.hi as usize, read_only);
         } else if m.status == Status::Elsewhere {
             let _ = self.overlay(addr, m, fd);
-        }
-    }
-}
-
-impl Waiting {
-    /// What the peer was asked.
-    fn verb(&self) -> Verb {
-        if self.op == Op::Get as u32 {
-            Verb::Get
-        } else if self.op == Op::Attach as u32 {
-            Verb::Share
-        } else {
-            Verb::Query
         }
     }
 }

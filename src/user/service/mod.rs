@@ -18,6 +18,7 @@ pub mod faults;
 pub mod forks;
 pub mod messages;
 pub mod others;
+pub mod pending;
 pub mod questions;
 pub mod recall;
 pub mod remap;
@@ -104,7 +105,7 @@ impl Service {
                 self.peers.next_request(),
                 (self.retrying || self.owner.change_count > 0).then_some(1),
                 (self.peers.deaf_until != 0).then_some(100),
-                (self.commands_waiting > 0).then_some(40),
+                (!self.pending.is_empty()).then_some(40),
             ];
             let soonest = soon.into_iter().flatten().min();
             soonest.map_or(TICK, |ms| ms.min(TICK as u64) as c_int)

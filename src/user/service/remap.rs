@@ -4,18 +4,19 @@
 
 #![forbid(unsafe_code)]
 
+use super::pending::Reply;
 use crate::user::arena::{Shared, NOT_NEEDED};
 use crate::user::owner::remap::Remap;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
-use crate::user::sys::{page_up, Sys, PAGE, TOP};
+use crate::user::sys::{page_up, PAGE, TOP};
 
 impl Service {
     /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
-    /// EAGAIN where the threads cannot be stopped. `None`: the command in `slot` has
+    /// EAGAIN where the threads cannot be stopped. [`Reply::Later`]: the command in `slot` has
     /// been answered while they stood: a service that is killed afterwards must leave
     /// nothing to be done again.
-    pub fn remap(&mut self, shared: &Shared, slot: usize, r: Remap) -> Option<Sys<u64>> {
+    pub fn remap(&mut self, shared: &Shared, slot: usize, r: Remap) -> Reply {
         let r = Remap {
             old_len: page_up(r.old_len),
             new_len: page_up(r.new_len),
@@ -30,7 +31,7 @@ impl Service {
             && (!fixed || r.flags & libc::MREMAP_MAYMOVE != 0)
             && r.old.checked_add(r.old_len).is_some_and(|end| end <= TOP);
         if !sane || !self.owner.needs_help(shared, &r) {
-            return Some(Ok(NOT_NEEDED));
+            return Reply::Now(Ok(NOT_NEEDED));
         }
         let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
         self.recall(shared, r.old, end);
@@ -39,8 +40,8 @@ impl Service {
         }
         let standing = match self.owner.stop() {
             Ok(standing) => standing,
-            Err(Unstoppable::Busy) => return Some(Err(libc::EAGAIN)),
-            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Some(Ok(NOT_NEEDED)),
+            Err(Unstoppable::Busy) => return Reply::Now(Err(libc::EAGAIN)),
+            Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Reply::Now(Ok(NOT_NEEDED)),
         };
         self.owner.note_growth_into(r.old, end);
         if fixed {
@@ -50,6 +51,6 @@ impl Service {
         let done = self.owner.remap_standing(&standing, shared, &r);
         shared.finish(slot, done.map(|addr| addr as u64));
         self.owner.resume(standing);
-        None
+        Reply::Later
     }
 }

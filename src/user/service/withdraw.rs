@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::pending::Reply;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
@@ -155,10 +156,10 @@ impl Service {
 
     /// Withdraws a segment: every attachment of it is cut off before this is
     /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
-    pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Option<Sys<u64>> {
+    pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Reply {
         let Some((start, end)) = self.owner.segments.withdraw(id) else {
             return if self.owner.segments.issued(id) {
-                Some(Err(libc::ENOENT))
+                Reply::Now(Err(libc::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, id, Kind::Segment)
             };
@@ -168,7 +169,7 @@ impl Service {
         if !self.ask_attachers(shared, &m) {
             self.take_by_force(start, end);
         }
-        Some(Ok(0))
+        Reply::Now(Ok(0))
     }
 
     /// Whether an id that this process issued is alive.
