@@ -298,24 +298,43 @@ CHANGE(rights_capability, drop_capability, 0, 1, 1, "a capability that is droppe
 CHANGE(rights_no_new_privs, no_new_privileges, 0, 1, 0, "after PR_SET_NO_NEW_PRIVS no task could gain any")
 CHANGE(rights_filter, filter, 0, 0, 0, "after a filter of system calls no task goes without it")
 
-CASE(rights_at_a_call, "a call after a change is served with the new rights, or not at all")
+static void served_anew(int (*change)(void))
 {
 	struct peer p = spawn();
 	char *source = anonymous(PAGE);
 	long addr, made;
+	pid_t before;
 
 	if (backend != BACKEND_USER || !is_root())
 		skip_case("needs a service, and root");
 	source[0] = 7;
 	addr = share(&p, source, PAGE);
 	EXPECT_EQ(r_peek(&p, addr), 7);
-	EXPECT_EQ(libc_setgroups(), 0);
+	before = service_beside(getpid());
+	EXPECT_EQ(change(), 0);
 	made = make_all();
+	EXPECT(service_beside(getpid()) != before);
 	EXPECT(!any_other_rights());
 	EXPECT_EQ(r_peek(&p, addr), -SIGBUS);
 	addr = r_attach(&p, r_get(&p, made, XPMEM_RDWR), (long)source, PAGE);
 	EXPECT_EQ(r_peek(&p, addr), 7);
 	quit(&p);
+}
+
+CASE(rights_at_a_call, "a call after a change is served with the new rights, or not at all")
+{
+	served_anew(libc_setgroups);
+}
+
+/* Root without rights of its own: no other task is shown this. */
+static int no_root(void)
+{
+	return prctl(PR_SET_SECUREBITS, 3);
+}
+
+CASE(rights_securebits, "a call after a change of secure bits finds no task with the old ones")
+{
+	served_anew(no_root);
 }
 
 /* ---- a service that is killed or stopped */
