@@ -56,6 +56,29 @@ def late():
     expect(attacher.hear(), SIGBUS, "a page that the answer does not have")
 
 
+@case("a file that cannot be mapped, as the kernel finds too late, leaves the window in its place")
+def unmappable():
+    attacher, liar = Host(), FalseOwner()
+    attacher.make()
+    apid, s = liar.grant(attacher)
+    at = attacher.do("attach", apid, 0, 1 << 20)
+    # What stands there is gone when a socket refuses.
+    file = socket.socket(socket.AF_UNIX)
+    attacher.tell("read", at)
+    m, _ = receive(s)
+    send_fds(s, m.answer(ELSEWHERE, id=1, addr=0, lo=m.lo, hi=m.hi), [file.fileno()])
+    expect(attacher.hear(), SIGBUS, "a page of that file")
+    # Nothing else can come to stand there, and the next answer is used.
+    os.pwrite(liar.space, b"A", m.lo)
+    attacher.tell("read", at)
+    m, _ = receive(s)
+    while m.verb != SHARE:
+        m, _ = receive(s)
+    s.send(m.answer(DONE))
+    expect(attacher.hear(), ord("A"), "the page")
+    expect(attacher.do("detach", at), 0, "detach")
+
+
 @case("an answer for a terabyte costs no more than one for a chunk")
 def terabyte():
     attacher, liar = Host(), FalseOwner()

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Attacher, Piece};
+use super::{Attacher, OwnersFile, Piece};
 use crate::debug_log;
 use crate::user::program::Program;
 use crate::user::protocol::wire::Message;
@@ -13,12 +13,25 @@ use core::ffi::c_int;
 
 pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
 
+/// A file that an owner has sent, and its answer, which says where it stands there.
+pub struct Lent<'a> {
+    pub answer: &'a Message,
+    pub fd: c_int,
+}
+
 impl Attacher {
-    /// The owner's memory around `addr` is the file `fd`: it takes the place of
+    /// The owner's memory around `addr` is the file in `lent`: it takes the place of
     /// that part of the attachment, with all threads standing.
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
-    pub fn cover(&mut self, program: &mut Program, addr: usize, m: &Message, fd: c_int) -> bool {
+    pub fn cover(
+        &mut self,
+        program: &mut Program,
+        addr: usize,
+        lent: &Lent,
+        file: &OwnersFile,
+    ) -> bool {
+        let m = lent.answer;
         let mut served = true;
         if let Some(p) = program.attachments.at(addr) {
             let last = p.source + (p.end - p.start);
@@ -28,8 +41,7 @@ impl Attacher {
                     end: p.start + (hi - p.source),
                     ..p.from(p.start + (lo - p.source))
                 };
-                let offset = m.addr as usize + (lo - m.lo as usize);
-                served = self.place(program, part, fd, offset, m.id);
+                served = self.place(program, part, lent, file);
             }
         }
         served
@@ -39,10 +51,11 @@ impl Attacher {
         &mut self,
         program: &mut Program,
         part: Piece,
-        fd: c_int,
-        offset: usize,
-        kind: i64,
+        lent: &Lent,
+        file: &OwnersFile,
     ) -> bool {
+        let (m, fd, kind) = (lent.answer, lent.fd, lent.answer.id);
+        let offset = m.addr as usize + (part.source - m.lo as usize);
         let mut whole = 0;
         program.for_mapped_parts(part, &mut |_, _, len| whole += len);
         if whole != part.end - part.start {
@@ -69,7 +82,10 @@ impl Attacher {
         };
         if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");
-            let _ = uffd::register(program.faults, start, len, super::GATED);
+            // Some files refuse when nothing stands there any more.
+            if let Err(errno) = self.put_back(program, part, file) {
+                debug_log!("an attachment is lost: errno {errno}");
+            }
             return false;
         }
         let _ = mem::advise(start, len, libc::MADV_DONTFORK);

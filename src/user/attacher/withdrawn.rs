@@ -25,19 +25,14 @@ pub fn drop_pages(program: &Program, part: Piece) -> bool {
 impl Attacher {
     /// Puts the owner's memfd back in the place of a file of its.
     pub fn uncover(&self, program: &mut Program, p: Piece, file: &OwnersFile) -> bool {
-        let write = self.permits.get(p.permit).writable;
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let mut done = true;
         program.for_mapped_parts(p, &mut |program, start, len| {
-            let back = || -> Sys<()> {
-                program.unwatch(start, start + len)?;
-                let source = p.source + (start - p.start);
-                mem::map(start, len, libc::PROT_NONE, FIXED, file.memfd, source)?;
-                uffd::register(program.faults, start, len, GATED)?;
-                mem::advise(start, len, libc::MADV_DONTFORK)?;
-                mem::protect(start, len, prot)
+            let end = start + len;
+            let part = Piece {
+                end,
+                ..p.from(start)
             };
-            if let Err(errno) = back() {
+            if let Err(errno) = self.put_back(program, part, file) {
                 debug_log!("an attachment is lost: errno {errno}");
                 done = false;
             }
@@ -49,6 +44,18 @@ impl Attacher {
             ..p
         });
         done
+    }
+
+    /// Maps the owner's memfd into a part of an attachment.
+    pub fn put_back(&self, program: &Program, part: Piece, file: &OwnersFile) -> Sys<()> {
+        let (start, len) = (part.start, part.end - part.start);
+        let write = self.permits.get(part.permit).writable;
+        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
+        program.unwatch(start, part.end)?;
+        mem::map(start, len, libc::PROT_NONE, FIXED, file.memfd, part.source)?;
+        uffd::register(program.faults, start, len, GATED)?;
+        mem::advise(start, len, libc::MADV_DONTFORK)?;
+        mem::protect(start, len, prot)
     }
 }
 

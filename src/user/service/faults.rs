@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 use crate::debug::{count, COUNTERS};
+use crate::user::attacher::overlay::Lent;
 use crate::user::attacher::sigbus::{Faulting, BUSY};
+use crate::user::attacher::OwnersFile;
 use crate::user::peers::Side;
 use crate::user::program::pieces::Piece;
 use crate::user::program::stop::Unstoppable;
@@ -118,7 +120,7 @@ impl Service {
         }
         if m.status == Status::Elsewhere {
             count(&COUNTERS.faults_served);
-            if !self.overlay(page, m, fd) {
+            if !self.overlay(i, page, m, fd) {
                 return self.answer_sigbus(page, m.serial);
             }
             return self.attacher.fault_again(&self.owner.program, page);
@@ -191,7 +193,7 @@ impl Service {
     /// that part of the attachment, with all threads standing.
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
-    pub fn overlay(&mut self, addr: usize, m: &Message, fd: c_int) -> bool {
+    pub fn overlay(&mut self, i: usize, addr: usize, answer: &Message, fd: c_int) -> bool {
         let standing = match self.owner.stop() {
             Ok(standing) => Some(standing),
             // The touch is made again, and asked again.
@@ -200,7 +202,11 @@ impl Service {
             Err(Unstoppable::Forbidden) => None,
         };
         self.on_faults();
-        let served = self.attacher.cover(&mut self.owner.program, addr, m, fd);
+        let c = &self.peers.connections[i];
+        let (memfd, identity) = (c.memfd, c.identity);
+        let (lent, file) = (Lent { answer, fd }, OwnersFile { memfd, identity });
+        let program = &mut self.owner.program;
+        let served = self.attacher.cover(program, addr, &lent, &file);
         self.owner.resume(standing);
         served
     }

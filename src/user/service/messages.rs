@@ -209,7 +209,7 @@ impl Service {
             let read_only = m.flags & READ_ONLY != 0;
             self.publish(addr, m.lo as usize, m.hi as usize, read_only);
         } else if m.status == Status::Elsewhere {
-            let _ = self.overlay(addr, m, fd);
+            let _ = self.overlay(i, addr, m, fd);
         }
     }
 }
