@@ -38,8 +38,13 @@ impl Patience {
     /// Looks at the clock; whether more than `limit` nanoseconds have been
     /// waited.
     pub fn is_over(&mut self, limit: u64) -> bool {
+        self.spent() > limit
+    }
+
+    /// Looks at the clock; how many nanoseconds have been waited.
+    pub fn spent(&mut self) -> u64 {
         self.advance(task::now());
-        self.spent > limit
+        self.spent
     }
 
     fn advance(&mut self, now: u64) {

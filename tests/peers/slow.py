@@ -146,6 +146,23 @@ def unrecalled():
         expect(hears_the_end(s), True, "it is hung up on")
 
 
+@case("who comes again after that is waited for half as long each time")
+def again():
+    honest, id, addr = owner()
+
+    def visit():
+        file = honest.do("map_file", 1 << 16, 70)
+        s = dial(id)
+        s.send(message(SHARE, id=id, addr=file, lo=file, hi=file + (1 << 16)))
+        expect(receive(s)[0].status, ELSEWHERE, "a lent file")
+        expect(honest.do("munmap", file, 1 << 16), 0, "munmap")
+        expect(hears_the_end(s), True, "it is hung up on")
+        s.close()
+
+    visit()
+    waits_no_second([visit] * 6, "six more of one process")
+
+
 def frozen(honest, attacher, change):
     """The attacher stands still, service and all, while something changes."""
     attacher.stop()

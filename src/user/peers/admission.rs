@@ -55,6 +55,7 @@ impl Peers {
         net::refuse_descriptors(fd);
         let i = self.adopt(fd, Side::Owner).map_err(|_| Status::Full)?;
         self.connections[i].pid = pid;
+        self.connections[i].limit = self.slow.patience_with(process);
         self.attachers[i] = process;
         Ok(())
     }

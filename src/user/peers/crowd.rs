@@ -10,6 +10,7 @@
 
 use super::{Peers, Side};
 use crate::debug_log;
+use crate::user::patience;
 use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::Status;
 use crate::user::sys::{mem, net, task};
@@ -20,6 +21,32 @@ const BETWEEN_LOOKS: u64 = 1_000_000_000;
 
 /// All processes that are not shown here, where they cannot be told apart.
 const UNSEEN: u64 = 1;
+
+/// How many processes are remembered that have been hung up on.
+const REMEMBERED: usize = 64;
+
+/// Processes that did not do in time what they were asked, the last ones. All zero is
+/// none.
+pub struct Slow {
+    next: usize,
+    processes: [u64; REMEMBERED],
+}
+
+impl Slow {
+    pub fn note(&mut self, process: u64) {
+        if process > UNSEEN {
+            self.processes[self.next % REMEMBERED] = process;
+            self.next += 1;
+        }
+    }
+
+    /// How long a process is waited for that has come, in nanoseconds: half as long
+    /// each time that it comes again. So in all it costs two seconds.
+    pub fn patience_with(&self, process: u64) -> u64 {
+        let times = self.processes.iter().filter(|&&slow| slow == process);
+        patience::LIMIT >> times.count().min(10)
+    }
+}
 
 impl Peers {
     /// Makes sure that there is room for a connection of a process; answers what

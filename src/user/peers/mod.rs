@@ -15,13 +15,14 @@ pub mod names;
 pub mod rendezvous;
 pub mod requests;
 
-use super::patience::{self, Patience};
+use super::patience::Patience;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Verb, Words};
 use super::sys::net::{self, IN, OUT};
 use super::sys::{task, Sys};
 use crate::debug_log;
 use core::ffi::c_int;
+use crowd::Slow;
 use emptying::Emptying;
 use requests::Requests;
 
@@ -87,6 +88,8 @@ pub struct Connection {
     /// long somebody has waited for that.
     pub unnoted: u64,
     pub patience: Patience,
+    /// Owner's side: how long it is waited for.
+    pub limit: u64,
     /// Owner's side: the last recall that it was sent, and the last that it has
     /// answered. It answers in order, and may leave out what a later answer says.
     pub recall: u64,
@@ -116,6 +119,7 @@ const NEW: Connection = Connection {
     served: false,
     unnoted: 0,
     patience: Patience::NEW,
+    limit: 0,
     recall: 0,
     recalled: 0,
 };
@@ -143,6 +147,7 @@ pub struct Peers {
     pub connections: [Connection; CONNECTIONS],
     /// Of each connection of an attacher: its process; 0: of none.
     pub attachers: [u64; CONNECTIONS],
+    pub slow: Slow,
     /// Those that have ended are looked for then, and a place for another not before.
     pub ended_due: u64,
     pub full_until: u64,
@@ -226,6 +231,8 @@ impl Peers {
         crate::debug::count(&crate::debug::COUNTERS.peers_cut);
         c.side = Side::Cut;
         c.clogged = false;
+        self.slow.note(self.attachers[i]);
+        let c = &mut self.connections[i];
         net::end_sending(c.fd);
         self.cut_off += 1;
         self.requests.forget(i);
@@ -241,7 +248,7 @@ impl Peers {
             if c.side != Side::Owner || c.unnoted == 0 {
                 continue;
             }
-            if c.patience.is_over(patience::LIMIT) {
+            if c.patience.is_over(c.limit) {
                 self.cut(i);
             } else {
                 some = true;

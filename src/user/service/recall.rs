@@ -9,7 +9,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;
-use crate::user::patience::{self, Patience};
+use crate::user::patience::Patience;
 use crate::user::peers::{token, Side};
 use crate::user::program::threads::Standing;
 use crate::user::protocol::limits::CONNECTIONS;
@@ -55,13 +55,14 @@ impl Service {
             if !open {
                 break;
             }
-            if patience.is_over(patience::LIMIT) {
-                for_each(&mut asked, |i| {
+            let spent = patience.spent();
+            for_each(&mut asked, |i| {
+                let is_late = spent > self.peers.connections[i].limit;
+                if is_late {
                     self.peers.cut(i);
-                    false
-                });
-                break;
-            }
+                }
+                !is_late
+            });
             task::beat();
             if !self.hear_peers(shared) {
                 crate::rawsys::sleep(Duration::from_micros(pause));
