@@ -43,6 +43,34 @@ def vforked():
         eventually(lambda: attacher.do("touched", 65) == 240, "all threads are served", 60)
 
 
+@case("an owner that has too many to accept: xpmem_get waits until it accepts again")
+def crowded():
+    attacher, liar = Host(), FalseOwner()
+    attacher.make()
+    liar.listener.listen(0)
+    waiting = []
+    try:
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect(liar.path)
+    except BlockingIOError:
+        pass
+    attacher.tell("get", liar.segid, RDWR)
+    expect(attacher.hear(0.5), "hangs", "xpmem_get meanwhile")
+    for s in waiting:
+        s.close()
+    m = None
+    while m is None:
+        s = liar.accept()
+        m, _ = receive(s)
+    expect(m.verb, HELLO, "the attacher's first word")
+    send_fds(s, m.answer(flags=HELLO), [liar.space, os.pidfd_open(os.getpid())])
+    m, _ = receive(s)
+    s.send(m.answer(lo=0x10000, hi=0x20000))
+    expect(attacher.hear() > 0, True, "xpmem_get")
+
+
 @case("who asks much waits for himself: 5000 questions, and one")
 def loud():
     honest, id, addr = owner(1 << 24)

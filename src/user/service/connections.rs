@@ -9,6 +9,7 @@ use crate::user::arena::Shared;
 use crate::user::attacher::Piece;
 use crate::user::peers::Side;
 use crate::user::protocol::wire::{Message, Verb, Words};
+use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::Service;
 use crate::user::sys::net::{self, OUT};
 use crate::user::sys::Sys;
@@ -26,7 +27,7 @@ impl Service {
         self.peers.accept(spare, &|fds| dispose(shared, fds));
     }
 
-    /// The connection to the owner `token`, made where there is none. EAGAIN:
+    /// The connection to the owner `token`, made where there is none. `OWNER_BUSY`:
     /// the owner has more to accept than it can, for now.
     pub fn connection_to(&mut self, shared: &Shared, token: u64) -> Sys<usize> {
         let known = self
@@ -41,7 +42,10 @@ impl Service {
             }
         }
         self.attacher.prepare_to_sever(&self.owner.program)?;
-        let fd = self.peers.dial(token)?;
+        let fd = self.peers.dial(token).map_err(|errno| match errno {
+            libc::EAGAIN => OWNER_BUSY,
+            _ => errno,
+        })?;
         let i = self.peers.adopt(fd, Side::Attacher).inspect_err(|_| {
             crate::rawsys::close(fd);
         })?;
