@@ -26,9 +26,10 @@ build:
 	$(CARGO) build --release --locked --bins
 	@# Link-time optimization is for the final libraries only: cargo leaves it
 	@# out where an rlib is made along, as for the tool. Less inlining and
-	@# unrolling makes them smaller, and hwloc's adoption and write not slower.
+	@# unrolling makes them smaller, and hwloc's adoption and write not slower:
+	@# what those call most is marked #[inline].
 	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib --target-dir $(TARGET)/lto \
-		-- -C llvm-args=--inline-threshold=60 -C llvm-args=--inlinecold-threshold=5 \
+		-- -C llvm-args=--inline-threshold=15 -C llvm-args=--inlinecold-threshold=5 \
 		-C llvm-args=--unroll-threshold=50
 	@mkdir -p $(BUILD)/lib $(BUILD)/bin $(BUILD)/include
 	@$(INSTALL) -m 755 $(TARGET)/lto/release/libxpmem.so $(BUILD)/lib/libxpmem.so.$(SOVER)

@@ -70,6 +70,7 @@ impl Bits<'_> {
     }
 
     /// The lowest member.
+    #[inline]
     pub fn first(&self) -> Option<u32> {
         look_at(self.words.len());
         for (i, w) in self.words.iter().enumerate() {

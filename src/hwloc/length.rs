@@ -33,6 +33,7 @@ impl Sum<'_, '_> {
         self.bytes += size.next_multiple_of(8);
     }
 
+    #[inline]
     fn bitmap(&mut self, addr: Addr) -> Option<()> {
         if addr != 0 {
             let bitmap: Bitmap = self.image.get(addr)?;
@@ -42,6 +43,7 @@ impl Sum<'_, '_> {
         Some(())
     }
 
+    #[inline]
     fn string(&mut self, addr: Addr) -> Option<()> {
         if addr != 0 {
             let length = self.image.string(addr)?.len();

@@ -95,10 +95,12 @@ impl Buffer {
         sum(unsafe { core::slice::from_raw_parts(self.as_slice().as_ptr().cast(), self.used / 8) })
     }
 
+    #[inline]
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.room.bytes_mut()[..self.used]
     }
 
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         &self.room.bytes()[..self.used]
     }

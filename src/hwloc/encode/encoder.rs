@@ -19,6 +19,7 @@ impl Hasher for WordHasher {
     fn finish(&self) -> u64 {
         self.0
     }
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -75,6 +76,7 @@ impl Encoder<'_, '_> {
         unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
     }
 
+    #[inline]
     pub(super) fn peek<T: Plain>(&self, at: usize) -> T {
         let room = &self.buffer.as_slice()[at..at + size_of::<T>()];
         // SAFETY: as long as the value; any bit pattern is one.
