@@ -86,8 +86,7 @@ impl Attacher {
             });
         }
         let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
-        program.attachments.last_number += 1;
-        let attachment = program.attachments.last_number;
+        let attachment = program.attachments.new_number();
         program.attachments.insert(Piece {
             start: addr,
             end: addr + len,

@@ -44,7 +44,7 @@ const FAULTING: usize = 4096;
 
 /// After so many stops in a row that came to nothing, a thread takes its SIGBUS
 /// untraced.
-pub const BUSY: u32 = 50;
+const BUSY: u32 = 50;
 
 /// The threads whose pages have been asked for.
 pub struct FaultingThreads {
@@ -52,7 +52,7 @@ pub struct FaultingThreads {
     /// Somebody has found no room.
     crowded: bool,
     /// How often in a row the threads could not be stopped for a SIGBUS.
-    pub busy: u32,
+    busy: u32,
     threads: [Faulting; FAULTING],
 }
 
@@ -92,6 +92,18 @@ impl FaultingThreads {
         self.threads[at] = fault;
         self.len = len.max(at + 1);
         true
+    }
+
+    /// A stop for a SIGBUS has failed; whether it is to be tried again.
+    pub fn tries_again(&mut self) -> bool {
+        let again = self.busy < BUSY;
+        self.busy += u32::from(again);
+        again
+    }
+
+    /// A stop for a SIGBUS was successful, or is not tried again.
+    pub fn stopped(&mut self) {
+        self.busy = 0;
     }
 
     /// Whether there is room again for those who found none; once.

@@ -204,7 +204,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let hi = x.lo + x.len;
-        if shared.guarded(x.lo, hi) || self.program.forks_under_way > 0 {
+        if shared.guarded(x.lo, hi) || self.program.forks.are_under_way() {
             return Err(Refusal::Later);
         }
         // The program may have changed its mind about this memory.

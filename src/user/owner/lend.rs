@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::loans::LENT;
 use super::refusal::Refusal;
 use super::Owner;
 use crate::debug_log;
@@ -18,19 +19,6 @@ use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::sysv::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use crate::user::sys::{mem, procfs, task, uffd};
 use core::ffi::c_int;
-
-/// Most mappings that are lent at a time.
-pub const LENT: usize = 4096;
-
-/// A mapping of the program that attachers may have mapped too. All zero is
-/// none.
-#[derive(Clone, Copy)]
-pub struct Lent {
-    pub start: usize,
-    pub end: usize,
-    pub identity: (u64, u64),
-    pub offset: usize,
-}
 
 /// What goes to an attacher.
 pub struct Loan {
@@ -116,33 +104,16 @@ impl Owner {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(libc::ENOMEM));
         }
-        for old in &mut self.lent[..self.lent_used] {
-            if old.start < m.end && old.end > m.start {
-                old.end = old.start;
-            }
-        }
-        let is_free = |l: &Lent| {
-            let range = shared.promoted.first_in(l.start, l.end);
-            range.is_none_or(|r| r.origin != Origin::Lent)
-        };
-        let used = &self.lent[..self.lent_used];
-        let place = used.iter().position(is_free).unwrap_or(used.len());
-        if place == LENT {
+        let Some(place) = self.loans.place_for(shared, m) else {
             debug_log!("{LENT} mappings are lent: {:#x} is not", m.start);
             return Err(Refusal::Os(libc::ENOMEM));
-        }
+        };
         // Watched from here on, and so in the set: nobody changes it unaware.
         if let Err(errno) = uffd::register(self.program.events, m.start, len, uffd::MODE_WP) {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }
-        self.lent_used = self.lent_used.max(place + 1);
-        self.lent[place] = Lent {
-            start: m.start,
-            end: m.end,
-            identity: (m.device, m.inode),
-            offset: m.offset,
-        };
+        self.loans.put(place, m);
         shared.promoted.insert(Range {
             start: m.start,
             end: m.end,
@@ -155,17 +126,6 @@ impl Owner {
             return Err(Refusal::Later);
         }
         Ok(())
-    }
-
-    /// Whether the mapping is (still) the one that is lent there.
-    pub fn is_lent(&self, m: &Mapping, at: usize) -> bool {
-        self.lent[..self.lent_used].iter().any(|l| {
-            l.start <= at
-                && at < l.end
-                && l.identity == (m.device, m.inode)
-                && m.shared
-                && m.offset + (at - m.start) == l.offset + (at - l.start)
-        })
     }
 
     /// Opens the file behind a mapping, for stores where the mapping allows
@@ -215,12 +175,12 @@ impl Owner {
             };
             // Files that are lent one after the other were mostly opened so: with
             // thousands of them a look at all descriptors for each takes minutes.
-            let next = core::iter::once(self.lent_number + 1);
+            let next = core::iter::once(self.loans.number + 1);
             let mut numbers = next.chain(procfs::Numbers::from_start(open));
             let found = numbers.find_map(numbered);
             crate::rawsys::close(open);
             if let Some((number, fd)) = found {
-                self.lent_number = number;
+                self.loans.number = number;
                 return Some(fd);
             }
         }

@@ -12,6 +12,7 @@ pub mod demote;
 pub mod exchange;
 pub mod journal;
 pub mod lend;
+pub mod loans;
 pub mod locked;
 pub mod nodes;
 pub mod pins;
@@ -36,7 +37,7 @@ use changes::{Change, CHANGES};
 use core::ffi::c_int;
 use debts::Debts;
 use journal::Journal;
-use lend::{Lent, LENT};
+use loans::Loans;
 use nodes::Nodes;
 use pins::Stuck;
 use refusal::Refusal;
@@ -83,11 +84,7 @@ pub struct Owner {
     pub nodes: Nodes,
     /// Some of the memfd may have a NUMA policy.
     pub has_policies: bool,
-    /// Those that were ever in use are the first ones.
-    pub lent: [Lent; LENT],
-    pub lent_used: usize,
-    /// The program's descriptor of the file that was lent last.
-    pub lent_number: c_int,
+    pub loans: Loans,
     /// With so many ranges promoted no more come to stand alone.
     pub thrifty_from: usize,
     /// Behind which range a gap was looked for last.

@@ -93,7 +93,7 @@ impl Owner {
 
     fn is_as_it_was(&self, m: &Mapping, at: usize, origin: Origin) -> bool {
         match origin {
-            Origin::Lent => self.is_lent(m, at),
+            Origin::Lent => self.loans.has(m, at),
             _ => self.is_own(m) && m.offset + (at - m.start) == at,
         }
     }

@@ -8,13 +8,70 @@ use crate::debug_log;
 use crate::user::sys::regs;
 use crate::user::sys::trace::{self, Waited};
 
-/// What the watch of a forking thread is at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum ForkPhase {
-    None = 0,
-    /// On its way to the system call.
-    Watching,
+/// How many other system calls, entries and exits, a thread may make between
+/// telling of a fork and the fork, where it does not tell of its end.
+const DETOURS: u32 = 1000;
+
+/// The forks that threads have told of, and the one that is watched. All zero: none.
+pub struct ForkWatch {
+    /// The thread that is watched on its way to the system call; 0: none.
+    tid: i32,
+    /// Nobody tells of the end of that fork.
+    alone: bool,
+    /// How many other system calls its thread has made since.
+    detours: u32,
+    under_way: u32,
+}
+
+impl ForkWatch {
+    /// The thread that is watched.
+    pub fn watched(&self) -> Option<i32> {
+        (self.tid != 0).then_some(self.tid)
+    }
+
+    /// Whether a thread is in a fork, or may be.
+    pub fn are_under_way(&self) -> bool {
+        self.under_way > 0
+    }
+
+    /// A thread is in a fork, and will tell of its end.
+    pub fn begin(&mut self) {
+        self.under_way += 1;
+    }
+
+    /// A thread of which [`Self::begin`] has told is back.
+    pub fn end(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// A thread is watched from here on; `alone`: it will not tell of the end.
+    pub fn watch(&mut self, tid: i32, alone: bool) {
+        (self.tid, self.alone, self.detours) = (tid, alone, 0);
+        self.under_way += u32::from(alone);
+    }
+
+    /// Nobody is watched any more.
+    pub fn unwatch(&mut self) {
+        if core::mem::take(&mut self.alone) {
+            self.end();
+        }
+        self.tid = 0;
+    }
+
+    /// The watched thread has made another system call.
+    pub fn detour(&mut self) {
+        self.detours = self.detours.saturating_add(1);
+    }
+
+    /// Whether a signal handler has led the watched thread away for good.
+    pub fn is_led_away(&self) -> bool {
+        self.alone && self.detours == DETOURS
+    }
+
+    /// The task that watched is gone.
+    pub fn forget(&mut self) {
+        self.tid = 0;
+    }
 }
 
 impl Program {

@@ -18,7 +18,7 @@ mod waits;
 use crate::user::sys::space::Space;
 use crate::user::sys::spare::Spare;
 use core::ffi::c_int;
-use fork::ForkPhase;
+use fork::ForkWatch;
 use pieces::Attachments;
 use scratch::Scratch;
 use stop::Pause;
@@ -47,11 +47,5 @@ pub struct Program {
     /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,
     pub threads: Threads,
-    pub fork_tid: i32,
-    pub fork_phase: ForkPhase,
-    /// Nobody tells of the end of the fork that is watched.
-    pub fork_alone: bool,
-    /// How many other system calls its thread has made since.
-    pub fork_detours: u32,
-    pub forks_under_way: u32,
+    pub forks: ForkWatch,
 }

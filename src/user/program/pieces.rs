@@ -58,7 +58,7 @@ const SPARE: usize = 1024;
 pub struct Attachments {
     len: usize,
     /// The number of the last attachment.
-    pub last_number: u64,
+    last_number: u64,
     /// Places by address.
     order: [u32; PIECES],
     pieces: [Piece; PIECES],
@@ -71,6 +71,17 @@ pub struct Attachments {
 }
 
 impl Attachments {
+    /// The number of a new attachment.
+    pub fn new_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// The number of the last attachment.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
     /// How many pieces there are.
     pub fn len(&self) -> usize {
         self.len

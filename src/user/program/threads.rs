@@ -194,7 +194,7 @@ impl Program {
         for tid in tasks.by_ref() {
             // A thread in fork() is watched, and stands at its system call when
             // it matters.
-            let left_alone = tid == self.anchor || tid == self.fork_tid;
+            let left_alone = tid == self.anchor || self.forks.watched() == Some(tid);
             if left_alone || self.threads.place_of(tid).is_some() {
                 continue;
             }
@@ -203,7 +203,7 @@ impl Program {
                 return Err(Unstoppable::Forbidden);
             }
             // One that is traced already: an exec waits until it is waited for.
-            if self.threads.count > 0 || self.fork_tid != 0 {
+            if self.threads.count > 0 || self.forks.watched().is_some() {
                 alarm.set();
             }
             match trace::seize(tid, 0) {

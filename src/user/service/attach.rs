@@ -77,7 +77,7 @@ impl Service {
             let mut m = Message::new(Verb::Share);
             (m.id, m.flags) = (permit.segid, WHOLE);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
-            let attachment = self.owner.program.attachments.last_number;
+            let attachment = self.owner.program.attachments.last_number();
             let fixed = vaddr != 0;
             let what = What::Attach {
                 addr,

@@ -5,7 +5,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::user::attacher::overlay::Lent;
-use crate::user::attacher::sigbus::{Faulting, BUSY};
+use crate::user::attacher::sigbus::Faulting;
 use crate::user::attacher::OwnersFile;
 use crate::user::peers::Side;
 use crate::user::program::pieces::Piece;
@@ -230,17 +230,16 @@ impl Service {
         if self.attacher.can_poison {
             match self.deliver(page, tid) {
                 Ok(()) => {
-                    self.attacher.faulting.busy = 0;
+                    self.attacher.faulting.stopped();
                     return;
                 }
                 // The thread faults again, and asks again. But one that is in a
                 // system call can not be stopped before it has its answer.
-                Err(Unstoppable::Busy) if self.attacher.faulting.busy < BUSY => {
-                    self.attacher.faulting.busy += 1;
+                Err(Unstoppable::Busy) if self.attacher.faulting.tries_again() => {
                     let _ = uffd::wake(self.owner.program.faults, page, PAGE);
                     return;
                 }
-                Err(_) => self.attacher.faulting.busy = 0,
+                Err(_) => self.attacher.faulting.stopped(),
             }
         }
         let can = self.attacher.can_poison && self.attacher.poisoned.has_room();
@@ -262,7 +261,7 @@ impl Service {
     /// Has thread `tid` take its SIGBUS, if the threads can be stopped. Others
     /// that wait for the page fault again.
     fn deliver(&mut self, page: usize, tid: i32) -> Result<(), Unstoppable> {
-        if tid == self.owner.program.fork_tid {
+        if self.owner.program.forks.watched() == Some(tid) {
             return Err(Unstoppable::Forbidden);
         }
         let standing = self.owner.stop()?;

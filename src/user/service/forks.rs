@@ -21,7 +21,7 @@ use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::program::alarm::Alarm;
-use crate::user::program::fork::{ForkPhase, Made};
+use crate::user::program::fork::Made;
 use crate::user::service::state::Service;
 use crate::user::sys::advice::{ABSENT, WIPED};
 use crate::user::sys::forking::{child_tid_address, forks};
@@ -35,24 +35,20 @@ const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
 /// the child's copy is not of one moment.
 const TRIES: u32 = 500;
 
-/// How many other system calls, entries and exits, a thread may make between
-/// telling of a fork and the fork, where it does not tell of its end.
-const DETOURS: u32 = 1000;
-
 impl Service {
     /// Thread `tid` is in fork(), before its system call, and waits for us.
     /// `alone`: it will not tell when it is over.
     pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
-        if self.owner.program.fork_phase != ForkPhase::None {
+        if let Some(watched) = self.owner.program.forks.watched() {
             // A signal handler may have led the watched thread out of its fork.
-            return if self.owner.program.fork_tid == tid {
+            return if watched == tid {
                 0
             } else {
                 arena::ANOTHER_FORKS
             };
         }
         if !alone {
-            self.owner.program.forks_under_way += 1;
+            self.owner.program.forks.begin();
         }
         if shared.promoted.is_empty() {
             return 0;
@@ -68,13 +64,7 @@ impl Service {
         drop(alarm);
         match self.owner.program.wait_soon(tid) {
             Waited::Stopped { .. } => {
-                self.owner.program.fork_tid = tid;
-                self.owner.program.fork_phase = ForkPhase::Watching;
-                (
-                    self.owner.program.fork_alone,
-                    self.owner.program.fork_detours,
-                ) = (alone, 0);
-                self.owner.program.forks_under_way += u32::from(alone);
+                self.owner.program.forks.watch(tid, alone);
                 shared.forking.store(tid as u32, Ordering::Release);
                 let _ = trace::to_syscall(tid, 0);
             }
@@ -90,41 +80,39 @@ impl Service {
 
     /// fork() is over, in the parent.
     pub fn fork_end(&mut self) {
-        self.owner.program.forks_under_way = self.owner.program.forks_under_way.saturating_sub(1);
-        if self.owner.program.fork_phase == ForkPhase::Watching
-            && self.owner.program.forks_under_way == 0
-        {
-            // It never came to a fork that we saw.
-            let tid = self.owner.program.fork_tid;
-            let _ = trace::interrupt(tid);
-            let let_go = match self.owner.program.wait_soon(tid) {
-                Waited::Stopped { signal, .. } => trace::detach(tid, signal),
-                Waited::Gone => Ok(()),
-                _ => trace::detach(tid, 0),
-            };
-            if let_go.is_err() {
-                self.owner.program.leave_stray(tid);
-            }
-            self.fork_over();
+        self.owner.program.forks.end();
+        if !self.owner.program.forks.are_under_way() {
+            self.leave_fork();
         }
+    }
+
+    /// Watches nobody any more who never came to a fork that we saw.
+    pub fn leave_fork(&mut self) {
+        let Some(tid) = self.owner.program.forks.watched() else {
+            return;
+        };
+        let _ = trace::interrupt(tid);
+        let let_go = match self.owner.program.wait_soon(tid) {
+            Waited::Stopped { signal, .. } => trace::detach(tid, signal),
+            Waited::Gone => Ok(()),
+            _ => trace::detach(tid, 0),
+        };
+        if let_go.is_err() {
+            self.owner.program.leave_stray(tid);
+        }
+        self.fork_over();
     }
 
     fn fork_over(&mut self) {
         if let Some(shared) = arena::existing() {
             shared.forking.store(0, Ordering::Release);
         }
-        if core::mem::take(&mut self.owner.program.fork_alone) {
-            self.owner.program.forks_under_way =
-                self.owner.program.forks_under_way.saturating_sub(1);
-        }
-        self.owner.program.fork_tid = 0;
-        self.owner.program.fork_phase = ForkPhase::None;
+        self.owner.program.forks.unwatch();
     }
 
     /// The watched thread may have stopped.
     pub fn on_fork_stop(&mut self) {
-        while self.owner.program.fork_phase == ForkPhase::Watching {
-            let tid = self.owner.program.fork_tid;
+        while let Some(tid) = self.owner.program.forks.watched() {
             match trace::wait(tid) {
                 Waited::Nothing => return,
                 Waited::Gone => return self.fork_over(),
@@ -140,17 +128,13 @@ impl Service {
                     Ok(Some((number, args))) if forks(tid, number, &args) => {
                         return self.through_fork(tid, number, &args);
                     }
-                    Ok(Some(_))
-                        if self.owner.program.fork_alone
-                            && self.owner.program.fork_detours == DETOURS =>
-                    {
+                    Ok(Some(_)) if self.owner.program.forks.is_led_away() => {
                         // A signal handler has led it away for good.
                         let _ = trace::detach(tid, 0);
                         return self.fork_over();
                     }
                     _ => {
-                        self.owner.program.fork_detours =
-                            self.owner.program.fork_detours.saturating_add(1);
+                        self.owner.program.forks.detour();
                         let _ = trace::to_syscall(tid, 0);
                     }
                 },

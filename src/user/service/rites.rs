@@ -23,7 +23,6 @@ use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{ending, mapping, status, Shared};
 use crate::user::program::alarm;
-use crate::user::program::fork::ForkPhase;
 use crate::user::program::threads::Standing;
 use crate::user::service::boot::await_permission;
 use crate::user::service::state::Service;
@@ -147,7 +146,7 @@ impl Service {
     /// The task that was stopping threads is gone, and the kernel has let them go.
     fn forget_stops(&mut self) {
         self.owner.program.threads.forget();
-        (self.owner.program.fork_tid, self.owner.program.fork_phase) = (0, ForkPhase::None);
+        self.owner.program.forks.forget();
         self.owner.events_wait_since = 0;
         self.owner.debts.forget();
         self.paying = false;
@@ -164,10 +163,7 @@ impl Service {
             shared.settled.store(1, Ordering::Release);
             return;
         }
-        if self.owner.program.fork_phase != ForkPhase::None {
-            self.owner.program.forks_under_way = 1;
-            self.fork_end();
-        }
+        self.leave_fork();
         let standing = self.insist_on_stop(TRIES);
         self.pay_debts();
         self.sever_all(standing.is_some());

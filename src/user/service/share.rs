@@ -175,7 +175,7 @@ impl Service {
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
         }
-        if self.owner.program.forks_under_way > 0 || self.recalling {
+        if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(Refusal::Later);
         }
         let is_attachment = |identity| self.peers.show(identity);
@@ -220,7 +220,7 @@ impl Service {
         let Some((at, end)) = self.owner.segments.first_in(lo, hi) else {
             return Ok(hi as u64);
         };
-        if self.owner.program.forks_under_way > 0 || self.recalling {
+        if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(libc::EAGAIN);
         }
         self.owner.quiet = self.peers.is_quiet();

@@ -135,11 +135,10 @@ impl Service {
     /// The program is about to detach the segment at `address`: what stands as
     /// far from there as its offset says is part of it.
     pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
-        for i in 0..self.owner.lent.len() {
-            let l = self.owner.lent[i];
-            if l.start < l.end && l.start.checked_sub(address) == Some(l.offset) {
-                self.recall(shared, l.start, l.end);
-            }
+        let mut from = 0;
+        while let Some((place, (start, end))) = self.owner.loans.next_of(address, from) {
+            self.recall(shared, start, end);
+            from = place + 1;
         }
     }
 
