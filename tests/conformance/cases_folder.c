@@ -213,6 +213,8 @@ CASE(folder_swept, "a socket that a killed process has left is removed by the ne
 	EXPECT_EQ(kill(service, SIGKILL), 0);
 	EXPECT_EQ(kill(pid, SIGKILL), 0);
 	EXPECT(waitpid(pid, &status, 0) == pid);
+	/* It has been left to us. Until it is gone its socket answers. */
+	EXPECT(waitpid(service, &status, __WALL) == service);
 	EXPECT_EQ(entries(name, ""), 1);
 	EXPECT_EQ(make_with(path), 0);
 	for (int i = 0; entries(name, "") != 0; i++) {
