@@ -39,18 +39,34 @@ pub struct Attacher {
     pub permits: Permits,
     /// What takes the place of a lost owner's memory, a file without a page; -1
     /// before it is needed. And its identity.
-    pub gone: c_int,
-    pub gone_identity: (u64, u64),
+    gone: c_int,
+    gone_identity: (u64, u64),
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
     /// Touching a hole can be answered with SIGBUS by userfaultfd.
-    pub can_poison: bool,
+    can_poison: bool,
     /// A page can be mapped write-protected at once. Without, the threads stand
     /// while it is mapped first and protected then.
-    pub can_map_protected: bool,
+    can_map_protected: bool,
 }
 
 impl Attacher {
+    /// Takes note of what this kernel can do.
+    pub fn begin(&mut self, poison: bool, map_protected: bool) {
+        (self.can_poison, self.can_map_protected) = (poison, map_protected);
+        self.gone = -1;
+    }
+
+    /// Whether a touch of a hole can be answered with SIGBUS by userfaultfd.
+    pub fn can_poison(&self) -> bool {
+        self.can_poison
+    }
+
+    /// Whether a page can be mapped write-protected at once.
+    pub fn can_map_protected(&self) -> bool {
+        self.can_map_protected
+    }
+
     /// Maps an owner's `[source, source + len)` for permit `p`: at `at`, where nothing
     /// is watched any more, or anywhere if that is 0.
     pub fn map(

@@ -40,6 +40,16 @@ impl Events for Owner {
 }
 
 impl Owner {
+    /// Whether something has been read that is still to be acted upon.
+    pub fn has_changes(&self) -> bool {
+        self.change_count > 0
+    }
+
+    /// No event waits any more.
+    pub fn forget_unread(&mut self) {
+        self.events_wait_since = 0;
+    }
+
     /// Whether the unread events stay unread for now, after a stop that did not
     /// come about: their callers sleep, other work is done, and the loop comes
     /// here again.

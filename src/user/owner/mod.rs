@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod begin;
 pub mod changes;
 pub mod children;
 pub mod copier;
@@ -49,46 +50,46 @@ use settings::Settings;
 pub struct Owner {
     pub program: Program,
     /// Writes to a range can be told afterwards: copy first, stop then.
-    pub can_precopy: bool,
+    can_precopy: bool,
     /// Pinned pages can be told.
-    pub can_move_pages: bool,
+    can_move_pages: bool,
     /// Every answer that was given has been acted upon.
-    pub quiet: bool,
+    quiet: bool,
     /// The exported address space: offset = address. Its identity on disk.
-    pub memfd: c_int,
+    memfd: c_int,
     /// The same file for peers: flags that one of them sets there are not ours.
-    pub handed_out: c_int,
-    pub memfd_identity: (u64, u64),
+    handed_out: c_int,
+    memfd_identity: (u64, u64),
     /// userfaultfd that tells what was written during a copy; -1 without.
-    pub precopy: c_int,
+    precopy: c_int,
     pub segments: Segments,
-    pub journal: Journal,
-    pub stuck: Stuck,
+    journal: Journal,
+    stuck: Stuck,
     /// Pages that a promotion has replaced, in the scratch range: start and length.
-    pub trash: (usize, usize),
+    trash: (usize, usize),
     /// Events that have been read and not been acted upon.
-    pub changes: [Change; CHANGES],
-    pub change_count: usize,
+    changes: [Change; CHANGES],
+    change_count: usize,
     /// Moved memory could not be made private again: it may still be in use
     /// somewhere.
-    pub moved_astray: bool,
+    moved_astray: bool,
     /// What the program has unmapped and is still to be recalled: who did it must
     /// not go on before.
     pub debts: Debts,
     /// When the first stop failed that unread events wait for; 0: none waits.
-    pub events_wait_since: u64,
+    events_wait_since: u64,
     pub hooks: Hooks,
     /// What the program has said about memory that is promoted.
-    pub settings: Settings,
+    settings: Settings,
     /// Memory nodes, where there are several.
-    pub nodes: Nodes,
+    nodes: Nodes,
     /// Some of the memfd may have a NUMA policy.
-    pub has_policies: bool,
+    has_policies: bool,
     pub loans: Loans,
     /// With so many ranges promoted no more come to stand alone.
-    pub thrifty_from: usize,
+    thrifty_from: usize,
     /// Behind which range a gap was looked for last.
-    pub gap_looked_at: usize,
+    gap_looked_at: usize,
 }
 
 impl Owner {

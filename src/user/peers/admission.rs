@@ -78,6 +78,11 @@ impl Peers {
         }
     }
 
+    /// Whether new attachers wait for a while.
+    pub fn is_deaf(&self) -> bool {
+        self.deaf_until != 0
+    }
+
     /// After there was no descriptor for new attachers.
     pub fn listen_again(&mut self, spare: &mut Spare) {
         if self.deaf_until != 0 && task::now() >= self.deaf_until {

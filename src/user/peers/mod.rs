@@ -141,9 +141,9 @@ pub mod token {
 /// valid; the service gives the real values at its start.
 pub struct Peers {
     pub epoll: c_int,
-    pub listener: c_int,
+    listener: c_int,
     /// The listener is not looked at before.
-    pub deaf_until: u64,
+    deaf_until: u64,
     pub connections: [Connection; CONNECTIONS],
     /// Of each connection of an attacher: its process; 0: of none.
     pub attachers: [u64; CONNECTIONS],
@@ -152,26 +152,76 @@ pub struct Peers {
     pub ended_due: u64,
     pub full_until: u64,
     /// Of all attachers: answers that have not been acted upon.
-    pub unnoted: u64,
+    unnoted: u64,
     /// How many attachers have been hung up on that have not let go.
-    pub cut_off: u32,
+    cut_off: u32,
     /// Why the last owner that hung up did so, as an errno.
-    pub refusal: c_int,
+    refusal: c_int,
     /// The folder of this user's processes, also the working directory, and the
     /// one that holds it.
-    pub folder: c_int,
-    pub base: c_int,
+    folder: c_int,
+    base: c_int,
     /// Name of this process in ids and in the folder of sockets.
-    pub token: u64,
-    pub uid: u32,
+    token: u64,
+    uid: u32,
     pub requests: Requests,
     /// Files of owners that have ended.
     pub emptying: Emptying,
     /// Serial number of the last question to a peer.
-    pub questions: u64,
+    questions: u64,
 }
 
 impl Peers {
+    /// The user whom this process and its peers are of.
+    pub fn set_uid(&mut self, uid: u32) {
+        self.uid = uid;
+    }
+
+    /// That user.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Name of this process in ids and in the folder of sockets.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Why the last owner that hung up did so, as an errno.
+    pub fn refusal(&self) -> c_int {
+        self.refusal
+    }
+
+    /// Takes note of that.
+    pub fn set_refusal(&mut self, errno: c_int) {
+        self.refusal = errno;
+    }
+
+    /// An answer to `Share` has been given to attacher `i`, who has to act upon it.
+    pub fn answered(&mut self, i: usize) {
+        let c = &mut self.connections[i];
+        c.served = true;
+        c.unnoted += 1;
+        self.unnoted += 1;
+    }
+
+    /// Attacher `i` has acted upon so many; false if it was not given them.
+    pub fn noted(&mut self, i: usize, answers: u64) -> bool {
+        let c = &mut self.connections[i];
+        let Some(left) = c.unnoted.checked_sub(answers) else {
+            return false;
+        };
+        c.unnoted = left;
+        c.patience = Patience::NEW;
+        self.unnoted -= answers;
+        true
+    }
+
+    /// Whether all attachers that have been hung up on have let go.
+    pub fn have_let_go(&self) -> bool {
+        self.cut_off == 0
+    }
+
     /// Takes a connected socket into the table and the epoll set.
     pub fn adopt(&mut self, fd: c_int, side: Side) -> Sys<usize> {
         let free = |c: &Connection| c.side == Side::Free;

@@ -129,7 +129,7 @@ impl Peers {
                 let ready = net::listen(fd).and_then(|()| dir::rename(early, name));
                 if ready.is_ok() {
                     (self.token, self.listener) = (token, fd);
-                    return Ok(());
+                    return net::watch(self.epoll, fd, super::token::LISTENER);
                 }
                 let _ = dir::unlink(early);
             }
@@ -137,6 +137,11 @@ impl Peers {
         }
         debug_log!("no socket can be made in the folder");
         Err(libc::ENOSYS)
+    }
+
+    /// Works in the folder that another task has found.
+    pub fn enter_folder(&self) {
+        let _ = dir::enter(self.folder);
     }
 
     /// Takes the socket's name away, at the end, and with `names` links that lead to

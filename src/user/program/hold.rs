@@ -30,6 +30,11 @@ impl Program {
         })
     }
 
+    /// Whether the program exports its memory both ways.
+    pub fn knows_the_module(&self) -> bool {
+        self.device != 0
+    }
+
     fn ask_module(&self, hold: bool) -> Sys<()> {
         let mut word = i64::from(hold);
         let at = (&raw mut word).expose_provenance();

@@ -35,7 +35,7 @@ pub struct Program {
     pub space: Space,
     pub scratch: Scratch,
     /// The module's device, where this program exports its memory both ways.
-    pub device: c_int,
+    device: c_int,
     /// userfaultfd that reports changes of promoted memory. No fault comes here.
     pub events: c_int,
     /// userfaultfd of the attachments of this process.

@@ -107,7 +107,7 @@ impl Service {
                 .checked_add(len)
                 .filter(|&end| end <= TOP)
                 .ok_or(libc::EINVAL)?;
-            let own = token == self.peers.token;
+            let own = token == self.peers.token();
             if own && vaddr < source + len && end > source {
                 return Err(libc::EINVAL);
             }

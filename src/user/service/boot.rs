@@ -4,14 +4,13 @@
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
-use crate::user::owner::nodes::Nodes;
 use crate::user::peers::token;
 use crate::user::program::scratch::Scratch;
 use crate::user::program::stop::Unstoppable;
 use crate::user::program::{alarm, restart};
 use crate::user::service::state::Service;
 use crate::user::sys::space::Space;
-use crate::user::sys::{mem, net, procfs, task, uffd, Sys, TOP};
+use crate::user::sys::{net, procfs, task, uffd, Sys};
 use crate::{debug_log, facilities};
 #[cfg(feature = "fault-injection")]
 use crate::{environment, user::sys::faults};
@@ -78,17 +77,15 @@ impl Service {
             environment::get(&environment::TEST_FAULTS),
             mapping::range(),
         );
-        self.peers.uid = task::geteuid();
+        self.peers.set_uid(task::geteuid());
         self.owner.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.owner.program.space = Space::open()?;
         self.owner.program.scratch = Scratch::reserve();
-        self.owner.thrifty_from = crate::user::owner::thrift::limit();
-        self.owner.nodes = Nodes::find();
+        self.owner.look_around();
         self.owner.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.peers.epoll = net::epoll()?;
-        self.attacher.gone = -1;
         self.owner.program.spare.keep();
         net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.peers.epoll, self.bell, token::BELL)?;
@@ -106,19 +103,7 @@ impl Service {
         self.owner.program.pidfd = task::pidfd(self.owner.program.tgid)?;
         restart::prepare(self.owner.program.tgid, self.owner.program.pidfd);
         self.open_userfaultfds()?;
-        self.owner.memfd = mem::memfd(c"xpmem")?;
-        task::with_file_size_limit_lifted(|| mem::set_size(self.owner.memfd, TOP))?;
-        mem::seal_size(self.owner.memfd)?;
-        self.owner.handed_out =
-            mem::open_again(self.owner.memfd, libc::O_RDWR).unwrap_or(self.owner.memfd);
-        let (device, inode, _) = mem::identity(self.owner.memfd)?;
-        self.owner.memfd_identity = (device, inode);
-        // Mappings show the identity in the kernel's own words: take those.
-        self.owner.memfd_identity = self
-            .owner
-            .program
-            .identity_as_mapped(self.owner.memfd)
-            .unwrap_or(self.owner.memfd_identity);
+        self.owner.open_memory()?;
         await_permission(shared);
         self.prove_tracing()?;
         self.compare_all()?;
@@ -128,17 +113,16 @@ impl Service {
         }
         let asked = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
         self.peers.rendezvous(asked)?;
-        self.owner.segments.set_token(self.peers.token);
-        self.attacher.permits.set_token(self.peers.token);
-        net::watch(self.peers.epoll, self.peers.listener, token::LISTENER)?;
+        self.owner.segments.set_token(self.peers.token());
+        self.attacher.permits.set_token(self.peers.token());
         net::watch(self.peers.epoll, self.owner.program.pidfd, token::OWNER)?;
         net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;
         net::watch(self.peers.epoll, self.owner.program.faults, token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
             self.owner.program.tgid,
-            self.owner.can_precopy,
-            self.attacher.can_poison,
+            self.owner.can_precopy(),
+            self.attacher.can_poison(),
             self.owner.program.space.has_query()
         );
         Ok(())
@@ -168,32 +152,15 @@ impl Service {
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
         self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?;
         let poison = has & uffd::FEATURE_POISON;
-        self.attacher.can_poison = poison != 0;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
         self.owner.program.faults = uffd::open(ON_FAULTS | poison)?;
         let here = mapping::range().0;
-        self.attacher.can_map_protected = !crate::testing::plays_old_kernel()
+        let map_protected = !crate::testing::plays_old_kernel()
             && uffd::can_map_protected(self.owner.program.faults, here);
-        self.owner.can_precopy =
-            has & uffd::FEATURE_WP_ASYNC != 0 && self.owner.program.space.has_scan();
-        self.owner.precopy = -1;
-        self.owner.can_move_pages = false;
-        if self.owner.can_precopy {
-            let moves = has & uffd::FEATURE_MOVE;
-            let on_precopy = uffd::FEATURE_WP_ASYNC
-                | uffd::FEATURE_WP_HUGETLBFS_SHMEM
-                | uffd::FEATURE_MISSING_SHMEM
-                | moves;
-            match uffd::open(on_precopy) {
-                Ok(fd) => {
-                    self.owner.precopy = fd;
-                    self.owner.can_move_pages = moves != 0;
-                }
-                Err(_) => self.owner.can_precopy = false,
-            }
-        }
+        self.attacher.begin(poison != 0, map_protected);
+        self.owner.open_precopy(has);
         Ok(())
     }
 

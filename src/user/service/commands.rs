@@ -39,7 +39,7 @@ impl Service {
         }
         self.owner.program.meet_the_module()?;
         let segid = self.owner.segments.make(start, size, mode)?;
-        names::note(self.peers.token, segid as i64, name)?;
+        names::note(self.peers.token(), segid as i64, name)?;
         Ok(segid)
     }
 

@@ -55,12 +55,12 @@ impl Service {
         self.peers.connections[i].under_way = 1;
         if !self.peers.post(i, &hello, None) {
             // Why not, it may have said.
-            self.peers.refusal = libc::ENOENT;
+            self.peers.set_refusal(libc::ENOENT);
             self.drain_all(shared, i);
             if self.peers.connections[i].side == Side::Attacher {
                 self.hang_up(shared, i);
             }
-            return Err(self.peers.refusal);
+            return Err(self.peers.refusal());
         }
         Ok(i)
     }
@@ -168,7 +168,7 @@ impl Service {
         } else {
             old.refusal
         };
-        self.peers.refusal = refusal;
+        self.peers.set_refusal(refusal);
         self.abandon_commands_of(shared, i, refusal);
         self.attacher.wake_attachments_of(&self.owner.program, i);
     }

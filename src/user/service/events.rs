@@ -17,13 +17,13 @@ impl Service {
     /// Something has happened to promoted memory, and who did it sleeps.
     pub fn on_events(&mut self) {
         // What a stop has read that was given up then is still to be acted on.
-        if !net::has_input(self.owner.program.events) && self.owner.change_count == 0 {
+        if !net::has_input(self.owner.program.events) && !self.owner.has_changes() {
             return;
         }
         match self.owner.stop() {
             Ok(standing) => {
                 self.owner.resume(standing);
-                self.owner.events_wait_since = 0;
+                self.owner.forget_unread();
             }
             Err(Unstoppable::Busy) if self.owner.events_may_wait(LAST_PATIENCE) => {
                 self.owner.cut_off_unmapped(0, TOP);

@@ -178,7 +178,7 @@ impl Service {
                 false => Ok(()),
             };
         }
-        if self.attacher.can_map_protected {
+        if self.attacher.can_map_protected() {
             return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);
         }
         // If they cannot be stopped the pages can be written to for a moment.
@@ -227,7 +227,7 @@ impl Service {
             return;
         };
         self.attacher.faulting.forget(page, page + PAGE);
-        if self.attacher.can_poison {
+        if self.attacher.can_poison() {
             match self.deliver(page, tid) {
                 Ok(()) => {
                     self.attacher.faulting.stopped();
@@ -242,12 +242,12 @@ impl Service {
                 Err(_) => self.attacher.faulting.stopped(),
             }
         }
-        let can = self.attacher.can_poison && self.attacher.poisoned.has_room();
+        let can = self.attacher.can_poison() && self.attacher.poisoned.has_room();
         let poisoned = can.then(|| uffd::poison(self.owner.program.faults, page, PAGE));
         if let Some(Ok(())) = poisoned {
             self.attacher.poisoned.push(page);
         } else {
-            if !self.attacher.can_poison || poisoned == Some(Err(libc::EEXIST)) {
+            if !self.attacher.can_poison() || poisoned == Some(Err(libc::EEXIST)) {
                 // Linux before 6.6 cannot poison; or what is there cannot be
                 // taken away while the threads run. The signal comes without its
                 // address.

@@ -61,14 +61,10 @@ impl Service {
 
     /// An attacher has acted upon answers.
     fn on_noted(&mut self, shared: &Shared, i: usize, answers: u64) {
-        let c = &mut self.peers.connections[i];
-        let Some(left) = c.unnoted.checked_sub(answers) else {
+        if !self.peers.noted(i, answers) {
             debug_log!("a peer acknowledges what it was not told: hung up");
-            return self.hang_up(shared, i);
-        };
-        c.unnoted = left;
-        c.patience = crate::user::patience::Patience::NEW;
-        self.peers.unnoted -= answers;
+            self.hang_up(shared, i);
+        }
     }
 
     /// Attacher's side: an answer to a recall goes out, at once or when there is

@@ -73,7 +73,7 @@ impl Service {
                     return self.farewell(shared);
                 }
             }
-            if self.owner.change_count > 0 {
+            if self.owner.has_changes() {
                 self.on_events();
             }
             if self.retrying {
@@ -103,8 +103,8 @@ impl Service {
         } else {
             let soon = [
                 self.peers.next_request(),
-                (self.retrying || self.owner.change_count > 0).then_some(1),
-                (self.peers.deaf_until != 0).then_some(100),
+                (self.retrying || self.owner.has_changes()).then_some(1),
+                self.peers.is_deaf().then_some(100),
                 (!self.pending.is_empty()).then_some(40),
             ];
             let soonest = soon.into_iter().flatten().min();
@@ -129,7 +129,8 @@ impl Service {
     /// The program is gone: so is what it exported.
     fn farewell(&mut self, shared: &Shared) {
         shared.settled.store(1, Ordering::Release);
-        self.peers.unlink_socket(self.owner.program.device != 0);
-        emptying::empty(self.owner.memfd);
+        self.peers
+            .unlink_socket(self.owner.program.knows_the_module());
+        emptying::empty(self.owner.memfd());
     }
 }

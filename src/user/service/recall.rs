@@ -72,7 +72,7 @@ impl Service {
         self.recalling = before;
         let done = !core::mem::replace(&mut self.recall_refused, refused);
         // Who has been hung up on and has not let go yet shows what it showed.
-        done && self.peers.cut_off == 0
+        done && self.peers.have_let_go()
     }
 
     /// Recalls what the program has unmapped, and lets those go who were held for

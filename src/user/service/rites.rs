@@ -29,7 +29,7 @@ use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::procfs::Numbers;
 use crate::user::sys::rights::{Difference, Rights};
-use crate::user::sys::{dir, mem, task, uffd, Sys, TOP};
+use crate::user::sys::{mem, task, uffd, Sys, TOP};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
@@ -59,7 +59,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::announce_child_stops();
         let _ = prepared.and_then(|()| alarm::prepare(service.owner.program.tgid));
         await_permission(shared);
-        let _ = dir::enter(service.peers.folder);
+        service.peers.enter_folder();
         service.forget_stops();
         if let Err(errno) = service.owner.program.space.reopen() {
             debug_log!("what is mapped cannot be seen: errno {errno}");
@@ -147,7 +147,7 @@ impl Service {
     fn forget_stops(&mut self) {
         self.owner.program.threads.forget();
         self.owner.program.forks.forget();
-        self.owner.events_wait_since = 0;
+        self.owner.forget_unread();
         self.owner.debts.forget();
         self.paying = false;
         self.owner.program.hold(false);
@@ -159,7 +159,8 @@ impl Service {
         let exits = shared.ending.load(Ordering::Acquire) == ending::EXIT;
         if exits && !self.owner.program.attachments.any(|_| true) {
             // What is shared of this program's own goes with it.
-            self.peers.unlink_socket(self.owner.program.device != 0);
+            self.peers
+                .unlink_socket(self.owner.program.knows_the_module());
             shared.settled.store(1, Ordering::Release);
             return;
         }
@@ -175,7 +176,8 @@ impl Service {
         } else {
             debug_log!("the threads cannot be stopped: what was shared stays in place");
         }
-        self.peers.unlink_socket(self.owner.program.device != 0);
+        self.peers
+            .unlink_socket(self.owner.program.knows_the_module());
         shared.settled.store(1, Ordering::Release);
     }
 
@@ -247,7 +249,7 @@ impl Service {
         // What was about to be taken from attachers when a service was killed is in no
         // range any more.
         if all {
-            let _ = mem::punch(self.owner.memfd, 0, TOP);
+            let _ = mem::punch(self.owner.memfd(), 0, TOP);
         }
     }
 }

@@ -59,10 +59,12 @@ impl Service {
         match m.verb {
             Verb::Share => self.try_share(shared, i, m, effort),
             Verb::Hello => {
-                let fds = [self.owner.handed_out, self.owner.program.pidfd];
+                let fds = [self.owner.file_for_peers(), self.owner.program.pidfd];
                 self.send_answer(i, &m.answer(Status::Done), Some(fds))
             }
-            Verb::Get => self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid), None),
+            Verb::Get => {
+                self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid()), None)
+            }
             _ => {
                 let alive = self.is_alive(m.id);
                 let status = if alive { Status::Done } else { Status::Gone };
@@ -129,10 +131,7 @@ impl Service {
         let fds = file.map(|fd| [fd, self.owner.program.pidfd]);
         let outcome = self.send_answer(i, &answer, fds);
         if matches!(outcome, Outcome::Answered) {
-            let c = &mut self.peers.connections[i];
-            c.served = true;
-            c.unnoted += 1;
-            self.peers.unnoted += 1;
+            self.peers.answered(i);
         }
         self.owner.empty_trash();
         if let Some(fd) = file {
@@ -183,7 +182,7 @@ impl Service {
         if let Some(loan) = loan {
             return Ok(Shareable::Elsewhere(loan));
         }
-        self.owner.quiet = self.peers.is_quiet();
+        self.owner.set_quiet(self.peers.is_quiet());
         self.owner.look_at_nodes();
         if m.flags & WHOLE != 0 {
             // No attacher asks for more at a time.
@@ -223,7 +222,7 @@ impl Service {
         if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(libc::EAGAIN);
         }
-        self.owner.quiet = self.peers.is_quiet();
+        self.owner.set_quiet(self.peers.is_quiet());
         let mut wait = || self.peers.await_acknowledgements();
         let part = (at, end);
         let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
