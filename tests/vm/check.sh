@@ -33,8 +33,8 @@ root /tests/life
 user /tests/life
 root /tests/churn 6
 user /tests/churn 3
-root /tests/fuzz 1 100000
-user /tests/fuzz 2 100000
+root /tests/fuzz 1 30000
+user /tests/fuzz 2 30000
 E2
 # The library, and the main job in one guest.
 "$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 ||
@@ -78,7 +78,7 @@ for suite in $suites; do
 	elif [ "$suite" = arm64 ]; then
 		# The module alone: the library and the rest are tested above.
 		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/surgery" "root /tests/owner" "root /tests/refuse" \
-			"root /tests/fuzz 3 100000" \
+			"root /tests/fuzz 3 30000" \
 			>"$SCRATCH/list-arm64"
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
 		files=("${vm_files[@]}")
