@@ -210,6 +210,7 @@ CASE(folder_swept, "a socket that a killed process has left is removed by the ne
 	service = service_beside(pid);
 	EXPECT(service > 0);
 	EXPECT_EQ(kill(pid, SIGSTOP), 0);
+	EXPECT(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
 	EXPECT_EQ(kill(service, SIGKILL), 0);
 	EXPECT_EQ(kill(pid, SIGKILL), 0);
 	EXPECT(waitpid(pid, &status, 0) == pid);
