@@ -58,6 +58,18 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// The program, and a descriptor for it.
 static PROGRAM: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 
+/// The six arguments of the call that was interrupted.
+macro_rules! arguments {
+    () => {
+        "mov rdi, [rbx + 32]
+        mov rsi, [rbx + 40]
+        mov rdx, [rbx + 48]
+        mov r10, [rbx + 56]
+        mov r8, [rbx + 64]
+        mov r9, [rbx + 72]"
+    };
+}
+
 // At `again_over` and `ready_over` a call has been made that was begun again. A
 // socket is first waited for by ppoll: its own limit cannot be made shorter.
 core::arch::global_asm!(
@@ -80,12 +92,7 @@ core::arch::global_asm!(
     "je 3f",
     "test rax, rax",
     "jz 2f",
-    "mov rdi, [rbx + 32]",
-    "mov rsi, [rbx + 40]",
-    "mov rdx, [rbx + 48]",
-    "mov r10, [rbx + 56]",
-    "mov r8, [rbx + 64]",
-    "mov r9, [rbx + 72]",
+    arguments!(),
     "mov rax, [rbx + 80]",
     "syscall",
     "{socket_over}:",
@@ -93,12 +100,7 @@ core::arch::global_asm!(
     "2:",
     "mov rax, [rbx + 88]",
     "3:",
-    "mov rdi, [rbx + 32]",
-    "mov rsi, [rbx + 40]",
-    "mov rdx, [rbx + 48]",
-    "mov r10, [rbx + 56]",
-    "mov r8, [rbx + 64]",
-    "mov r9, [rbx + 72]",
+    arguments!(),
     "mov r11, [rbx + 16]",
     "mov rcx, [rbx + 24]",
     "mov qword ptr [rbx], 0",

@@ -98,6 +98,21 @@ extern "C" fn before(site: usize, frame: *mut [usize; 7]) -> Verdict {
     ask(site & 0xffff, [*a, *b, *c, *d, *e, *f], room)
 }
 
+/// Leaves `common`: all is as it was, but rcx and r11, which holds where the site
+/// goes on.
+macro_rules! go_back {
+    () => {
+        "mov rbx, [rbp - 8]
+        mov r11, [rbp + 8]
+        shr r11, 16
+        lea rcx, [rip + {returns}]
+        mov r11, [rcx + r11 * 8]
+        mov rsp, rbp
+        pop rbp
+        lea rsp, [rsp + 136]"
+    };
+}
+
 // On entry the stack holds the site (number | index << 16) and below it the
 // red zone of the interrupted function, skipped by the thunk. Everything
 // that the kernel preserves over a system call is preserved here.
@@ -149,25 +164,11 @@ core::arch::global_asm!(
     "mov rsi, [rbp - 24]",
     "mov rdi, [rbp - 16]",
     "3:",
-    "mov rbx, [rbp - 8]",
-    "mov r11, [rbp + 8]",
-    "shr r11, 16",
-    "lea rcx, [rip + {returns}]",
-    "mov r11, [rcx + r11 * 8]",
-    "mov rsp, rbp",
-    "pop rbp",
-    "lea rsp, [rsp + 136]",
+    go_back!(),
     "jmp r11",
     // To the system call's own instruction.
     "4:",
-    "mov rbx, [rbp - 8]",
-    "mov r11, [rbp + 8]",
-    "shr r11, 16",
-    "lea rcx, [rip + {returns}]",
-    "mov r11, [rcx + r11 * 8]",
-    "mov rsp, rbp",
-    "pop rbp",
-    "lea rsp, [rsp + 136]",
+    go_back!(),
     "lea r11, [r11 - 2]",
     "jmp r11",
     ".size {common}, . - {common}",
