@@ -3,7 +3,7 @@
  * An attachment shows the owner's current page, whatever happened to it. Each
  * case touches the attachment first, so that there is an entry to take away.
  */
-#include "t.h"
+#include "owner.h"
 #include <sys/uio.h>
 #include <linux/userfaultfd.h>
 
@@ -14,13 +14,8 @@
 #define MADV_COLLAPSE 25
 #endif
 
-static struct peer owner;
-static long segid, apid;
-
 #define PAGES 64L
 #define SIZE (PAGES * PAGE)
-#define BASE 0x200000000000L	/* where the owner maps things; 2 MiB-aligned */
-
 static long own(long size, long flags) { return CALL(&owner, r_map, BASE, size, flags); }
 static char *att(long addr, long size) { return (char *)x_attach(apid, addr, size); }
 
@@ -445,23 +440,9 @@ static void compacted(void)
 /* Huge pages of the owner's mapping at BASE: it may not have got them all. */
 static long owner_huge(void)
 {
-	char line[256], path[64];
-	unsigned long from, to;
-	long kb, sum = 0;
-	int in = 0;
-	FILE *f;
+	long kb = owner_kb("AnonHugePages", BASE, BASE + 64 * HUGE);
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", owner.pid);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-			in = from >= BASE && from < BASE + 64 * HUGE;
-		else if (in && sscanf(line, "AnonHugePages: %ld", &kb) == 1)
-			sum += kb / 2048;
-	}
-	if (f)
-		fclose(f);
-	return sum;
+	return kb < 0 ? 0 : kb / 2048;
 }
 
 /* Small pages become a huge one and the other way round, under attachments. */
@@ -791,15 +772,8 @@ static void system_calls(void)
 
 int main(void)
 {
-	t_catch();
-	dev_open();
-	owner = peer_start();
-	segid = CALL(&owner, r_make, 0, MAXADDR, 0666);
-	apid = x_get(segid, RW);
-	if (segid <= 0 || apid <= 0) {
-		printf("make %ld, get %ld\n", segid, apid);
+	if (owner_begin())
 		return 1;
-	}
 	RUN(both_ways);
 	RUN(unmap_and_map_again);
 	RUN(mapped_later);
@@ -825,7 +799,5 @@ int main(void)
 	RUN(ring);
 	RUN(atomics);
 	RUN(system_calls);
-	x_release(apid);
-	peer_stop(&owner);
-	return t_done();
+	return owner_end();
 }

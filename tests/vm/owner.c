@@ -3,7 +3,7 @@
  * What an attacher's touch takes from the owner: what the owner's own touch
  * would, of the page touched and no other.
  */
-#include "t.h"
+#include "owner.h"
 #include <sys/sysmacros.h>
 #include <linux/userfaultfd.h>
 
@@ -11,32 +11,8 @@
 #define MADV_PAGEOUT 21
 #endif
 
-static struct peer owner;
-static long segid, apid;
-
-#define BASE 0x200000000000L	/* where the owner maps things; 2 MiB-aligned */
-
 /* A field of the owner's mapping at BASE, in kB. */
-static long of_owner(const char *field)
-{
-	char line[256], path[64], key[64];
-	unsigned long from, to;
-	long kb, found = -1;
-	int here = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/smaps", owner.pid);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-			here = from <= BASE && BASE < to;
-		else if (here && sscanf(line, "%63[^:]: %ld kB", key, &kb) == 2 && !strcmp(key, field))
-			found = kb;
-	}
-	if (f)
-		fclose(f);
-	return found;
-}
+static long of_owner(const char *field) { return owner_kb(field, BASE, BASE + 1); }
 
 static char *att(long size) { return (char *)x_attach(apid, BASE, size); }
 
@@ -280,11 +256,8 @@ static void userfaultfd_protected(void)
 
 int main(void)
 {
-	t_catch();
-	dev_open();
-	owner = peer_start();
-	segid = CALL(&owner, r_make, 0, MAXADDR, 0666);
-	apid = x_get(segid, RW);
+	if (owner_begin())
+		return 1;
 	RUN(untouched_anonymous);
 	RUN(one_page_touched);
 	RUN(untouched_memfd);
@@ -293,7 +266,5 @@ int main(void)
 	RUN(hugetlb_pages);
 	RUN(soft_dirty);
 	RUN(userfaultfd_protected);
-	x_release(apid);
-	peer_stop(&owner);
-	return t_done();
+	return owner_end();
 }

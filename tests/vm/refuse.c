@@ -3,7 +3,7 @@
  * Memory that nobody gets by attaching, with what the attacher sees instead;
  * and errors of the owner's memory as what they are.
  */
-#include "t.h"
+#include "owner.h"
 #include <sys/personality.h>
 
 #ifndef MADV_GUARD_INSTALL
@@ -15,11 +15,6 @@
 #ifndef MADV_HWPOISON
 #define MADV_HWPOISON 100
 #endif
-
-static struct peer owner;
-static long segid, apid;
-
-#define BASE 0x200000000000L
 
 static char *att(long addr, long size) { return (char *)x_attach(apid, addr, size); }
 
@@ -303,11 +298,8 @@ static void tagged_addresses(void)
 
 int main(void)
 {
-	t_catch();
-	dev_open();
-	owner = peer_start();
-	segid = CALL(&owner, r_make, 0, MAXADDR, 0666);
-	apid = x_get(segid, RW);
+	if (owner_begin())
+		return 1;
 	RUN(secret_memory);
 	RUN(shadow_stack);
 	RUN(without_pages);
@@ -320,7 +312,5 @@ int main(void)
 #ifdef __aarch64__
 	RUN(tagged_addresses);
 #endif
-	x_release(apid);
-	peer_stop(&owner);
-	return t_done();
+	return owner_end();
 }

@@ -10,7 +10,7 @@ vm_build_tests() {
 		if [ "${2:-}" = arm64 ]; then
 			root=$("$vm_top/tests/vm/root.sh" arm64)
 			mkdir -p "$root/tests"
-			cp "$vm_top/tests/vm/$t.c" "$vm_top/tests/vm/t.h" "$root/tests/"
+			cp "$vm_top/tests/vm/$t.c" "$vm_top"/tests/vm/{t,owner}.h "$root/tests/"
 			vm_chroot "$root" /usr/bin/aarch64-linux-gnu-gcc $flags -o "/tests/$t" "/tests/$t.c"
 			cp "$root/tests/$t" "$out/$t"
 		else
