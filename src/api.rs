@@ -5,7 +5,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::error::Result;
-use crate::{choice, debug, debug_log, ioctl as by_number};
+use crate::{choice, debug, debug_log, ioctl as by_number, uapi};
 use core::ffi::c_int;
 
 /// Logs a failure and hands it on.
@@ -55,7 +55,14 @@ pub fn init() -> Result<()> {
 /// multiples, or beyond the address space. ENOMEM, EBUSY. ENOSYS.
 pub fn make(vaddr: usize, size: usize, permit_type: c_int, permit_value: u64) -> Result<i64> {
     debug::enter();
-    let made = choice::current().and_then(|b| b.make(vaddr, size, permit_type, permit_value));
+    let wanted = uapi::Make {
+        vaddr: vaddr as u64,
+        size,
+        permit_type,
+        permit_value,
+        segid: 0,
+    };
+    let made = choice::current().and_then(|b| b.make(&wanted));
     if made.is_ok() {
         count(&COUNTERS.makes);
     }

@@ -2,6 +2,7 @@
 //! What a back end does: the operations of XPMEM.
 
 use crate::error::Result;
+use crate::uapi::Make;
 use core::ffi::c_int;
 
 /// What a back end does. The arguments are those of the C API and arrive
@@ -13,9 +14,9 @@ pub trait Backend: Sync {
     /// Version in upstream's notation, e.g. `0x0002_7004`.
     fn version(&self) -> Result<c_int>;
 
-    /// Exports `[vaddr, vaddr + size)` of this process; returns a segid.
-    fn make(&self, vaddr: usize, size: usize, permit_type: c_int, permit_value: u64)
-        -> Result<i64>;
+    /// Exports a range of this process; returns a segid. The one in `wanted` is for
+    /// nothing.
+    fn make(&self, wanted: &Make) -> Result<i64>;
 
     /// Withdraws a segment of this process.
     fn remove(&self, segid: i64) -> Result<()>;

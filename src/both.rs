@@ -11,7 +11,7 @@
 use crate::backend::Backend;
 use crate::debug_log;
 use crate::error::{Error, Result};
-use crate::{kernel, user};
+use crate::{kernel, uapi, user};
 use core::ffi::c_int;
 
 struct Both;
@@ -47,15 +47,9 @@ impl Backend for Both {
         kernel::backend().version()
     }
 
-    fn make(
-        &self,
-        vaddr: usize,
-        size: usize,
-        permit_type: c_int,
-        permit_value: u64,
-    ) -> Result<i64> {
-        let segid = kernel::backend().make(vaddr, size, permit_type, permit_value)?;
-        if let Err(error) = user::make_named(segid, vaddr, size, permit_value) {
+    fn make(&self, wanted: &uapi::Make) -> Result<i64> {
+        let segid = kernel::backend().make(wanted)?;
+        if let Err(error) = user::make_named(segid, wanted) {
             debug_log!("exported by the module alone: {error:?}");
         }
         Ok(segid)

@@ -16,8 +16,7 @@ pub fn serve<B: Backend + ?Sized>(backend: &B, cmd: c_int, arg: usize) -> Result
         uapi::VERSION => backend.version(),
         uapi::MAKE => {
             let a: uapi::Make = copy_in(arg)?;
-            let vaddr = usize::try_from(a.vaddr).map_err(|_| Error::Invalid)?;
-            let segid = backend.make(vaddr, a.size, a.permit_type, a.permit_value)?;
+            let segid = backend.make(&a)?;
             copy_out(arg, offset_of!(uapi::Make, segid), segid).inspect_err(|_| {
                 let _ = backend.remove(segid);
             })

@@ -43,19 +43,10 @@ impl Backend for Kernel {
         self.device.command(uapi::VERSION, 0)
     }
 
-    fn make(
-        &self,
-        vaddr: usize,
-        size: usize,
-        permit_type: c_int,
-        permit_value: u64,
-    ) -> Result<i64> {
+    fn make(&self, wanted: &uapi::Make) -> Result<i64> {
         let mut a = uapi::Make {
-            vaddr: vaddr as u64,
-            size,
-            permit_type,
-            permit_value,
             segid: 0,
+            ..*wanted
         };
         self.device.operate(uapi::MAKE, &mut a)?;
         Ok(a.segid)

@@ -73,8 +73,9 @@ fn call(op: Op, args: [u64; 4]) -> Result<u64> {
 }
 
 /// Exports what the module has exported as `segid`, too.
-pub fn make_named(segid: i64, vaddr: usize, size: usize, mode: u64) -> Result<()> {
-    call(Op::Make, [vaddr as u64, size as u64, mode, segid as u64]).map(drop)
+pub fn make_named(segid: i64, made: &uapi::Make) -> Result<()> {
+    let (size, mode) = (made.size as u64, made.permit_value);
+    call(Op::Make, [made.vaddr, size, mode, segid as u64]).map(drop)
 }
 
 /// Withdraws what the module has exported as `segid`.
@@ -98,13 +99,15 @@ impl Backend for User {
         Ok(uapi::CURRENT_VERSION)
     }
 
-    fn make(
-        &self,
-        vaddr: usize,
-        size: usize,
-        permit_type: c_int,
-        permit_value: u64,
-    ) -> Result<i64> {
+    fn make(&self, wanted: &uapi::Make) -> Result<i64> {
+        let uapi::Make {
+            vaddr,
+            size,
+            permit_type,
+            permit_value,
+            ..
+        } = *wanted;
+        let vaddr = usize::try_from(vaddr).map_err(|_| Error::Invalid)?;
         if permit_type != uapi::PERMIT_MODE || permit_value & !0o777 != 0 || size == 0 {
             return Err(Error::Invalid);
         }
