@@ -204,7 +204,7 @@ pub const ALL: [Facility; 22] = [
         what: "`PAGEMAP_SCAN`",
         since: "6.7",
         need: Need::Better,
-        used_for: "the pages that changed during a copy are found",
+        used_for: "the pages that changed during a copy are found; huge pages stay huge",
         without: "as without `UFFD_FEATURE_WP_ASYNC`",
         bit: 0,
     },

@@ -106,6 +106,13 @@ CASE(killed_private, "while private memory comes to be shared and is written to"
 	promotion(&s, anonymous(SIZE));
 }
 
+CASE(killed_huge, "while a huge page does")
+{
+	struct scene s = begin();
+
+	promotion(&s, huge_page());
+}
+
 CASE(killed_locked, "while locked memory does")
 {
 	struct scene s = begin();

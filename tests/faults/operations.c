@@ -29,6 +29,22 @@ static void promotion(struct scene *s, char *memory)
 	close_scene(s);
 }
 
+CASE(promote_huge, "a huge page is shared when a part of it is touched")
+{
+	struct scene s = begin();
+	char *memory = huge_page();
+
+	fill(memory, HUGE, 1);
+	open_scene(&s, memory, SIZE);
+	arm();
+	touch_there(&s, 1);
+	disarm();
+	EXPECT_EQ(verify((long)memory, HUGE, 1), 0);
+	expect_bytes(&s, 1);
+	s.size = HUGE;
+	close_scene(&s);
+}
+
 CASE(promote_private, "private memory is shared when it is touched")
 {
 	struct scene s = begin();

@@ -161,6 +161,17 @@ char *shared_anonymous(size_t size)
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
+char *huge_page(void)
+{
+	char *memory = anonymous(2 * HUGE), *aligned = memory + (-(unsigned long)memory % HUGE);
+
+	munmap(memory, (size_t)(aligned - memory));
+	munmap(aligned + HUGE, (size_t)(memory + HUGE - aligned));
+	if (madvise(aligned, HUGE, MADV_HUGEPAGE))
+		skip_case("no huge pages");
+	return aligned;
+}
+
 char *own_data(void)
 {
 	static char data[SIZE + 2 * PAGE] __attribute__((aligned(PAGE))) = { 1 };

@@ -34,6 +34,9 @@ struct scene begin(void);
 /* Fresh memory, as anonymous(): locked, or the case is skipped; or shared. */
 char *locked(size_t size);
 char *shared_anonymous(size_t size);
+/* A huge page of its own, where there are any. */
+#define HUGE (2ul << 20)
+char *huge_page(void);
 /* SIZE of the program's own data, in a mapping of its own: what is shared along with
  * it is then the same in each run, wherever the program was loaded. */
 char *own_data(void);

@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{task, uffd, Sys};
+use crate::user::sys::{mem, task, uffd, Sys, HUGE};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What one of the two takes at a time, in bytes: some 50 us.
 pub const PIECE: usize = 128 * 1024;
+
+/// As a userfaultfd: nothing is copied, but each piece is made a huge page.
+const TO_HUGE: c_int = -1;
 
 /// One copy at a time. All zero: none yet, and no thread.
 pub struct Copying {
@@ -32,6 +35,11 @@ pub struct Copying {
 }
 
 impl Copying {
+    /// Begins to make huge pages of `len` bytes at `at`.
+    pub fn begin_huge(&self, at: usize, len: usize) {
+        self.begin(TO_HUGE, at, 0, len, 0);
+    }
+
     fn pieces(ticket: u64) -> usize {
         (ticket >> 16 & 0xffff) as usize
     }
@@ -47,7 +55,8 @@ impl Copying {
         self.done.store(0, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
         let number = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        let pieces = len.div_ceil(PIECE) as u64;
+        let piece = if fd == TO_HUGE { HUGE } else { PIECE };
+        let pieces = len.div_ceil(piece) as u64;
         let ticket = number << 32 | pieces << 16;
         self.ticket.store(ticket, Ordering::Release);
     }
@@ -61,7 +70,6 @@ impl Copying {
             if piece >= Self::pieces(ticket) {
                 return;
             }
-            let offset = piece * PIECE;
             let to = self.to.load(Ordering::Relaxed);
             let from = self.from.load(Ordering::Relaxed);
             let len = self.len.load(Ordering::Relaxed);
@@ -85,8 +93,13 @@ impl Copying {
             }
             // After an error the rest is only counted.
             if self.failed.load(Ordering::Relaxed) == 0 {
-                let len = PIECE.min(len - offset);
-                if let Err(errno) = uffd::copy_pages(fd, to + offset, from + offset, len) {
+                let done = if fd == TO_HUGE {
+                    mem::collapse(to + piece * HUGE, HUGE)
+                } else {
+                    let at = piece * PIECE;
+                    uffd::copy_pages(fd, to + at, from + at, PIECE.min(len - at))
+                };
+                if let Err(errno) = done {
                     self.failed.store(errno, Ordering::Relaxed);
                 }
             }
@@ -123,7 +136,6 @@ impl Copying {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::sys::mem;
     use std::sync::atomic::AtomicBool;
 
     /// A mapping of a new file, watched for missing pages.

@@ -11,7 +11,7 @@ pub mod sigbus;
 pub mod withdrawn;
 
 use super::program::Program;
-use super::sys::{mem, uffd, Sys};
+use super::sys::{mem, uffd, Sys, HUGE};
 use crate::debug_log;
 pub use crate::user::program::pieces::Piece;
 use core::ffi::c_int;
@@ -24,6 +24,10 @@ use sigbus::{FaultingThreads, Poisoned};
 /// write-protected where the owner may not write either, or the permit does not
 /// allow it: then a write is reported too.
 pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
+
+/// The same where writing is allowed. As long as nothing can be protected there are
+/// huge pages: what cannot be written to after all is registered once more.
+const WRITABLE: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
 
 /// The file of an owner's exported address space, and its identity as mappings show it.
 #[derive(Clone, Copy)]
@@ -77,17 +81,20 @@ impl Attacher {
         at: usize,
         file: &OwnersFile,
     ) -> Sys<usize> {
-        let fixed = if at == 0 { 0 } else { libc::MAP_FIXED };
-        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | fixed;
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
-        let addr = mem::map(at, len, libc::PROT_NONE, flags, file.memfd, source)?;
-        let write = if self.permits.get(p).writable {
-            libc::PROT_WRITE
+        let addr = if at == 0 {
+            program.place_window(len, source, file.memfd)?
         } else {
-            0
+            let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            mem::map(at, len, libc::PROT_NONE, flags, file.memfd, source)?
         };
-        let ready = uffd::register(program.faults, addr, len, GATED)
+        let (write, mode) = match self.permits.get(p).writable {
+            true if len >= HUGE => (libc::PROT_WRITE, WRITABLE),
+            true => (libc::PROT_WRITE, GATED),
+            false => (0, GATED),
+        };
+        let ready = uffd::register(program.faults, addr, len, mode)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {

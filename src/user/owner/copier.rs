@@ -18,7 +18,7 @@ use super::rescue;
 use super::Owner;
 use crate::user::arena::copying::PIECE;
 use crate::user::arena::{mapping, Shared};
-use crate::user::sys::{clone, task, uffd, Sys};
+use crate::user::sys::{clone, mem, task, uffd, Sys, HUGE};
 use core::sync::atomic::Ordering;
 
 /// What is shorter is copied before another thread would have begun.
@@ -56,6 +56,21 @@ impl Owner {
         copying.ring();
         copying.take_part(&mut node);
         copying.await_end()
+    }
+}
+
+impl Owner {
+    /// Makes huge pages of `[at, at + len)`, on two processors where there are two.
+    pub fn make_pages_huge(&self, at: usize, len: usize) -> Sys<()> {
+        let shared = crate::user::arena::existing();
+        let two = |shared: &&'static Shared| len > HUGE && is_there(shared);
+        let Some(shared) = shared.filter(|s| task::processors_allowed() > 1 && two(s)) else {
+            return mem::collapse(at, len);
+        };
+        shared.copying.begin_huge(at, len);
+        shared.copying.ring();
+        shared.copying.take_part(&mut 0);
+        shared.copying.await_end()
     }
 }
 

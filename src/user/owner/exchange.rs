@@ -41,7 +41,7 @@ pub const STANDING_CHUNK: usize = 256 * 1024;
 
 /// What changes place at a time. Between its first and its third step a system
 /// call of another process that reaches for it is EFAULT.
-const PIECE: usize = 256 * 1024;
+pub const PIECE: usize = 256 * 1024;
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -61,6 +61,8 @@ pub struct Exchange {
     pub by_page: bool,
     /// The file has a copy.
     pub copied: bool,
+    /// Some of that is on huge pages.
+    pub huge: bool,
     /// The kernel notes what is written since.
     pub tracked: bool,
     /// The old place is watched for missing pages.
@@ -120,6 +122,7 @@ impl Owner {
             aside: 0,
             by_page: self.can_tell_pins(mapping),
             copied: false,
+            huge: false,
             tracked: false,
             watched: false,
             moved: false,
@@ -152,6 +155,9 @@ impl Owner {
             mem::advise(x.stage, x.len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
         }
         x.copied = self.copy_while_running(x);
+        if x.copied {
+            self.make_huge(x);
+        }
         let prepared = if x.mapping.prot() == RW {
             Ok(())
         } else {
@@ -235,7 +241,7 @@ impl Owner {
         x.aside = self
             .program
             .scratch
-            .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, 0)
+            .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, x.lo)
             .map_err(Refusal::Os)?;
         self.journal.note(x, origin);
         if x.by_page {
@@ -243,9 +249,8 @@ impl Owner {
         }
         let mut result = Ok(());
         while x.done < x.len && result.is_ok() {
-            let left = x.len - x.done;
-            let n = if x.by_page { left.min(PIECE) } else { left };
-            result = self.replace_piece(x, x.lo + x.done, n);
+            let at = x.lo + x.done;
+            result = self.replace_piece(x, at, x.piece_at(at));
         }
         if x.unlocked && x.done < x.len {
             self.lock_again(x.lo + x.done, x.len - x.done);

@@ -11,6 +11,7 @@ pub mod copies;
 pub mod debts;
 pub mod demote;
 pub mod exchange;
+pub mod huge;
 pub mod journal;
 pub mod lend;
 pub mod loans;
@@ -33,7 +34,7 @@ use super::arena::Shared;
 use super::hooks::Hooks;
 use super::program::Program;
 use super::protocol::limits::CHUNK_MAX;
-use super::sys::PAGE;
+use super::sys::{HUGE, PAGE};
 use changes::{Change, CHANGES};
 use core::ffi::c_int;
 use debts::Debts;
@@ -147,7 +148,11 @@ impl Owner {
                         // One pinned page need not keep its neighbours back.
                         Err(Refusal::Pinned) => {
                             refused = refused.or(Some(Refusal::Pinned));
-                            at += PAGE;
+                            at = if self.is_huge(&mapping, at) {
+                                (at & !(HUGE - 1)) + HUGE
+                            } else {
+                                at + PAGE
+                            };
                         }
                         Err(why) => {
                             // A shared file is lent when it is touched, and where

@@ -21,13 +21,10 @@ use super::rescue;
 use super::Owner;
 use crate::debug_log;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, task, uffd, PAGE};
+use crate::user::sys::{mem, task, uffd, HUGE, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
-
-/// What is pinned as one, at most.
-const HUGE: usize = 2 << 20;
 
 /// How long memory is left alone whose move had to be ended twice, in nanoseconds,
 /// and how often that doubles: the program stood all the while.

@@ -15,7 +15,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::arena::{mapping, Shared};
 use crate::user::owner::refusal::Refusal;
 use crate::user::sys::maps::{self, Mapping, Name};
-use crate::user::sys::{mem, procfs, uffd, BOTTOM, PAGE, TOP};
+use crate::user::sys::{mem, procfs, uffd, BOTTOM, HUGE, PAGE, TOP};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
@@ -39,8 +39,13 @@ impl Owner {
         wait: &mut dyn FnMut() -> bool,
     ) -> Result<(usize, usize), Refusal> {
         let mapping = self.mapping_at(addr)?;
+        let huge = block > PAGE && self.is_huge(&mapping, addr);
+        if huge && self.can_precopy && !self.may_precopy() && wait() {
+            // As for shared anonymous memory, below.
+            return Err(Refusal::Later);
+        }
         let block = if self.may_precopy() {
-            block
+            block.max(if huge { HUGE } else { PAGE })
         } else {
             block.min(STANDING_CHUNK)
         };
@@ -86,6 +91,12 @@ impl Owner {
             }
             (_, false) => {
                 let part = self.be_thrifty(shared, &mapping, addr, (lo, hi));
+                let part = if huge && self.may_precopy() {
+                    let (start, end) = self.whole_huge_pages(&mapping, part);
+                    self.without_own_memory(addr, start, end)?
+                } else {
+                    part
+                };
                 let done = self.promote(shared, &mapping, addr, part, Origin::Private)?;
                 Ok((lo.max(done.0), hi.min(done.1)))
             }

@@ -43,6 +43,8 @@ pub struct Program {
     /// Given up for a moment by a promotion, and where a new attacher finds none left.
     pub spare: Spare,
     pub attachments: Attachments,
+    /// Where the last attachment was made.
+    pub last_window: usize,
     pub task_dir: c_int,
     /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,

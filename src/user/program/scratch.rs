@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::user::sys::{insist, mem, Sys, PAGE};
+use crate::user::sys::{insist, mem, Sys, HUGE, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;
 
@@ -25,6 +25,9 @@ pub enum Place {
 
 /// Size of a place, in bytes; what is larger goes wherever there is room.
 const SIZE: usize = 64 << 20;
+
+/// From one place to the next: there is room to begin at any part of a huge page.
+const STRIDE: usize = SIZE + HUGE;
 
 /// Pages of the ballast; each is a mapping of its own.
 const BALLAST: usize = 24;
@@ -44,7 +47,7 @@ impl Scratch {
     /// Reserves the range; none where address space is limited, or where all
     /// new memory is locked.
     pub fn reserve() -> Self {
-        let places = 2 * SIZE + PAGE;
+        let places = 2 * STRIDE + PAGE;
         let len = places + BALLAST * PAGE;
         let none = Scratch {
             start: 0,
@@ -105,7 +108,8 @@ impl Scratch {
         self.len.set(0);
     }
 
-    /// mmap(2) at a place that is not in use.
+    /// mmap(2) at a place that is not in use. It begins at the same part of a huge
+    /// page as `off`.
     pub fn map(
         &self,
         place: Place,
@@ -117,14 +121,18 @@ impl Scratch {
     ) -> Sys<usize> {
         let (at, size) = match place {
             Place::Stage => (0, SIZE),
-            Place::Aside => (SIZE, SIZE),
-            Place::Glance => (2 * SIZE, PAGE),
+            Place::Aside => (STRIDE, SIZE),
+            Place::Glance => (2 * STRIDE, PAGE),
         };
         if self.len.get() == 0 || len > size {
             return mem::map(0, len, prot, flags, fd, off);
         }
         let fixed = flags | libc::MAP_FIXED;
-        mem::map(self.start + at, len, prot, fixed, fd, off)
+        let mut at = self.start + at;
+        if size > PAGE {
+            at += off.wrapping_sub(at) % HUGE;
+        }
+        mem::map(at, len, prot, fixed, fd, off)
     }
 
     /// Takes away what [`Self::map`] made.

@@ -6,7 +6,7 @@
 use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
-use crate::user::sys::{uffd, Sys};
+use crate::user::sys::{mem, uffd, Sys, HUGE};
 use core::ffi::c_int;
 
 impl Program {
@@ -43,6 +43,48 @@ impl Program {
             at = end;
         }
         Ok(())
+    }
+
+    /// Maps `len` bytes of an owner's file, from `source` on, without access: where huge
+    /// pages of the file can be huge pages, if it is long enough to have one.
+    pub fn place_window(&mut self, len: usize, source: usize, memfd: c_int) -> Sys<usize> {
+        const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let file = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let map = |at, flags| mem::map(at, len, libc::PROT_NONE, flags, memfd, source);
+        if len < HUGE {
+            return map(0, file);
+        }
+        let fits = |addr: usize| addr % HUGE == source % HUGE;
+        // Where the last one was, if that is free.
+        let last = if fits(self.last_window) {
+            self.last_window
+        } else {
+            0
+        };
+        let addr = map(last, file)?;
+        if fits(addr) {
+            self.last_window = addr;
+            return Ok(addr);
+        }
+        let Ok(room) = mem::map(0, len + HUGE, libc::PROT_NONE, NONE, -1, 0) else {
+            return Ok(addr);
+        };
+        let _ = mem::unmap(addr, len);
+        let to = room + source.wrapping_sub(room) % HUGE;
+        let rest = room + HUGE - to;
+        let mapped = map(to, file | libc::MAP_FIXED);
+        if mapped.is_err() {
+            let _ = mem::unmap(room, len + HUGE);
+            return mapped;
+        }
+        if to > room {
+            let _ = mem::unmap(room, to - room);
+        }
+        if rest > 0 {
+            let _ = mem::unmap(to + len, rest);
+        }
+        self.last_window = to;
+        Ok(to)
     }
 
     /// Calls `body` with what of a piece is still mapped as it was made: the

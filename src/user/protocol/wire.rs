@@ -65,6 +65,9 @@ pub const WHOLE: u64 = 1;
 /// Above the verb that an answer repeats in its flags.
 pub const READ_ONLY: u64 = 1 << 32;
 
+/// As [`READ_ONLY`]: `[lo, hi)` is on huge pages, where there is room for them in it.
+pub const ON_HUGE_PAGES: u64 = 1 << 33;
+
 /// One message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
@@ -109,7 +112,7 @@ impl Message {
 
     /// Whether this is the answer to a message of that kind.
     pub fn answers(&self, verb: Verb) -> bool {
-        self.verb == Verb::Answer && self.flags & !READ_ONLY == verb as u64
+        self.verb == Verb::Answer && self.flags & !(READ_ONLY | ON_HUGE_PAGES) == verb as u64
     }
 
     pub fn encode(&self) -> Words {

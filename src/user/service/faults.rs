@@ -6,12 +6,12 @@
 use crate::debug::{count, COUNTERS};
 use crate::user::attacher::overlay::Lent;
 use crate::user::attacher::sigbus::Faulting;
-use crate::user::attacher::OwnersFile;
+use crate::user::attacher::{OwnersFile, GATED};
 use crate::user::peers::Side;
 use crate::user::program::pieces::Piece;
 use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::limits::{CHUNK_MAX, CONNECTIONS};
-use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
+use crate::user::protocol::wire::{Message, Status, Verb, ON_HUGE_PAGES, READ_ONLY};
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, page_up, task, uffd, Sys, PAGE, TOP};
 use core::ffi::c_int;
@@ -131,14 +131,15 @@ impl Service {
             return self.answer_sigbus(page, m.serial);
         }
         count(&COUNTERS.faults_served);
-        self.publish(page, m.lo as usize, m.hi as usize, read_only);
+        self.publish(page, m, read_only);
         self.attacher.fault_again(&self.owner.program, page);
     }
 
-    /// The owner has `[first, last)` ready: maps what of it is within the piece
+    /// The owner has `[m.lo, m.hi)` ready: maps what of it is within the piece
     /// that holds `addr`, and lets those go on who wait for it. No owner shares
     /// more at a time than is looked at here: each page may cost a system call.
-    pub fn publish(&mut self, addr: usize, first: usize, last: usize, read_only: bool) {
+    pub fn publish(&mut self, addr: usize, m: &Message, read_only: bool) {
+        let (first, last) = (m.lo as usize, m.hi as usize);
         let read_only = read_only || !self.attacher.may_write(&self.owner.program, addr);
         for _ in 0..TRIES {
             let Some(p) = self.owner.program.attachments.at(addr) else {
@@ -157,7 +158,12 @@ impl Service {
             let here = p.start + (first - p.source);
             // All of it: what the file has but nobody has written yet does not
             // count as data there.
-            let done = self.map_present(here, end - first, read_only);
+            let huge = m.flags & ON_HUGE_PAGES != 0;
+            let done = if read_only {
+                self.map_protected(p, here, end - first)
+            } else {
+                self.map_writable(here, end - first, huge)
+            };
             self.attacher.faulting.forget(here, here + (end - first));
             let _ = uffd::wake(self.owner.program.faults, here, end - first);
             if done != Err(libc::EAGAIN) {
@@ -170,13 +176,27 @@ impl Service {
     }
 
     /// Maps the pages of `[start, start + len)` that the file has.
-    fn map_present(&mut self, start: usize, len: usize, read_only: bool) -> Sys<()> {
-        if !read_only {
-            // What the owner could not write to before, it can now.
-            return match uffd::map_present(self.owner.program.faults, start, len, false)? {
-                true => uffd::write_unprotect(self.owner.program.faults, start, len),
-                false => Ok(()),
-            };
+    fn map_writable(&mut self, start: usize, len: usize, huge: bool) -> Sys<()> {
+        let faults = self.owner.program.faults;
+        // What the owner could not write to before, it can now.
+        if uffd::map_present_huge(faults, start, len, huge)? {
+            // Where nothing was ever protected the kernel knows of no protection.
+            match uffd::write_unprotect(faults, start, len) {
+                Err(libc::ENOENT) => {}
+                done => return done,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for pages that may be read alone.
+    fn map_protected(&mut self, p: Piece, start: usize, len: usize) -> Sys<()> {
+        if self.attacher.permits.get(p.permit).writable {
+            self.owner
+                .program
+                .for_mapped_parts(p, &mut |program, lo, len| {
+                    let _ = uffd::register(program.faults, lo, len, GATED);
+                });
         }
         if self.attacher.can_map_protected() {
             return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);

@@ -203,7 +203,7 @@ impl Service {
         }
         if m.status == Status::Done {
             let read_only = m.flags & READ_ONLY != 0;
-            self.publish(addr, m.lo as usize, m.hi as usize, read_only);
+            self.publish(addr, m, read_only);
         } else if m.status == Status::Elsewhere {
             let _ = self.overlay(i, addr, m, fd);
         }

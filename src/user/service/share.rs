@@ -10,7 +10,7 @@ use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
 use crate::user::peers::requests::Effort;
 use crate::user::protocol::limits::{CHUNK_MAX, EAGER};
-use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY, WHOLE};
+use crate::user::protocol::wire::{Message, Status, Verb, ON_HUGE_PAGES, READ_ONLY, WHOLE};
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, Sys, PAGE, TOP};
 use core::ffi::c_int;
@@ -99,6 +99,8 @@ impl Service {
                 (answer.lo, answer.hi) = (lo as u64, hi as u64);
                 if self.owner.any_read_only(lo, hi) {
                     answer.flags |= READ_ONLY;
+                } else if self.owner.all_huge(lo, hi) {
+                    answer.flags |= ON_HUGE_PAGES;
                 }
                 answer
             }

@@ -52,6 +52,22 @@ pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
     sys!(libc::SYS_madvise, addr, len, advice).map(drop)
 }
 
+/// Makes a huge page of the pages of a range that is aligned to one (Linux 6.1).
+pub fn collapse(addr: usize, len: usize) -> Sys<()> {
+    const MADV_COLLAPSE: c_int = 25;
+    // Somebody may be looking at one of the pages.
+    const TRIES: u32 = 4;
+    super::task::beat();
+    let mut done = advise(addr, len, MADV_COLLAPSE);
+    for _ in 1..TRIES {
+        if done != Err(libc::EAGAIN) {
+            break;
+        }
+        done = advise(addr, len, MADV_COLLAPSE);
+    }
+    done
+}
+
 /// Unmaps the pages of a shared mapping of a file, also of a locked one; the
 /// file keeps them.
 pub fn drop_pages(addr: usize, len: usize) -> Sys<()> {

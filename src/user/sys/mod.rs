@@ -39,6 +39,9 @@ pub type Sys<T> = core::result::Result<T, c_int>;
 /// is asked once, at start.
 pub const PAGE: usize = 4096;
 
+/// The size of a huge page that takes the place of ordinary ones.
+pub const HUGE: usize = 2 << 20;
+
 /// One above the highest user address that a file offset names. The kernel puts
 /// mappings above it only where a program asks for that.
 pub const TOP: usize = if cfg!(target_arch = "aarch64") {

@@ -27,6 +27,7 @@ const COVERING_OR_NEXT: u64 = 0x10;
 /// Page categories of [`Space::scan`].
 pub const WRITTEN: u64 = 1 << 1;
 pub const PRESENT: u64 = 1 << 3;
+const HUGE_PAGE: u64 = 1 << 6;
 pub const SWAPPED: u64 = 1 << 4;
 const PFNZERO: u64 = 1 << 5;
 const CHECK_WPASYNC: u64 = 1 << 1;
@@ -198,6 +199,16 @@ impl Space {
         } else {
             self.read_pages(start, end, runs)
         }
+    }
+
+    /// Whether all of a range is on huge pages that are mapped as such. Where
+    /// PAGEMAP_SCAN is not there it never is.
+    pub fn is_huge(&self, start: usize, len: usize) -> bool {
+        let mut runs = [Run::default(); 2];
+        let end = start + len;
+        self.scan
+            && self.scan_pages(start, end, HUGE_PAGE, &mut runs, false) == Ok((1, end))
+            && (runs[0].start, runs[0].end) == (start as u64, end as u64)
     }
 
     fn scan_pages(

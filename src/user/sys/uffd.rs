@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{sys, Sys};
+use super::{sys, Sys, HUGE};
 use core::ffi::c_int;
 
 const API: u64 = 0xAA;
@@ -167,6 +167,28 @@ pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bo
             }
             Err(errno) => return Err(errno),
         };
+    }
+    Ok(known)
+}
+
+/// As [`map_present`], not protected; as huge pages where that is asked for.
+pub fn map_present_huge(fd: c_int, start: usize, len: usize, huge: bool) -> Sys<bool> {
+    let (mut at, end) = (start, start + len);
+    let mut known = false;
+    while at < end {
+        let block = at.next_multiple_of(HUGE);
+        let whole = huge && block + HUGE <= end;
+        let stop = if whole { block } else { end };
+        if at < stop {
+            known |= map_present(fd, at, stop - at, false)?;
+        }
+        at = stop;
+        if whole {
+            if super::mem::collapse(block, HUGE).is_err() {
+                known |= map_present(fd, block, HUGE, false)?;
+            }
+            at += HUGE;
+        }
     }
     Ok(known)
 }
