@@ -137,7 +137,9 @@ def fuzz_owner(seconds):
             expect(attacher.do("read", at + page), 65, "an honest one's page")
             expect(attacher.do("read", there + page % (1 << 20)), 66, "a lent page")
             expect(honest.do("read", addr + page), 65, "the owner's own page")
-            expect(honest.do("make", addr, PAGE, 0o600) > 0, True, "a call of the owner")
+            made = honest.do("make", addr, PAGE, 0o600)
+            expect(made > 0, True, f"a call of the owner, errno {honest.errno}")
+            expect(honest.do("remove", made), 0, "another")
             expect(descriptors(service) < before + 60, True, "descriptors")
     for s in connections:
         s.close()

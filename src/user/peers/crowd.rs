@@ -13,7 +13,7 @@ use crate::debug_log;
 use crate::user::patience;
 use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::Status;
-use crate::user::sys::{mem, net, task};
+use crate::user::sys::{mem, net, task, Sys};
 use core::ffi::c_int;
 
 /// Nanoseconds between two looks at all attachers.
@@ -48,6 +48,19 @@ impl Slow {
     }
 }
 
+fn inode_of(fd: c_int) -> u64 {
+    mem::identity(fd).map_or(0, |(_, inode, _)| inode)
+}
+
+/// The inode of the process at the other end of a socket, and whether it has ended.
+#[inline(never)]
+fn process_at(fd: c_int) -> Sys<(u64, bool)> {
+    let process = net::process_of(fd)?;
+    let found = (inode_of(process), net::has_input(process));
+    crate::rawsys::close(process);
+    Ok(found)
+}
+
 impl Peers {
     /// Makes sure that there is room for a connection of a process; answers what
     /// tells this process from others.
@@ -62,15 +75,11 @@ impl Peers {
             all += usize::from(other != 0);
             own += usize::from(other == process);
         }
-        if own >= most {
-            debug_log!("refused a connection of {pid}, which has {most}");
-            return Err(Status::Full);
-        }
         if all >= ATTACHERS / 2 {
             self.cut_ended();
         }
-        if all >= ATTACHERS && (own > 0 || !self.make_room()) {
-            debug_log!("refused a connection of {pid}: {all} are taken");
+        if own >= most || all >= ATTACHERS && (own > 0 || !self.make_room()) {
+            debug_log!("refused a connection of {pid}, which has {own} of {all}");
             return Err(Status::Full);
         }
         Ok(process)
@@ -80,19 +89,12 @@ impl Peers {
     /// descriptor, or where these are all the same, before Linux 6.9, its pid.
     fn process_of(&self, fd: c_int, pid: i32) -> Result<u64, Status> {
         let by_pid = UNSEEN + pid as u64;
-        let process = match net::process_of(fd) {
-            Ok(process) => process,
-            Err(libc::ENOPROTOOPT) => return Ok(by_pid),
-            Err(_) => return Err(Status::Full),
-        };
-        let ended = net::has_input(process);
-        let inode = |fd| mem::identity(fd).map_or(0, |(_, inode, _)| inode);
-        let (its, of_all) = (inode(process), inode(self.epoll));
-        crate::rawsys::close(process);
-        match its {
-            _ if ended => Err(Status::Denied),
-            _ if its == of_all => Ok(by_pid),
-            _ => Ok(its),
+        match process_at(fd) {
+            Err(libc::ENOPROTOOPT) => Ok(by_pid),
+            Err(_) => Err(Status::Full),
+            Ok((_, true)) => Err(Status::Denied),
+            Ok((inode, _)) if inode == inode_of(self.epoll) => Ok(by_pid),
+            Ok((inode, _)) => Ok(inode),
         }
     }
 
@@ -100,16 +102,13 @@ impl Peers {
     /// gone elsewhere.
     fn has_ended(&self, i: usize) -> bool {
         let c = &self.connections[i];
-        match net::process_of(c.fd) {
-            Ok(process) => {
-                let ended = net::has_input(process);
-                crate::rawsys::close(process);
-                ended
-            }
-            Err(libc::ENOPROTOOPT | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+        match process_at(c.fd) {
+            Ok((_, ended)) => ended,
+            Err(libc::ENOPROTOOPT) => {
                 c.pid != 0 && task::signal_task(c.pid, c.pid, 0) == Err(libc::ESRCH)
             }
-            Err(_) => true,
+            // That is no descriptor left; the others tell of one that has ended.
+            Err(errno) => !matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM),
         }
     }
 
@@ -144,7 +143,6 @@ impl Peers {
             self.full_until = now + BETWEEN_LOOKS;
             return false;
         };
-        debug_log!("hung up on {}, to make room", self.connections[i].pid);
         self.close(i);
         true
     }
