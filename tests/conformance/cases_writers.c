@@ -110,6 +110,8 @@ CASE(direct_read_during_promotion, "what direct I/O reads into memory while it i
 		faulted += FAULTED(seen);
 		EXPECT_EQ(verify((long)buffer, size, 7), 0);
 	}
+	if (getenv("CASES_ROUNDS"))
+		printf("  %ld direct reads: 0 lost, %ld touches refused\n", rounds(0), faulted);
 	/* A pin of a moment is waited for. */
 	EXPECT_EQ(faulted, 0);
 	quit(&p);
@@ -179,7 +181,8 @@ CASE(process_writes_during_promotion, "what another process writes into memory w
 		}
 	}
 	if (getenv("CASES_ROUNDS"))
-		printf("  writes refused: %ld of %ld\n", w->refused, w->last);
+		printf("  %ld rounds of writes: 0 lost, %ld of %ld refused\n", rounds(0), w->refused,
+		       w->last);
 	quit(&other);
 	quit(&p);
 }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The end of every table of docs/limits.md: an errno, and all goes on."""
+import errno
 import resource
 
 from peers import *
@@ -107,6 +108,32 @@ def second_ones():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     crowd.kill()
+
+
+@case("as many descriptors are under way as the user may have: xpmem_get waits, and is ENOMEM after a second")
+def under_way():
+    if os.geteuid() == 0:
+        # There is no limit for root.
+        sys.exit(77)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+    honest, id, addr = owner()
+    old, new = Host(), Host()
+    at = old.attach(id, addr, 1 << 20)
+    new.make()
+    pairs, file = [], os.open("/dev/null", os.O_RDONLY)
+    try:
+        while True:
+            pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+            send_fds(pairs[-1][0], b"x", [file] * 253)
+    except OSError as error:
+        expect(error.errno, errno.ETOOMANYREFS, "the end of it")
+    expect((new.do("get", id, RDWR), new.errno), (-1, ENOMEM), "xpmem_get")
+    expect(old.do("read", at + 0x80000), 65, "a page for an old one")
+    for pair in pairs:
+        for s in pair:
+            s.close()
+    eventually(lambda: new.do("get", id, RDWR) > 0, "there is room again")
+    expect(new.do("read", new.attach(id, addr, PAGE)), 65, "a page")
 
 
 @case("4096 lent mappings; the next waits or is SIGBUS, and is lent when another has gone")

@@ -82,6 +82,8 @@ pub struct Connection {
     /// the next one.
     pub next_expected: usize,
     pub chunk: usize,
+    /// Owner's side: it has not had the address space that it has asked for.
+    pub greeting: bool,
     /// Owner's side: it has had an answer to `Share`, and may show pages.
     pub served: bool,
     /// Owner's side: answers to `Share` that have not been acted upon, and how
@@ -116,6 +118,7 @@ const NEW: Connection = Connection {
     pid: 0,
     next_expected: 0,
     chunk: 0,
+    greeting: false,
     served: false,
     unnoted: 0,
     patience: Patience::NEW,

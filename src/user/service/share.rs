@@ -24,6 +24,9 @@ const CHUNK_MIN: usize = 64 * 1024;
 /// longer where a thread cannot be stopped, which can be a quarter of an hour in all.
 const TRIES: u32 = 5000;
 
+/// Tries to send an address space, a millisecond apart.
+const GREETINGS: u32 = 1000;
+
 /// What became of a request.
 pub enum Outcome {
     Answered,
@@ -58,10 +61,9 @@ impl Service {
     ) -> Outcome {
         match m.verb {
             Verb::Share => self.try_share(shared, i, m, effort),
-            Verb::Hello => {
-                let fds = [self.owner.file_for_peers(), self.owner.program.pidfd];
-                self.send_answer(i, &m.answer(Status::Done), Some(fds))
-            }
+            Verb::Hello => self.greet(i, m, effort),
+            // Without an address space it could do nothing with the answer.
+            _ if self.peers.connections[i].greeting => Outcome::Later(0),
             Verb::Get => {
                 self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid()), None)
             }
@@ -71,6 +73,18 @@ impl Service {
                 self.send_answer(i, &m.answer(status), None)
             }
         }
+    }
+
+    /// An attacher gets the address space, or is told that it cannot.
+    fn greet(&mut self, i: usize, m: &Message, effort: &Effort) -> Outcome {
+        let fds = [self.owner.file_for_peers(), self.owner.program.pidfd];
+        let outcome = match self.send_answer(i, &m.answer(Status::Done), Some(fds)) {
+            Outcome::Later(_) if effort.tries < GREETINGS => Outcome::Later(1),
+            Outcome::Later(_) => self.send_answer(i, &m.answer(Status::Full), None),
+            outcome => outcome,
+        };
+        self.peers.connections[i].greeting = !matches!(outcome, Outcome::Answered);
+        outcome
     }
 
     fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
