@@ -2,7 +2,7 @@
 //! The attacher's side: what owners are asked.
 //!
 //! A question that does not go out at once stays with whom it is for: a command
-//! in [`Pending`], a thread in [`Attacher::faulting`](crate::user::attacher::Attacher::faulting). It goes out when an
+//! in [`Pending`](super::pending::Pending), a thread in [`Attacher::faulting`](crate::user::attacher::Attacher::faulting). It goes out when an
 //! answer comes or the socket has room, see [`Service::send_unsent`].
 
 #![forbid(unsafe_code)]
