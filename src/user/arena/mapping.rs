@@ -10,17 +10,20 @@ use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// State that only the service task touches while it runs.
+/// State that one task at a time has, which knows that from elsewhere.
 pub struct ServiceOnly<T>(UnsafeCell<T>);
 
-// SAFETY: only the one service task takes the content, see `get`.
+// SAFETY: whoever takes the content promises to be alone with it, see `take`.
 unsafe impl<T> Sync for ServiceOnly<T> {}
 
 impl<T> ServiceOnly<T> {
-    /// The content. Called once, by the service task, at its start.
+    /// The content.
+    ///
+    /// # Safety
+    /// Nobody else has it, or takes it before the caller is done with it.
     #[allow(clippy::mut_from_ref)]
-    pub fn take(&self) -> &mut T {
-        // SAFETY: there is one service task at a time, and it calls this once.
+    pub unsafe fn take(&self) -> &mut T {
+        // SAFETY: the caller is alone with it.
         unsafe { &mut *self.0.get() }
     }
 }

@@ -33,9 +33,12 @@ unsafe impl Zeroable for Layout {}
 /// Entry of the service task: `argument` is the address of nothing in
 /// particular, the arena is found by itself.
 pub extern "C" fn main(_argument: usize) -> ! {
-    if let Some(arena) = mapping::existing::<Layout>() {
-        let (shared, service) = (&arena.shared, arena.service.take());
-        core::mem::swap(&mut service.owner.hooks, arena.hooks.take());
+    if let Some((shared, service)) = take_over() {
+        if let Some(arena) = mapping::existing::<Layout>() {
+            // SAFETY: the thread that made them has handed them over, and this is the
+            // only task that takes them afterwards.
+            core::mem::swap(&mut service.owner.hooks, unsafe { arena.hooks.take() });
+        }
         match service.start(shared) {
             Ok(()) => {
                 // Before anybody can ask for something: the bell rings here.
@@ -53,6 +56,15 @@ pub extern "C" fn main(_argument: usize) -> ! {
         }
     }
     task::exit(0)
+}
+
+/// The state of the service. For the one task that is the service, or that ends what
+/// the last one has left; once in its life.
+pub fn take_over() -> Option<(&'static Shared, &'static mut Service)> {
+    let arena = mapping::existing::<Layout>()?;
+    // SAFETY: the anchor starts these tasks, each when the one before it has ended, and
+    // each calls this once.
+    Some((&arena.shared, unsafe { arena.service.take() }))
 }
 
 /// Waits until the anchor has let this task trace the program.

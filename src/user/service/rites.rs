@@ -17,14 +17,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::boot::Layout;
 use super::others;
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
-use crate::user::arena::{ending, mapping, status, Shared};
+use crate::user::arena::{ending, status, Shared};
 use crate::user::program::alarm;
 use crate::user::program::threads::Standing;
-use crate::user::service::boot::await_permission;
+use crate::user::service::boot::{await_permission, take_over};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::procfs::Numbers;
@@ -51,8 +50,7 @@ const GONE_PATH: &[u8] = b"/memfd:xpmem-gone";
 
 /// Entry of the task that ends what a service has left.
 pub extern "C" fn main(_argument: usize) -> ! {
-    if let Some(arena) = mapping::existing::<Layout>() {
-        let (shared, service) = (&arena.shared, arena.service.take());
+    if let Some((shared, service)) = take_over() {
         let prepared = task::signal_on_parent_death(libc::SIGKILL);
         task::set_name(c"xpmem-service");
         task::own_session();

@@ -112,7 +112,8 @@ fn begin(shared: &Shared) -> Sys<()> {
         crate::user::hooks::fork::install();
     }
     if let Some(arena) = mapping::existing::<Layout>() {
-        *arena.hooks.take() = crate::user::hooks::Hooks::prepare();
+        // SAFETY: this thread alone starts the service, which takes them once it runs.
+        *unsafe { arena.hooks.take() } = crate::user::hooks::Hooks::prepare();
     }
     clone::spawn_sibling(mapping::anchor_stack_top(), anchor::main, 0).map(drop)
 }
