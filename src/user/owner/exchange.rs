@@ -329,7 +329,7 @@ impl Owner {
         if let Err(errno) = back {
             debug_log!("{at:#x}+{n:#x} cannot be put back: errno {errno}");
             // It would go on with memory that is not its own.
-            let _ = task::signal_task(self.program.tgid, self.program.tgid, libc::SIGKILL);
+            let _ = task::signal_task(self.program.tgid(), self.program.tgid(), libc::SIGKILL);
         }
     }
 

@@ -119,7 +119,7 @@ impl Owner {
             if tries == TRIES {
                 debug_log!("{start:#x}-{end:#x} cannot be put back");
                 // It would go on with memory that is not its own.
-                let _ = task::signal_task(self.program.tgid, self.program.tgid, libc::SIGKILL);
+                let _ = task::signal_task(self.program.tgid(), self.program.tgid(), libc::SIGKILL);
             }
         }
         let _ = uffd::unwatch(self.precopy, start, end - start);

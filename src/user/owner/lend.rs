@@ -155,11 +155,11 @@ impl Owner {
             }
         }
         let mut dir = [0u8; 32];
-        let dir = procfs::proc_path(&mut dir, self.program.tgid, b"/fd");
+        let dir = procfs::proc_path(&mut dir, self.program.tgid(), b"/fd");
         let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         if let Ok(open) = crate::rawsys::open(dir, list, 0) {
             let numbered = |number: c_int| {
-                let fd = task::descriptor_of(self.program.pidfd, number).ok()?;
+                let fd = task::descriptor_of(self.program.pidfd(), number).ok()?;
                 if mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
                     let fd = fits(fd)?;
                     // Not the program's own: a position, flags and locks belong to

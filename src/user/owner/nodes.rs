@@ -103,9 +103,9 @@ impl Owner {
         }
         let policy = match node {
             Some(node) => Some(Policy::preferred(node)),
-            None => match Policy::of_process(self.program.tgid) {
+            None => match Policy::of_process(self.program.tgid()) {
                 Some(policy) if !policy.is_local() => Some(policy),
-                _ => policy::node_of_process(self.program.tgid).map(Policy::preferred),
+                _ => policy::node_of_process(self.program.tgid()).map(Policy::preferred),
             },
         };
         self.nodes.from = source;
@@ -126,7 +126,7 @@ impl Owner {
         if local == Policy::DEFAULT || !local.is_local() {
             return mem::populate(addr, len);
         }
-        let Some(node) = policy::node_of_process(self.program.tgid) else {
+        let Some(node) = policy::node_of_process(self.program.tgid()) else {
             return mem::populate(addr, len);
         };
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;

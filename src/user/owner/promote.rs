@@ -175,13 +175,13 @@ impl Owner {
     fn grows(&self, mapping: &Mapping) -> bool {
         // No stack is larger, and no walk through other memory is worth it.
         const LARGEST: usize = 16 << 30;
-        if mapping.start > self.program.stack_begin
-            || self.program.stack_begin - mapping.start > LARGEST
+        if mapping.start > self.program.stack_begin()
+            || self.program.stack_begin() - mapping.start > LARGEST
         {
             return false;
         }
         let mut piece = *mapping;
-        while !(piece.start..piece.end).contains(&self.program.stack_begin) {
+        while !(piece.start..piece.end).contains(&self.program.stack_begin()) {
             match self.program.space.at(piece.end) {
                 Ok(Some(above)) if self.is_own(&above) || above.inode == 0 => piece = above,
                 _ => return false,
@@ -274,7 +274,7 @@ impl Owner {
         ) else {
             return true;
         };
-        let own = [self.program.tgid, crate::user::sys::task::own_pid()];
+        let own = [self.program.tgid(), crate::user::sys::task::own_pid()];
         let mut found = false;
         let mut processes = procfs::Numbers::from_start(proc_dir);
         for pid in processes.by_ref() {

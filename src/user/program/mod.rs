@@ -2,6 +2,7 @@
 //! The program that is served: its threads, and its address space.
 
 pub mod alarm;
+mod begin;
 pub mod fork;
 pub mod hold;
 #[cfg(target_arch = "x86_64")]
@@ -27,11 +28,11 @@ use threads::Threads;
 /// The program: what the service knows of it, and holds of it. All zero is valid;
 /// the service gives the real values at its start.
 pub struct Program {
-    pub tgid: i32,
-    pub anchor: i32,
-    pub pidfd: c_int,
+    tgid: i32,
+    anchor: i32,
+    pidfd: c_int,
     /// An address of the main stack: where the program began.
-    pub stack_begin: usize,
+    stack_begin: usize,
     pub space: Space,
     pub scratch: Scratch,
     /// The module's device, where this program exports its memory both ways.
@@ -45,7 +46,7 @@ pub struct Program {
     pub attachments: Attachments,
     /// Where the last attachment was made.
     pub last_window: usize,
-    pub task_dir: c_int,
+    task_dir: c_int,
     /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,
     pub threads: Threads,

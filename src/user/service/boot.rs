@@ -5,12 +5,9 @@ use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
 use crate::user::peers::token;
-use crate::user::program::scratch::Scratch;
 use crate::user::program::stop::Unstoppable;
-use crate::user::program::{alarm, restart};
 use crate::user::service::state::Service;
-use crate::user::sys::space::Space;
-use crate::user::sys::{net, procfs, task, uffd, Sys};
+use crate::user::sys::{net, task, uffd, Sys};
 use crate::{debug_log, facilities};
 #[cfg(feature = "fault-injection")]
 use crate::{environment, user::sys::faults};
@@ -90,30 +87,14 @@ impl Service {
             mapping::range(),
         );
         self.peers.set_uid(task::geteuid());
-        self.owner.program.anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
-        self.owner.program.space = Space::open()?;
-        self.owner.program.scratch = Scratch::reserve();
+        let anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
+        self.owner.program.begin(anchor)?;
         self.owner.look_around();
-        self.owner.program.stack_begin = procfs::stack_begin().unwrap_or(0);
         self.signals = task::signal_descriptor()?;
         self.bell = shared.bell_counter.load(Ordering::Acquire);
         self.peers.epoll = net::epoll()?;
-        self.owner.program.spare.keep();
         net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.peers.epoll, self.bell, token::BELL)?;
-        self.owner.program.tgid = crate::user::sys::task::parent();
-        if let Err(errno) = alarm::prepare(self.owner.program.tgid) {
-            debug_log!("no alarm: errno {errno}");
-        }
-        // Gone before its end could be told.
-        task::signal_task(self.owner.program.tgid, self.owner.program.anchor, 0)?;
-        let mut path = [0u8; 32];
-        let path =
-            crate::user::sys::procfs::proc_path(&mut path, self.owner.program.tgid, b"/task");
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        self.owner.program.task_dir = crate::rawsys::open(path, flags, 0)?;
-        self.owner.program.pidfd = task::pidfd(self.owner.program.tgid)?;
-        restart::prepare(self.owner.program.tgid, self.owner.program.pidfd);
         self.open_userfaultfds()?;
         self.owner.open_memory()?;
         await_permission(shared);
@@ -127,12 +108,12 @@ impl Service {
         self.peers.rendezvous(asked)?;
         self.owner.segments.set_token(self.peers.token());
         self.attacher.permits.set_token(self.peers.token());
-        net::watch(self.peers.epoll, self.owner.program.pidfd, token::OWNER)?;
+        net::watch(self.peers.epoll, self.owner.program.pidfd(), token::OWNER)?;
         net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;
         net::watch(self.peers.epoll, self.owner.program.faults, token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
-            self.owner.program.tgid,
+            self.owner.program.tgid(),
             self.owner.can_precopy(),
             self.attacher.can_poison(),
             self.owner.program.space.has_query()

@@ -271,7 +271,7 @@ impl Service {
                 // Linux before 6.6 cannot poison; or what is there cannot be
                 // taken away while the threads run. The signal comes without its
                 // address.
-                let _ = task::signal_task(self.owner.program.tgid, tid, libc::SIGBUS);
+                let _ = task::signal_task(self.owner.program.tgid(), tid, libc::SIGBUS);
             }
             // The thread faults again, when there is room for its page.
             let _ = uffd::wake(self.owner.program.faults, page, PAGE);

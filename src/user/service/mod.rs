@@ -67,8 +67,8 @@ impl Service {
                 self.doubt -= 1;
                 let gone = self.owner.program.has_ended();
                 if gone
-                    || task::parent() != self.owner.program.tgid
-                    || net::has_input(self.owner.program.pidfd)
+                    || task::parent() != self.owner.program.tgid()
+                    || net::has_input(self.owner.program.pidfd())
                 {
                     return self.farewell(shared);
                 }

@@ -26,7 +26,6 @@ use crate::user::program::threads::Standing;
 use crate::user::service::boot::{await_permission, take_over};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::procfs::Numbers;
 use crate::user::sys::rights::{Difference, Rights};
 use crate::user::sys::{mem, task, uffd, Sys, TOP};
 use core::ffi::CStr;
@@ -55,7 +54,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
         task::set_name(c"xpmem-service");
         task::own_session();
         task::announce_child_stops();
-        let _ = prepared.and_then(|()| alarm::prepare(service.owner.program.tgid));
+        let _ = prepared.and_then(|()| alarm::prepare(service.owner.program.tgid()));
         await_permission(shared);
         service.peers.enter_folder();
         service.forget_stops();
@@ -84,8 +83,8 @@ impl Service {
         self.looked = now;
         let first = self.look_from;
         let mut count = 0;
-        let mut worst = self.difference(self.owner.program.tgid);
-        for tid in Numbers::from_start(self.owner.program.task_dir) {
+        let mut worst = self.difference(self.owner.program.tgid());
+        for tid in self.owner.program.tids() {
             if (first..first + AT_A_TIME).contains(&count) {
                 worst = worst.max(self.difference(tid));
             }
@@ -99,7 +98,7 @@ impl Service {
     /// Whether all threads may do what this task may.
     pub fn compare_all(&mut self) -> Sys<()> {
         self.rights = Some(Rights::of(task::own_pid()).ok_or(libc::ENOSYS)?);
-        let mut tasks = Numbers::from_start(self.owner.program.task_dir);
+        let mut tasks = self.owner.program.tids();
         for tid in tasks.by_ref() {
             if self.difference(tid) != Difference::None {
                 debug_log!("thread {tid} has rights of its own: nothing can be shared");
@@ -109,8 +108,8 @@ impl Service {
         if tasks.is_cut() {
             return Err(libc::EAGAIN);
         }
-        let own = self.owner.program.anchor;
-        if others::first_named(self.owner.program.task_dir, own, own as u32).is_some() {
+        let own = self.owner.program.anchor();
+        if others::first_named(self.owner.program.task_dir(), own, own as u32).is_some() {
             debug_log!("another copy of this library serves this program");
             return Err(libc::EBUSY);
         }

@@ -77,7 +77,7 @@ impl Service {
 
     /// An attacher gets the address space, or is told that it cannot.
     fn greet(&mut self, i: usize, m: &Message, effort: &Effort) -> Outcome {
-        let fds = [self.owner.file_for_peers(), self.owner.program.pidfd];
+        let fds = [self.owner.file_for_peers(), self.owner.program.pidfd()];
         let outcome = match self.send_answer(i, &m.answer(Status::Done), Some(fds)) {
             Outcome::Later(_) if effort.tries < GREETINGS => Outcome::Later(1),
             Outcome::Later(_) => self.send_answer(i, &m.answer(Status::Full), None),
@@ -144,7 +144,7 @@ impl Service {
                 })
             }
         };
-        let fds = file.map(|fd| [fd, self.owner.program.pidfd]);
+        let fds = file.map(|fd| [fd, self.owner.program.pidfd()]);
         let outcome = self.send_answer(i, &answer, fds);
         if matches!(outcome, Outcome::Answered) {
             self.peers.answered(i);
