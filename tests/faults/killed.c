@@ -99,26 +99,9 @@ static void promotion(struct scene *s, char *memory)
 	expect_service(s, 5);
 }
 
-CASE(killed_private, "while private memory comes to be shared and is written to")
-{
-	struct scene s = begin();
-
-	promotion(&s, anonymous(SIZE));
-}
-
-CASE(killed_huge, "while a huge page does")
-{
-	struct scene s = begin();
-
-	promotion(&s, huge_page());
-}
-
-CASE(killed_locked, "while locked memory does")
-{
-	struct scene s = begin();
-
-	promotion(&s, locked(SIZE));
-}
+CASE_OF(killed_private, "while private memory comes to be shared and is written to", promotion, anonymous(SIZE))
+CASE_OF(killed_huge, "while a huge page does", promotion, huge_page())
+CASE_OF(killed_locked, "while locked memory does", promotion, locked(SIZE))
 
 /* For a moment such memory is moved as a whole, and leaves a hole: nobody touches it
  * before what follows the service has put it back. */
@@ -135,19 +118,8 @@ static void quiet_promotion(struct scene *s, char *memory)
 	expect_service(s, 5);
 }
 
-CASE(killed_shared, "while shared anonymous memory does")
-{
-	struct scene s = begin();
-
-	quiet_promotion(&s, shared_anonymous(SIZE));
-}
-
-CASE(killed_data, "while the program's own data does")
-{
-	struct scene s = begin();
-
-	quiet_promotion(&s, own_data());
-}
+CASE_OF(killed_shared, "while shared anonymous memory does", quiet_promotion, shared_anonymous(SIZE))
+CASE_OF(killed_data, "while the program's own data does", quiet_promotion, own_data())
 
 static void shared_scene(struct scene *s)
 {

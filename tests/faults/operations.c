@@ -45,33 +45,10 @@ CASE(promote_huge, "a huge page is shared when a part of it is touched")
 	close_scene(&s);
 }
 
-CASE(promote_private, "private memory is shared when it is touched")
-{
-	struct scene s = begin();
-
-	promotion(&s, anonymous(SIZE));
-}
-
-CASE(promote_locked, "locked memory is")
-{
-	struct scene s = begin();
-
-	promotion(&s, locked(SIZE));
-}
-
-CASE(promote_shared, "shared anonymous memory is")
-{
-	struct scene s = begin();
-
-	promotion(&s, shared_anonymous(SIZE));
-}
-
-CASE(promote_data, "the program's own data is")
-{
-	struct scene s = begin();
-
-	promotion(&s, own_data());
-}
+CASE_OF(promote_private, "private memory is shared when it is touched", promotion, anonymous(SIZE))
+CASE_OF(promote_locked, "locked memory is", promotion, locked(SIZE))
+CASE_OF(promote_shared, "shared anonymous memory is", promotion, shared_anonymous(SIZE))
+CASE_OF(promote_data, "the program's own data is", promotion, own_data())
 
 CASE(promote_scattered, "memory with holes is")
 {
@@ -115,19 +92,8 @@ static void protect_half(struct scene *s, char *memory)
 	close_scene(s);
 }
 
-CASE(protect, "libc's mprotect")
-{
-	struct scene s = begin();
-
-	protect_half(&s, anonymous(SIZE));
-}
-
-CASE(protect_shared, "libc's mprotect of shared anonymous memory")
-{
-	struct scene s = begin();
-
-	protect_half(&s, shared_anonymous(SIZE));
-}
+CASE_OF(protect, "libc's mprotect", protect_half, anonymous(SIZE))
+CASE_OF(protect_shared, "libc's mprotect of shared anonymous memory", protect_half, shared_anonymous(SIZE))
 
 CASE(remove_segment, "xpmem_remove")
 {

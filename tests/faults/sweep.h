@@ -42,6 +42,14 @@ char *huge_page(void);
 char *own_data(void);
 /* Memory that it has attached without having touched it. */
 void open_scene(struct scene *s, char *memory, size_t size);
+/* A case that is `flow` with such memory, made once there is a peer. */
+#define CASE_OF(name, what, flow, made)                                                   \
+	CASE(name, what)                                                                  \
+	{                                                                                 \
+		struct scene s = begin();                                                 \
+                                                                                          \
+		flow(&s, made);                                                           \
+	}
 /* Here each byte is as filled with `seed`; there it is too, or the touch is
  * SIGBUS, and soon it is not any more. */
 void expect_bytes(struct scene *s, long seed);

@@ -258,6 +258,16 @@ mod tests {
         assert!(check(&words(&bytes), BASE).is_none());
     }
 
+    /// Makes the set at word `set` `long` words long, at the end of the file.
+    fn lengthen(words: &mut Vec<u64>, set: usize, long: usize) {
+        let run = words.len();
+        words.resize(run + long, 0);
+        words[run] = 1;
+        words[set] = long as u64 | (long as u64) << 32;
+        words[set + 1] = BASE + run as u64 * 8;
+        words[2] = words.len() as u64 * 8;
+    }
+
     /// Each object of a file may say that its sets are one and the same long
     /// run of zeros, which is not worth a byte on disk.
     #[test]
@@ -270,12 +280,7 @@ mod tests {
         // The set that all have: now as long as the file, and that is long.
         let long = 1usize << 20;
         let set = at(image_words[at(root + core::mem::offset_of!(Obj, cpuset) as u64)]);
-        let run = words.len();
-        words.resize(run + long, 0);
-        words[run] = 1;
-        words[set] = long as u64 | (long as u64) << 32;
-        words[set + 1] = BASE + run as u64 * 8;
-        words[2] = words.len() as u64 * 8;
+        lengthen(&mut words, set, long);
         let bytes = words.len() * 8;
         let work = work_for(bytes);
         let budget = work.get();
@@ -336,12 +341,7 @@ mod tests {
         words[root + field(offset_of!(Obj, first_child))] = addr(0);
         words[root + field(offset_of!(Obj, last_child))] = addr(count - 1);
         words[t + field(offset_of!(Topology, next_gp_index))] = 10 + count as u64;
-        let run = words.len();
-        words.resize(run + long, 0);
-        words[run] = 1;
-        words[set] = long as u64 | (long as u64) << 32;
-        words[set + 1] = BASE + run as u64 * 8;
-        words[2] = words.len() as u64 * 8;
+        lengthen(&mut words, set, long);
         words
     }
 
