@@ -4,8 +4,10 @@
  * begins another service. What a peer touches is what it should be, or SIGBUS.
  */
 #include "sweep.h"
+#include "../stress/rawsys.h"
 
 #include <pthread.h>
+#include <sys/syscall.h>
 
 /* A thread that goes on counting in the last word of each page, whatever the service
  * does: every store must be there afterwards. */
@@ -174,6 +176,38 @@ CASE(killed_unmap, "in libc's munmap, and new memory at the same place")
 		  s.memory);
 	mark(s.memory, 2);
 	touch(&s, 2);
+	expect_service(&s, 5);
+}
+
+/* 0, or a negated signal. */
+static long f_store(long addr, long value, long c, long d)
+{
+	(void)c, (void)d;
+	return -poke(addr, value);
+}
+
+CASE(killed_recall, "while a file that a raw munmap took is asked back")
+{
+	struct scene s = begin();
+	int fd = memfd_create("lent", MFD_CLOEXEC);
+	char *file;
+	long there;
+
+	EXPECT_EQ(ftruncate(fd, PAGE), 0);
+	file = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	*file = 7;
+	shared_scene(&s);
+	there = r_attach(&s.peer, r_get(&s.peer, make_all(), XPMEM_RDWR), (long)file, PAGE);
+	if (FAULTED(r_peek(&s.peer, there)))
+		skip_case("such files are not lent");
+	arm();
+	raw6(SYS_munmap, (long)file, PAGE, 0, 0, 0, 0);
+	disarm();
+	expect_mark(s.memory, 1);
+	EXPECT(make_all() > 0);
+	/* What was shared is the program's own again, and no child's. */
+	EXPECT_EQ(run_in_child(f_store, (long)s.memory, 9, 0, 0), 0);
+	EXPECT_EQ(s.memory[0], 1);
 	expect_service(&s, 5);
 }
 
