@@ -13,29 +13,30 @@ use core::ffi::c_int;
 /// Everything that the service knows. Made of integers and booleans, so that
 /// all zero is valid; [`Service::start`] gives the real values.
 pub struct Service {
-    pub owner: Owner,
-    pub attacher: Attacher,
-    pub peers: Peers,
+    pub(super) owner: Owner,
+    pub(super) attacher: Attacher,
+    pub(super) peers: Peers,
     /// What this task may do, and when that was last compared with the program.
-    pub rights: Option<Rights>,
-    pub looked: u64,
+    pub(super) rights: Option<Rights>,
+    pub(super) looked: u64,
     /// Which of the program's threads is compared next.
-    pub look_from: usize,
+    pub(super) look_from: usize,
     /// How often it is still asked whether the program is there.
-    pub doubt: u32,
+    pub(super) doubt: u32,
 
-    pub signals: c_int,
+    pub(super) signals: c_int,
     /// Counts up when a command has come.
-    pub bell: c_int,
+    pub(super) bell: c_int,
 
-    pub pending: Pending,
+    /// The commands that wait for a peer.
+    pub(super) pending: Pending,
     /// A command is tried again soon.
-    pub retrying: bool,
+    pub(super) retrying: bool,
 
     /// An answer to a recall is waited for: nothing is shared meanwhile.
-    pub recalling: bool,
-    /// They are being paid.
-    pub paying: bool,
+    pub(super) recalling: bool,
+    /// What is owed ([`Owner::debts`]) is being paid.
+    pub(super) paying: bool,
     /// An attacher has answered that it cannot let go.
-    pub recall_refused: bool,
+    pub(super) recall_refused: bool,
 }
