@@ -60,11 +60,11 @@ done
 
 for backend in user kernel; do
 	for user in root user; do
-		echo "$user XPMEM_BACKEND=$backend /tests/conformance-static --timeout 120 $*"
+		echo "$user XPMEM_BACKEND=$backend /tests/conformance-static $vm_case_time $*"
 	done
 done >"$SCRATCH/list"
 for user in root user; do
-	echo "$user XPMEM_BACKEND=user /tests/conformance --timeout 120 $*"
+	echo "$user XPMEM_BACKEND=user /tests/conformance $vm_case_time $*"
 done >>"$SCRATCH/list"
 status=0
 VM_SECONDS=${VM_SECONDS:-1800} "$vm_top/tests/vm/run.sh" arm64 "$SCRATCH/list" \

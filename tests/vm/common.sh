@@ -6,6 +6,10 @@ vm_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 vm_cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/vm
 vm_suites="bullseye bookworm trixie sid"
 
+# A guest has little processor: how long a case may take there.
+# shellcheck disable=SC2034
+vm_case_time="--timeout 120"
+
 # A root younger than this is not refreshed from the suite's index.
 vm_days=${XPMEM_VM_DAYS:-7}
 

@@ -21,7 +21,7 @@ echo "$out/both:/tests/both" >>"$out/library.files"
 # From C as root and from Rust as a user: every case with either right and either
 # interface, in half the time of all four.
 echo "$tests/conformance-static:/tests/conformance-static" >>"$out/library.files"
-echo "root XPMEM_BACKEND=kernel /tests/conformance-static --timeout 120" >>"$out/library.list"
+echo "root XPMEM_BACKEND=kernel /tests/conformance-static $vm_case_time" >>"$out/library.list"
 # The dynamic ones bring their libraries and loader to where they are here.
 if [ -x "$tests/conformance-rust" ]; then
 	echo "$tests/conformance-rust:/tests/conformance-rust" >>"$out/library.files"
@@ -32,14 +32,14 @@ if [ -x "$tests/conformance-rust" ]; then
 		# What ends a thread loads it by itself.
 		realpath "$(gcc -print-file-name=libgcc_s.so.1)"
 	} | grep -oE '/[^ ]+' | grep -v "^$vm_top" | sort -u | sed 's/.*/&:&/' >>"$out/library.files"
-	echo "user XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=kernel /tests/conformance-rust --timeout 120" >>"$out/library.list"
+	echo "user XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=kernel /tests/conformance-rust $vm_case_time" >>"$out/library.list"
 	# Over the user back end, what depends on the kernel most: all of it is
 	# tests/vm/user.sh, and takes long without a processor that knows guests.
-	over_user="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=user /tests/conformance-rust --timeout 120"
+	over_user="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=user /tests/conformance-rust $vm_case_time"
 	{
 		echo "user $over_user call_munmap call_mmap_fixed call_mremap_away call_dontneed_libc call_dontneed_raw call_shm" \
 			"call_mprotect call_remap_file source_shared source_sysv source_mixed source_pinned pinned_ protect_ owner_forks mutex futex waits_are unmap_and_map written"
-		over_both="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=both /tests/conformance-rust --timeout 120"
+		over_both="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=both /tests/conformance-rust $vm_case_time"
 		for user in root user; do
 			echo "$user $over_both attachment_registered mutex_and futex direct_io vm_readv get_ remove_ release_ detach_"
 			echo "$user /tests/both"

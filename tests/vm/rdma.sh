@@ -26,7 +26,7 @@ files+=("$rdma_root$lib/libm.so.6:$lib/libm.so.6" "$rdma_root$lib/libgcc_s.so.1:
 	"$rdma_root/etc/libibverbs.d/rxe.driver:/etc/libibverbs.d/rxe.driver"
 	"$tests/conformance:/tests/conformance" "$vm_top/build/lib/libxpmem.so.0:$lib/libxpmem.so.0")
 for user in root user; do
-	echo "$user ulimit -l unlimited 2>/dev/null; LD_LIBRARY_PATH=$lib XPMEM_BACKEND=user /tests/conformance --timeout 120 rdma_ registered_first pinned_"
+	echo "$user ulimit -l unlimited 2>/dev/null; LD_LIBRARY_PATH=$lib XPMEM_BACKEND=user /tests/conformance $vm_case_time rdma_ registered_first pinned_"
 done >"$SCRATCH/cases"
 { echo "root sh /tests/prepare"; cat "$SCRATCH/cases"; } >"$SCRATCH/list"
 status=0

@@ -24,7 +24,7 @@ gcc=$(gcc -print-file-name=libgcc_s.so.1)
 files+=("$gcc:/lib/libgcc_s.so.1")
 for user in root user; do
 	# shellcheck disable=SC2086
-	echo "$user XPMEM_BACKEND=user /tests/conformance --timeout 120" ${VM_CASES:-}
+	echo "$user XPMEM_BACKEND=user /tests/conformance $vm_case_time" ${VM_CASES:-}
 done >"$SCRATCH/list"
 
 for suite; do
