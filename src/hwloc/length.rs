@@ -36,7 +36,7 @@ impl Sum<'_, '_> {
     #[inline]
     fn bitmap(&mut self, addr: Addr) -> Option<()> {
         if addr != 0 {
-            let bitmap: Bitmap = self.image.get(addr)?;
+            let bitmap: &Bitmap = self.image.at(addr)?;
             self.add(size_of::<Bitmap>());
             self.add(bitmap.allocated as usize * 8);
         }
@@ -63,10 +63,13 @@ impl Sum<'_, '_> {
     }
 
     fn object(&mut self, addr: Addr) -> Option<()> {
-        let obj: Obj = self.image.get(addr)?;
+        // Nobody changes a live topology meanwhile.
+        let obj: &Obj = self.image.at(addr)?;
         self.add(size_of::<Obj>() + size_of::<Attr>());
-        self.string(obj.name)?;
-        self.string(obj.subtype)?;
+        if obj.name | obj.subtype != 0 {
+            self.string(obj.name)?;
+            self.string(obj.subtype)?;
+        }
         if obj.kind == ty::NUMANODE {
             let attr: Attr = self.image.get(obj.attr)?;
             self.add(attr.page_types_len() as usize * size_of::<PageType>());
@@ -79,7 +82,9 @@ impl Sum<'_, '_> {
         ] {
             self.bitmap(set)?;
         }
-        self.infos(obj.infos, obj.infos_count)?;
+        if obj.infos_count != 0 {
+            self.infos(obj.infos, obj.infos_count)?;
+        }
         self.add(obj.arity as usize * 8);
         Some(())
     }

@@ -54,6 +54,17 @@ pub fn append<T: Copy>(list: &mut Vec<T>, values: &[T]) -> Result<()> {
     Ok(())
 }
 
+/// An empty map with room for `capacity` values.
+pub fn map<K, V, S>(capacity: usize) -> Result<HashMap<K, V, S>>
+where
+    K: Eq + core::hash::Hash,
+    S: core::hash::BuildHasher + Default,
+{
+    let mut map = HashMap::default();
+    map.try_reserve(capacity).map_err(|_| Error::NoMemory)?;
+    Ok(map)
+}
+
 /// Sets the value of a key.
 pub fn insert<K, V, S>(map: &mut HashMap<K, V, S>, key: K, value: V) -> Result<()>
 where

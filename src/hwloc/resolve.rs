@@ -19,8 +19,8 @@ use crate::hwloc::memory;
 use crate::hwloc::validate::Levels;
 
 /// Objects by type and index.
-pub struct Resolver<'a, 'w> {
-    image: &'w Image<'a>,
+pub struct Resolver<'a> {
+    image: Image<'a>,
     gp: Vec<Entry>,
     os: Vec<Entry>,
 }
@@ -35,10 +35,10 @@ fn first(entries: &[Entry], kind: u32, index: u64) -> Option<Addr> {
     ((entry.0, entry.1) == (kind, index)).then_some(entry.3)
 }
 
-impl<'a, 'w> Resolver<'a, 'w> {
+impl<'a> Resolver<'a> {
     /// # Errors
     /// ENOMEM; EINVAL where a level leads outside.
-    pub fn new(image: &'w Image<'a>, levels: &Levels<'a>) -> Result<Self> {
+    pub fn new(image: &Image<'a>, levels: &Levels<'a>) -> Result<Self> {
         let mut gp = memory::list(levels.total())?;
         let mut os = Vec::new();
         let all = levels.iter().flat_map(|level| level.objs);
@@ -52,13 +52,20 @@ impl<'a, 'w> Resolver<'a, 'w> {
         }
         gp.sort_unstable();
         os.sort_unstable();
-        Ok(Resolver { image, gp, os })
+        Ok(Resolver {
+            image: *image,
+            gp,
+            os,
+        })
     }
 
     /// Knows no object: for a topology that names none.
-    pub fn empty(image: &'w Image<'a>) -> Self {
-        let (gp, os) = (Vec::new(), Vec::new());
-        Resolver { image, gp, os }
+    pub fn empty(image: &Image<'a>) -> Self {
+        Resolver {
+            image: *image,
+            gp: Vec::new(),
+            os: Vec::new(),
+        }
     }
 
     pub fn by_gp_index(&self, kind: u32, index: u64) -> Option<Addr> {

@@ -137,7 +137,6 @@ const TRIES: usize = 8;
 /// Brings the file to its address, or to another where an adoption of the
 /// same file holds that, and checks it there.
 fn bring(source: &Source) -> Result<Held> {
-    let anywhere = environment::is(c"HWLOC_SHMEM_RELOCATE", c"1");
     let mut moved = None;
     for _ in 0..TRIES {
         match hold(source) {
@@ -149,6 +148,7 @@ fn bring(source: &Source) -> Result<Held> {
             Some(mapping) => mapping,
             None => copy(source, 0)?,
         };
+        let anywhere = environment::is(c"HWLOC_SHMEM_RELOCATE", c"1");
         if anywhere || filling || second::is_there(source, &mapping)? {
             return relocate::relocate(source, mapping);
         }

@@ -94,7 +94,7 @@ fn collected<T>(values: impl Iterator<Item = T>, count: u32) -> Result<Vec<T>> {
 struct Filling<'a, 'w> {
     side: &'w mut Sidecar,
     image: &'w Image<'a>,
-    resolver: &'w Resolver<'a, 'w>,
+    resolver: &'w Resolver<'a>,
     root_cpus: Bits<'a>,
 }
 

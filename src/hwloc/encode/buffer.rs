@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::hwloc::bits::sum;
 use crate::hwloc::memory;
 use crate::hwloc::range::map::{self, Mapping, Place};
+use core::ops::Range;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -77,22 +78,32 @@ impl Buffer {
     }
 
     /// Makes room that the caller overwrites whole.
+    #[inline]
     pub(super) fn room(&mut self, size: usize) -> Result<usize> {
         let at = self.used;
-        let end = at.checked_add(size).ok_or(Error::NoMemory)?;
-        if end > self.room.len() {
-            let mut larger = Buffer::new(end + end / 2)?;
-            larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
-            *self = larger;
+        if size > self.room.len() - at {
+            self.enlarge(size)?;
         }
-        self.used = end;
+        self.used = at + size;
         Ok(at)
     }
 
-    /// The sum of all words.
-    pub(super) fn sum(&self) -> u64 {
-        // SAFETY: pages of whole words, of which this many are in use.
-        sum(unsafe { core::slice::from_raw_parts(self.as_slice().as_ptr().cast(), self.used / 8) })
+    #[cold]
+    #[inline(never)]
+    fn enlarge(&mut self, size: usize) -> Result<()> {
+        let at = self.used;
+        let end = at.checked_add(size).ok_or(Error::NoMemory)?;
+        let mut larger = Buffer::new(end + end / 2)?;
+        larger.room.bytes_mut()[..at].copy_from_slice(&self.room.bytes()[..at]);
+        *self = larger;
+        Ok(())
+    }
+
+    /// The sum of the words in a part.
+    pub(super) fn sum(&self, part: Range<usize>) -> u64 {
+        let part = &self.as_slice()[part];
+        // SAFETY: pages of whole words, and a part of them.
+        sum(unsafe { core::slice::from_raw_parts(part.as_ptr().cast(), part.len() / 8) })
     }
 
     #[inline]

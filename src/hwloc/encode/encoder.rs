@@ -9,6 +9,7 @@ use crate::hwloc::layout::*;
 use crate::hwloc::validate::Levels;
 use core::hash::{BuildHasherDefault, Hasher};
 use core::mem::size_of;
+use core::ops::Range;
 use std::collections::HashMap;
 
 /// Words are their own hash, well spread.
@@ -35,15 +36,15 @@ impl Hasher for WordHasher {
 
 pub(super) type Fast = BuildHasherDefault<WordHasher>;
 
-/// A word after a run of zeros, in the file.
-#[derive(Clone, Copy)]
+/// A word after a run of zeros, in the file; at 0 there is none.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Run {
     pub(super) word_at: usize,
     pub(super) zeros: usize,
 }
 
 pub(super) struct Encoder<'a, 'w> {
-    pub(super) source: &'w Image<'a>,
+    pub(super) source: Image<'a>,
     pub(super) levels: &'w Levels<'a>,
     pub(super) base: Addr,
     pub(super) buffer: Buffer,
@@ -53,6 +54,8 @@ pub(super) struct Encoder<'a, 'w> {
     /// The arrays of the normal levels.
     pub(super) arrays: Vec<usize>,
     pub(super) runs: HashMap<u64, Run, Fast>,
+    /// Those of the words of one bit.
+    pub(super) singles: [Run; 64],
     pub(super) strings: HashMap<&'a [u8], Addr, Fast>,
     /// The largest set of processors.
     pub(super) root_cpus: Bits<'a>,
@@ -62,6 +65,9 @@ pub(super) struct Encoder<'a, 'w> {
     pub(super) looked_at: usize,
     /// The largest number of words of a set.
     pub(super) longest: usize,
+    /// Where the objects are, and the sum of their words.
+    pub(super) objects: Range<usize>,
+    pub(super) sum: u64,
 }
 
 impl Encoder<'_, '_> {
@@ -70,6 +76,7 @@ impl Encoder<'_, '_> {
         self.buffer.grow(size.next_multiple_of(8))
     }
 
+    #[inline]
     pub(super) fn set<T: Plain>(&mut self, at: usize, value: T) {
         let room = &mut self.buffer.bytes()[at..at + size_of::<T>()];
         // SAFETY: the slice is as long as the value.
@@ -96,23 +103,31 @@ impl Encoder<'_, '_> {
     }
 
     pub(super) fn put<T: Plain>(&mut self, value: T) -> Result<Addr> {
-        let at = self.claim(size_of::<T>())?;
+        self.put_slice(&[value])
+    }
+
+    /// As [`Encoder::put`], of whole words and often.
+    #[inline(always)]
+    pub(super) fn put_small<T: Plain>(&mut self, value: T) -> Result<Addr> {
+        let at = self.buffer.room(size_of::<T>())?;
         self.set(at, value);
         Ok(self.addr(at))
     }
 
     pub(super) fn put_slice<T: Plain>(&mut self, values: &[T]) -> Result<Addr> {
-        if values.is_empty() {
+        // SAFETY: any plain value is its bytes.
+        self.put_bytes(unsafe {
+            core::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+        })
+    }
+
+    #[inline(never)]
+    fn put_bytes(&mut self, bytes: &[u8]) -> Result<Addr> {
+        if bytes.is_empty() {
             return Ok(0);
         }
-        let at = self.claim(size_of_val(values))?;
-        let room = &mut self.buffer.bytes()[at..at + size_of_val(values)];
-        // SAFETY: source and room have the same size and do not overlap.
-        unsafe {
-            let from = values.as_ptr().cast::<u8>();
-            room.as_mut_ptr()
-                .copy_from_nonoverlapping(from, size_of_val(values));
-        }
+        let at = self.claim(bytes.len())?;
+        self.buffer.bytes()[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(self.addr(at))
     }
 
@@ -126,7 +141,20 @@ impl Encoder<'_, '_> {
         Ok(start + logical_index as usize * size_of::<Obj>())
     }
 
+    /// Adds up the words of a part that was just written, and is at hand.
+    pub(super) fn add_up(&mut self, part: Range<usize>) {
+        self.sum = self.sum.wrapping_add(self.buffer.sum(part));
+    }
+
+    /// The sum of all words.
+    pub(super) fn total(&self) -> u64 {
+        let before = self.buffer.sum(0..self.objects.start);
+        let after = self.buffer.sum(self.objects.end..self.buffer.used);
+        self.sum.wrapping_add(before).wrapping_add(after)
+    }
+
     /// The address in the file of an object of the source.
+    #[inline(never)]
     pub(super) fn object(&self, addr: Addr) -> Result<Addr> {
         if addr == 0 {
             return Ok(0);

@@ -17,18 +17,21 @@ mod objects;
 mod shared;
 
 use self::buffer::Buffer;
-use self::encoder::Encoder;
+use self::encoder::{Encoder, Run};
 use crate::error::Result;
 use crate::hwloc::image::{work_for, Image, OrInvalid};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::validate::{Levels, MAX_DEPTH};
 use core::mem::{offset_of, size_of};
-use std::collections::HashMap;
 
 /// Room for the topology structure: an adopter of any release copies its own
 /// size of it, so zeros have to follow.
 const TOPOLOGY_ROOM: usize = 1024;
+
+/// Room for as many strings and words as small machines have.
+const STRINGS: usize = 28;
+const RUNS: usize = 14;
 
 /// A topology as bytes.
 pub struct Encoded {
@@ -55,19 +58,22 @@ pub fn encode(
         .and_then(|r| source.bitmap(r.cpuset))
         .valid()?;
     let mut encoder = Encoder {
-        source,
+        source: *source,
         levels: &levels,
         base,
         buffer: Buffer::with_capacity(levels.total() * 300 + (16 << 10))?,
         normal: memory::list(levels.depth())?,
         special: [0; SPECIAL_LEVELS],
         arrays: memory::list(levels.depth())?,
-        runs: HashMap::default(),
-        strings: HashMap::default(),
+        runs: memory::map(RUNS)?,
+        singles: [Run::default(); 64],
+        strings: memory::map(STRINGS)?,
         root_cpus,
         no_attr: 0,
         looked_at: 0,
         longest: 0,
+        objects: 0..0,
+        sum: 0,
     };
     encoder.whole(t, support, length)?;
     Ok(Encoded {
@@ -97,7 +103,8 @@ impl<'a> Encoder<'a, '_> {
 
     fn whole(&mut self, source: &Topology, support: [usize; 4], length: usize) -> Result<()> {
         let head = size_of::<Header>();
-        self.reserve(head + TOPOLOGY_ROOM)?;
+        self.objects.start = head + TOPOLOGY_ROOM;
+        self.reserve(self.objects.start)?;
         for depth in 0..self.levels.depth() {
             let objs = self.levels.at(depth as i32).valid()?.objs.len();
             let at = self.claim(objs * size_of::<Obj>())?;
@@ -112,6 +119,7 @@ impl<'a> Encoder<'a, '_> {
                 .len();
             self.special[i] = self.claim(objs * size_of::<Obj>())?;
         }
+        self.objects.end = self.buffer.used;
         self.no_attr = self.put(Attr { words: [0; 5] })?;
         for depth in 0..self.levels.depth() {
             let objs = self.levels.at(depth as i32).valid()?.objs.len();
@@ -157,7 +165,7 @@ impl<'a> Encoder<'a, '_> {
                 mmap_length: length as u64,
             },
         );
-        let sum = self.buffer.sum();
+        let sum = self.total();
         self.set(head + offset_of!(Topology, sum), sum);
         Ok(())
     }

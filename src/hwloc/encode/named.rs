@@ -18,18 +18,14 @@ impl<'a> Encoder<'a, '_> {
         let list = self.source.slice::<Memattr>(t.memattrs, count).valid()?;
         let any = t.first_dist != 0 || list.iter().any(|attr| attr.nr_targets != 0);
         let resolver = match any {
-            true => Resolver::new(self.source, self.levels)?,
-            false => Resolver::empty(self.source),
+            true => Resolver::new(&self.source, self.levels)?,
+            false => Resolver::empty(&self.source),
         };
         self.distances(t, &resolver)?;
         self.memattrs(t, &resolver)
     }
 
-    pub(super) fn distances(
-        &mut self,
-        t: &mut Topology,
-        resolver: &Resolver<'a, '_>,
-    ) -> Result<()> {
+    pub(super) fn distances(&mut self, t: &mut Topology, resolver: &Resolver<'a>) -> Result<()> {
         let mut at = t.first_dist;
         (t.first_dist, t.last_dist) = (0, 0);
         let mut before: Option<usize> = None;
@@ -57,7 +53,7 @@ impl<'a> Encoder<'a, '_> {
     pub(super) fn matrix(
         &mut self,
         source: &Distances,
-        resolver: &Resolver<'a, '_>,
+        resolver: &Resolver<'a>,
     ) -> Result<Option<Distances>> {
         let objs = resolver.distances(source)?;
         let n = objs.len();
@@ -101,7 +97,7 @@ impl<'a> Encoder<'a, '_> {
         Ok(Some(d))
     }
 
-    pub(super) fn memattrs(&mut self, t: &mut Topology, resolver: &Resolver<'a, '_>) -> Result<()> {
+    pub(super) fn memattrs(&mut self, t: &mut Topology, resolver: &Resolver<'a>) -> Result<()> {
         let count = t.nr_memattrs as usize;
         let list = self.source.slice::<Memattr>(t.memattrs, count).valid()?;
         let array = self.reserve(size_of_val(list))?;
@@ -126,7 +122,7 @@ impl<'a> Encoder<'a, '_> {
     /// A target with its initiators, or `None` if it is gone.
     pub(super) fn target(
         &mut self,
-        resolver: &Resolver<'a, '_>,
+        resolver: &Resolver<'a>,
         attr: &Memattr,
         source: &Target,
     ) -> Result<Option<Target>> {

@@ -2,22 +2,67 @@
 //! Objects, level by level.
 
 use super::encoder::Encoder;
-use super::shared::all_zero;
 use crate::error::{Error, Result};
+use crate::hwloc::bits::all_zero;
 use crate::hwloc::image::OrInvalid;
 use crate::hwloc::layout::*;
 use core::mem::{offset_of, size_of};
 
+/// Of a machine with more processors only the end of one of a processor's two
+/// sets is looked at: reading both is half of what writing such a machine costs,
+/// and hwloc wants nobody to change a set.
+const LOOKED_AT: usize = 2048;
+
+/// Objects whose words are added up in one go.
+const TOGETHER: usize = 16;
+
+/// What the children of an object need of it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Above {
+    /// In the source and in the file.
+    addr: Addr,
+    written: Addr,
+    depth: i32,
+    /// The sets, in the source and in the file.
+    cpus: (Addr, Addr),
+    nodes: (Addr, Addr),
+    /// It has one normal child.
+    alone: bool,
+    /// The level below has more than [`LOOKED_AT`] processors.
+    many: bool,
+}
+
 impl Encoder<'_, '_> {
+    /// An object whose level is written.
+    fn above(&self, addr: Addr) -> Result<Above> {
+        if addr == 0 {
+            return Ok(Above::default());
+        }
+        let obj: &Obj = self.source.at(addr).valid()?;
+        let at = self.place(obj.depth, obj.logical_index)?;
+        let written = |field| self.peek::<Addr>(at + field);
+        Ok(Above {
+            addr,
+            written: self.addr(at),
+            depth: obj.depth,
+            cpus: (obj.cpuset, written(offset_of!(Obj, cpuset))),
+            nodes: (obj.nodeset, written(offset_of!(Obj, nodeset))),
+            alone: obj.arity == 1,
+            many: false,
+        })
+    }
+
     /// One level of objects. Levels above come first, so that a set equal
     /// to the parent's finds it written.
     pub(super) fn level(&mut self, depth: i32) -> Result<()> {
         let level = *self.levels.at(depth).valid()?;
         let mut attr_before = None;
         let mut nodeset_before = (0, 0);
-        let mut parent = (0, 0);
+        let mut parent = Above::default();
+        let processors = level.kind == ty::PU;
+        let many = processors && level.objs.len() > LOOKED_AT;
         for (i, addr) in level.objs.iter().enumerate() {
-            self.ahead(level.objs, i, level.kind == ty::PU);
+            self.ahead(level.objs, i, processors, many);
             let source: &Obj = self.source.at(*addr).valid()?;
             let here = (source.kind, source.depth, source.logical_index);
             if here != (level.kind, depth, i as u32) || source.symmetric_subtree & !1 != 0 {
@@ -26,23 +71,20 @@ impl Encoder<'_, '_> {
             let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
-            let neighbour = |there: bool, at: usize| if there { at as u64 } else { 0 };
-            obj.prev_cousin = neighbour(i > 0, here.wrapping_sub(size));
-            obj.next_cousin = neighbour(i + 1 < level.objs.len(), here + size);
-            for cousin in [&mut obj.prev_cousin, &mut obj.next_cousin] {
-                if *cousin != 0 {
-                    *cousin += self.base;
-                }
-            }
+            let first = self.base + here as u64;
+            let more = i + 1 < level.objs.len();
+            obj.prev_cousin = if i > 0 { first - size as u64 } else { 0 };
+            obj.next_cousin = if more { first + size as u64 } else { 0 };
             obj.name = self.string(source.name)?;
             obj.subtype = self.string(source.subtype)?;
             obj.attr = self.attr(source, &mut attr_before)?;
             // Looking at another object is a cache line of the source each:
             // most of these are known.
-            if parent.0 != source.parent {
-                parent = (source.parent, self.object(source.parent)?);
+            if parent.addr != source.parent {
+                parent = self.above(source.parent)?;
+                parent.many = many;
             }
-            obj.parent = parent.1;
+            obj.parent = parent.written;
             obj.next_sibling = if source.next_sibling == source.next_cousin {
                 obj.next_cousin
             } else {
@@ -53,14 +95,10 @@ impl Encoder<'_, '_> {
             } else {
                 self.object(source.prev_sibling)?
             };
-            for (to, from) in [
-                (&mut obj.memory_first_child, source.memory_first_child),
-                (&mut obj.io_first_child, source.io_first_child),
-                (&mut obj.misc_first_child, source.misc_first_child),
-            ] {
-                if from != 0 {
-                    *to = self.object(from)?;
-                }
+            if source.memory_first_child | source.io_first_child | source.misc_first_child != 0 {
+                obj.memory_first_child = self.object(source.memory_first_child)?;
+                obj.io_first_child = self.object(source.io_first_child)?;
+                obj.misc_first_child = self.object(source.misc_first_child)?;
             }
             [obj.children, obj.first_child, obj.last_child] = self.children(source)?;
             obj.infos = self.infos(source.infos, source.infos_count)?;
@@ -78,20 +116,15 @@ impl Encoder<'_, '_> {
             } else if sets.contains(&0) {
                 return Err(Error::Invalid);
             } else {
-                self.sets(source, &mut obj, &mut nodeset_before)?;
+                self.sets(source, &mut obj, &parent, &mut nodeset_before)?;
             }
-            for pad in [
-                &mut obj._pad0,
-                &mut obj._pad1,
-                &mut obj._pad2,
-                &mut obj._pad3,
-                &mut obj._pad4,
-                &mut obj._pad5,
-                &mut obj._pad6,
-            ] {
-                *pad = 0;
-            }
+            (obj._pad0, obj._pad1, obj._pad2, obj._pad3) = (0, 0, 0, 0);
+            (obj._pad4, obj._pad5, obj._pad6) = (0, 0, 0);
             self.set(here, obj);
+            if i % TOGETHER == TOGETHER - 1 || !more {
+                let objs = i % TOGETHER + 1;
+                self.add_up(here + size - objs * size..here + size);
+            }
         }
         Ok(())
     }
@@ -103,45 +136,32 @@ impl Encoder<'_, '_> {
         &mut self,
         source: &Obj,
         obj: &mut Obj,
+        above: &Above,
         nodes: &mut (Addr, Addr),
     ) -> Result<()> {
-        for set in [source.cpuset, source.complete_cpuset, source.nodeset] {
-            // Adopters refuse an object with all processors that there can be.
-            if self.source.at::<Bitmap>(set).valid()?.infinite != 0 {
-                return Err(Error::Invalid);
-            }
-        }
-        let (mut cpus_above, mut nodes_above) = ((0, 0), (0, 0));
-        let (mut alone, mut only_processors) = (false, false);
-        if source.parent != 0 {
-            let above: &Obj = self.source.at(source.parent).valid()?;
-            let written = (obj.parent - self.base) as usize;
-            let field = |at| self.peek::<Addr>(written + at);
-            cpus_above = (above.cpuset, field(offset_of!(Obj, cpuset)));
-            nodes_above = (above.nodeset, field(offset_of!(Obj, nodeset)));
-            alone = above.arity == 1;
-            // Processors are the last level: with nothing between, there is
-            // nothing else that memory could be attached to.
-            only_processors = above.depth + 1 == source.depth;
-        }
         let processor = source.kind == ty::PU && source.parent != 0;
         // A program may have given it another number than it was found with.
         let sets = [source.cpuset, source.complete_cpuset];
-        if processor && self.are_single(sets, source.os_index)? {
-            obj.cpuset = match alone {
-                true => cpus_above.1,
+        let looked_at = if above.many { &sets[..1] } else { &sets };
+        if processor && self.are_single(looked_at, source.os_index)? {
+            obj.cpuset = match above.alone {
+                true => above.cpus.1,
                 false => self.single(source.os_index)?,
             };
             obj.complete_cpuset = obj.cpuset;
         } else {
-            obj.cpuset = self.bitmap(source.cpuset, &[cpus_above])?;
+            self.are_finite(&sets)?;
+            obj.cpuset = self.bitmap(source.cpuset, &[above.cpus])?;
             obj.complete_cpuset =
                 self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
         }
-        *nodes = if processor && only_processors {
-            nodes_above
+        // Processors are the last level: with nothing between, there is nothing
+        // else that memory could be attached to.
+        *nodes = if processor && above.depth + 1 == source.depth {
+            above.nodes
         } else {
-            let written = self.bitmap(source.nodeset, &[nodes_above, *nodes])?;
+            self.are_finite(&[source.nodeset])?;
+            let written = self.bitmap(source.nodeset, &[above.nodes, *nodes])?;
             (source.nodeset, written)
         };
         obj.nodeset = nodes.1;
@@ -149,17 +169,28 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    /// Whether both sets hold just this number.
+    /// Adopters refuse an object with all processors that there can be.
     #[inline]
-    pub(super) fn are_single(&self, sets: [Addr; 2], os_index: u32) -> Result<bool> {
+    fn are_finite(&self, sets: &[Addr]) -> Result<()> {
         for set in sets {
-            let set: &Bitmap = self.source.at(set).valid()?;
+            if self.source.at::<Bitmap>(*set).valid()?.infinite != 0 {
+                return Err(Error::Invalid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether these sets hold just this number, as far as they are looked at.
+    #[inline]
+    fn are_single(&self, sets: &[Addr], os_index: u32) -> Result<bool> {
+        for set in sets {
+            let set: &Bitmap = self.source.at(*set).valid()?;
             let words = self.source.words(set).valid()?;
             let (last, zeros) = words.split_last().valid()?;
             let right = *last == 1 << (os_index % 64)
                 && zeros.len() == os_index as usize / 64
                 && set.infinite == 0
-                && all_zero(zeros);
+                && (sets.len() == 1 || all_zero(zeros));
             if !right {
                 return Ok(false);
             }
@@ -168,10 +199,16 @@ impl Encoder<'_, '_> {
     }
 
     /// The set of one processor.
+    #[inline]
     pub(super) fn single(&mut self, os_index: u32) -> Result<Addr> {
-        let zeros = os_index / 64;
-        let ulongs = self.run(zeros as usize, 1 << (os_index % 64))?;
-        self.put_bitmap(zeros + 1, ulongs, false)
+        let (zeros, bit) = (os_index as usize / 64, os_index as usize % 64);
+        let mut run = self.singles[bit];
+        if run.word_at == 0 || run.zeros < zeros {
+            run = self.longer_run(zeros, 1 << bit)?;
+            self.singles[bit] = run;
+        }
+        let ulongs = self.addr(run.word_at - zeros * 8);
+        self.put_bitmap(zeros as u32 + 1, ulongs, false)
     }
 
     /// The normal children of an object: their array, the first and the last.
@@ -205,7 +242,7 @@ impl Encoder<'_, '_> {
     /// The source is scattered over the heap: an object is asked for early,
     /// then its sets, then their words. Of processors three sets are read.
     #[inline]
-    pub(super) fn ahead(&self, objs: &[Addr], i: usize, processors: bool) {
+    fn ahead(&self, objs: &[Addr], i: usize, processors: bool, many: bool) {
         if let Some(addr) = objs.get(i + 16) {
             self.source.soon(*addr, size_of::<Obj>());
         }
@@ -213,7 +250,7 @@ impl Encoder<'_, '_> {
             let obj: &Obj = self.source.at(*objs.get(i)?)?;
             Some([
                 obj.cpuset,
-                obj.complete_cpuset,
+                if many { 0 } else { obj.complete_cpuset },
                 if processors { 0 } else { obj.nodeset },
                 obj.complete_nodeset,
             ])
@@ -226,10 +263,10 @@ impl Encoder<'_, '_> {
         if let Some(sets) = sets(i + 6) {
             for set in sets.iter().filter(|set| **set != 0) {
                 if let Some(bitmap) = self.source.at::<Bitmap>(*set) {
-                    self.source.soon(bitmap.ulongs, 1);
                     // Long ones lie apart too.
-                    if bitmap.count > 8 {
-                        self.long_ahead(bitmap);
+                    match bitmap.count {
+                        0..=8 => self.source.soon(bitmap.ulongs, 1),
+                        _ => self.long_ahead(bitmap, many),
                     }
                 }
             }
@@ -238,8 +275,12 @@ impl Encoder<'_, '_> {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn long_ahead(&self, bitmap: &Bitmap) {
-        let words = bitmap.count.min(256) as usize;
-        self.source.soon(bitmap.ulongs, words * 8);
+    fn long_ahead(&self, bitmap: &Bitmap, only_end: bool) {
+        let size = bitmap.count as usize * 8;
+        if only_end {
+            let last = bitmap.ulongs.wrapping_add(size as u64 - 8);
+            return self.source.soon(last, 1);
+        }
+        self.source.soon(bitmap.ulongs, size.min(2048));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::encoder::{Encoder, Run};
 use crate::error::{Error, Result};
-use crate::hwloc::bits::{same_words, Bits};
+use crate::hwloc::bits::{all_zero, same_words, Bits};
 use crate::hwloc::image::OrInvalid;
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
@@ -18,14 +18,6 @@ pub(super) fn trimmed<'a>(set: &Bits<'a>) -> &'a [u64] {
     let tail = if set.infinite { u64::MAX } else { 0 };
     let used = set.words.iter().rposition(|w| *w != tail);
     &set.words[..used.map_or(1, |last| last + 1)]
-}
-
-/// Whether no word has a bit set. Eight at a time: half of what a machine with
-/// thousands of processors costs is here.
-pub(super) fn all_zero(words: &[u64]) -> bool {
-    let mut eights = words.chunks_exact(8);
-    let rest = eights.remainder();
-    eights.all(|eight| eight.iter().fold(0, |all, w| all | w) == 0) && rest.iter().all(|w| *w == 0)
 }
 
 impl<'a> Encoder<'a, '_> {
@@ -95,19 +87,24 @@ impl<'a> Encoder<'a, '_> {
         let [Some(first), Some(second)] = heads else {
             return Err(Error::Invalid);
         };
-        // The tail of one may be longer, and say nothing.
-        if first.count != second.count {
-            return self.are_same_members(one, other);
+        if first.infinite == second.infinite && (first.count, second.count) == (1, 1) {
+            let words = [first, second].map(|set| self.source.at::<u64>(set.ulongs));
+            return Ok(words[0].valid()? == words[1].valid()?);
         }
-        let words = self.source.words(first).valid()?;
-        let others = self.source.words(second).valid()?;
-        Ok(first.infinite == second.infinite && same_words(words, others))
+        self.are_same_members(first, second)
     }
 
     #[inline(never)]
-    pub(super) fn are_same_members(&self, one: Addr, other: Addr) -> Result<bool> {
-        let other = self.source.bitmap(other).valid()?;
-        Ok(self.source.bitmap(one).valid()?.equals(&other))
+    fn are_same_members(&self, first: &Bitmap, second: &Bitmap) -> Result<bool> {
+        let words = self.source.words(first).valid()?;
+        let others = self.source.words(second).valid()?;
+        let infinite = [first, second].map(|set| set.infinite != 0);
+        // The tail of one may be longer, and say nothing.
+        if first.count == second.count {
+            return Ok(infinite[0] == infinite[1] && same_words(words, others));
+        }
+        let set = |words, infinite| Bits { words, infinite };
+        Ok(set(words, infinite[0]).equals(&set(others, infinite[1])))
     }
 
     #[inline(never)]
@@ -123,10 +120,11 @@ impl<'a> Encoder<'a, '_> {
         self.put_bitmap(words.len() as u32, ulongs, set.infinite)
     }
 
+    #[inline]
     pub(super) fn put_bitmap(&mut self, count: u32, ulongs: Addr, infinite: bool) -> Result<Addr> {
         self.looked_at += count as usize * 8;
         self.longest = self.longest.max(count as usize);
-        self.put(Bitmap {
+        self.put_small(Bitmap {
             count,
             allocated: count,
             ulongs,
@@ -137,7 +135,13 @@ impl<'a> Encoder<'a, '_> {
 
     /// An array of `zeros` zeros and a word: the end of a longer one.
     pub(super) fn run(&mut self, zeros: usize, word: u64) -> Result<Addr> {
-        let run = match self.runs.get(&word) {
+        let run = self.longer_run(zeros, word)?;
+        Ok(self.addr(run.word_at - zeros * 8))
+    }
+
+    /// A run of at least that many zeros.
+    pub(super) fn longer_run(&mut self, zeros: usize, word: u64) -> Result<Run> {
+        Ok(match self.runs.get(&word) {
             Some(run) if run.zeros >= zeros => *run,
             _ => {
                 let zeros = zeros.max(self.root_cpus.words.len().saturating_sub(1));
@@ -150,8 +154,7 @@ impl<'a> Encoder<'a, '_> {
                 memory::insert(&mut self.runs, word, run)?;
                 run
             }
-        };
-        Ok(self.addr(run.word_at - zeros * 8))
+        })
     }
 
     pub(super) fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Result<Addr> {

@@ -5,6 +5,8 @@
 pub const SPECIAL_LEVELS: usize = 6;
 /// Depth of the first special level; the others follow downwards.
 pub const DEPTH_NUMANODE: i32 = -3;
+/// Depth of the last.
+pub const DEPTH_SPECIAL: i32 = DEPTH_NUMANODE - SPECIAL_LEVELS as i32 + 1;
 
 /// Object types, by the numbers of hwloc's enum.
 pub mod ty {

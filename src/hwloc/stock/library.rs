@@ -9,13 +9,13 @@
 #![allow(clippy::missing_transmute_annotations)]
 
 use crate::error::{Error, Result};
-use crate::hwloc::layout::{self, Addr, Attr, Bitmap, Obj, Topology};
+use crate::hwloc::layout::{self, Addr, Bitmap, Obj, Topology};
 use crate::hwloc::memory;
 use crate::hwloc::stock::objects::{self, Object};
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void, CStr};
-use core::mem::{transmute, zeroed};
+use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// `struct hwloc_topology`, opaque where the layout is not known.
 pub type RawTopology = *mut c_void;
@@ -44,19 +44,21 @@ pub struct Library {
     pub set_flags: unsafe extern "C" fn(RawTopology, c_ulong) -> c_int,
     pub set_synthetic: unsafe extern "C" fn(RawTopology, *const c_char) -> c_int,
     pub load: unsafe extern "C" fn(RawTopology) -> c_int,
-    get_support: unsafe extern "C" fn(RawTopology) -> *const c_void,
-    set_userdata: unsafe extern "C" fn(RawTopology, *const c_void),
-    attr_snprintf: Snprintf,
-    bitmap_alloc: unsafe extern "C" fn() -> *mut Bitmap,
-    bitmap_set: unsafe extern "C" fn(*mut Bitmap, c_uint) -> c_int,
-    bitmap_free: unsafe extern "C" fn(*mut Bitmap),
+    pub(super) get_support: unsafe extern "C" fn(RawTopology) -> *const c_void,
+    pub(super) set_userdata: unsafe extern "C" fn(RawTopology, *const c_void),
+    pub(super) attr_snprintf: Snprintf,
+    pub(super) bitmap_alloc: unsafe extern "C" fn() -> *mut Bitmap,
+    pub(super) bitmap_set: unsafe extern "C" fn(*mut Bitmap, c_uint) -> c_int,
+    pub(super) bitmap_free: unsafe extern "C" fn(*mut Bitmap),
     pub stock_get_length: GetLength,
     pub stock_write: Write,
     pub stock_adopt: Adopt,
-    /// [`SERVED`] or [`NOT_SERVED`] once it is known.
-    served: AtomicUsize,
+    /// [`SERVED`] or [`NOT_SERVED`] once it is known: see `proof`.
+    pub(super) served: AtomicUsize,
     /// Bytes allocated for a topology structure, once `served` is known.
-    usable: AtomicUsize,
+    pub(super) usable: AtomicUsize,
+    /// [`objects::changes`] when the whole process saw it first of all.
+    seen: AtomicU64,
     /// What `native` learned of it: of another system, and of this.
     pub native: [AtomicPtr<Native>; 2],
 }
@@ -65,10 +67,12 @@ pub struct Library {
 const SMALLEST: usize = 784;
 
 /// Values of [`Library::served`].
-const SERVED: usize = 1;
-const NOT_SERVED: usize = 2;
+pub(super) const SERVED: usize = 1;
+pub(super) const NOT_SERVED: usize = 2;
 
 static KNOWN: AtomicPtr<Library> = AtomicPtr::new(null_mut());
+/// The one that the whole process saw when it was last looked for.
+static SEEN: AtomicPtr<Library> = AtomicPtr::new(null_mut());
 
 fn known(containing: usize) -> Option<&'static Library> {
     let mut at = KNOWN.load(Ordering::Acquire);
@@ -188,6 +192,7 @@ impl Library {
                 stock_adopt: transmute(at[15]),
                 served: AtomicUsize::new(if all { 0 } else { NOT_SERVED }),
                 usable: AtomicUsize::new(0),
+                seen: AtomicU64::new(0),
                 native: [const { AtomicPtr::new(null_mut()) }; 2],
             }
         };
@@ -213,11 +218,21 @@ impl Library {
     /// ENOSYS if there is none; ENOMEM.
     pub fn of_caller() -> Result<&'static Library> {
         let name = c"hwloc_topology_init";
+        // A look takes several times as long as the question what has changed.
+        let now = objects::changes();
+        // SAFETY: entries are leaked boxes, published with release ordering.
+        let seen = unsafe { SEEN.load(Ordering::Acquire).as_ref() };
+        if let Some(seen) = seen.filter(|seen| seen.seen.load(Ordering::Relaxed) == now) {
+            return Ok(seen);
+        }
         for handle in [libc::RTLD_NEXT, libc::RTLD_DEFAULT] {
             // SAFETY: a pseudo handle and a C string.
             let found = unsafe { libc::dlsym(handle, name.as_ptr()) } as usize;
             if found != 0 {
-                return Library::containing(found);
+                let library = Library::containing(found)?;
+                library.seen.store(now, Ordering::Relaxed);
+                SEEN.store((&raw const *library).cast_mut(), Ordering::Release);
+                return Ok(library);
             }
         }
         let linked = objects::caller().and_then(|caller| caller.finds(name));
@@ -284,125 +299,5 @@ impl Library {
             bytes[2] = 15;
         }
         bytes
-    }
-
-    /// Whether this library's structures are laid out as [`layout`] says,
-    /// judged by what its own functions do, once.
-    ///
-    /// `fresh` is a topology just initialised by this library.
-    pub fn is_served(&self, fresh: RawTopology) -> bool {
-        match self.served.load(Ordering::Acquire) {
-            0 => {
-                let same = self.same_layout(fresh);
-                let known = if same { SERVED } else { NOT_SERVED };
-                self.served.store(known, Ordering::Release);
-                same
-            }
-            known => known == SERVED,
-        }
-    }
-
-    /// As [`Library::is_served`], with a throw-away topology.
-    ///
-    /// # Errors
-    /// ENOMEM.
-    pub fn is_served_here(&self) -> Result<bool> {
-        let known = self.served.load(Ordering::Acquire);
-        if known != 0 {
-            return Ok(known == SERVED);
-        }
-        let mut fresh = null_mut();
-        // SAFETY: a place for the result; destroyed below.
-        if unsafe { (self.init)(&mut fresh) } != 0 {
-            return Err(Error::NoMemory);
-        }
-        let served = self.is_served(fresh);
-        // SAFETY: made above, used nowhere else.
-        unsafe { (self.destroy)(fresh) };
-        Ok(served)
-    }
-
-    fn same_layout(&self, fresh: RawTopology) -> bool {
-        // SAFETY: each layout of hwloc 2 begins with its ABI.
-        if unsafe { fresh.cast::<u32>().read() } != layout::ABI {
-            return false;
-        }
-        // SAFETY: from hwloc's malloc, which is this process's.
-        let usable = unsafe { libc::malloc_usable_size(fresh) };
-        self.usable.store(usable, Ordering::Relaxed);
-        let mark = 0x5eed_usize as *mut c_void;
-        // SAFETY: `fresh` is live and of this library.
-        unsafe { (self.set_userdata)(fresh, mark) };
-        // SAFETY: the ABI matches, so the structure has these fields unless
-        // the build differs, which the comparisons below find out.
-        let t = unsafe { fresh.cast::<Topology>().read() };
-        // SAFETY: as above.
-        unsafe { (self.set_userdata)(fresh, null_mut()) };
-        // SAFETY: `fresh` is live.
-        let support = unsafe { (self.get_support)(fresh) } as usize;
-        let plain = t.userdata == mark as Addr
-            && support == fresh as usize + core::mem::offset_of!(Topology, support_discovery)
-            && t.nb_levels == 1
-            && (1..=64).contains(&t.nb_levels_allocated)
-            && t.is_loaded == 0
-            && t.adopted_shmem_addr == 0
-            && t.type_depth[layout::ty::MEMCACHE as usize] == -8
-            && t.next_gp_index == 2
-            && t.levels != 0
-            && t.backends == 0;
-        if !plain {
-            return false;
-        }
-        // SAFETY: a fresh topology has one level with one object.
-        let root = unsafe { *((t.levels as *const *const *const Obj).read()) };
-        // SAFETY: as above.
-        let root = unsafe { root.read() };
-        root.kind == layout::ty::MACHINE
-            && root.gp_index == 1
-            && root.attr != 0
-            && root.children == 0
-            && self.same_bitmap()
-            && self.same_pci()
-    }
-
-    fn same_bitmap(&self) -> bool {
-        // SAFETY: takes nothing.
-        let bitmap = unsafe { (self.bitmap_alloc)() };
-        if bitmap.is_null() {
-            return false;
-        }
-        // SAFETY: a live bitmap of this library; its first three fields are
-        // in any build, and the array has at least `count` words.
-        let same = unsafe {
-            let set = (self.bitmap_set)(bitmap, 130) == 0;
-            let b = bitmap.read();
-            set && b.count == 3
-                && b.allocated >= b.count
-                && b.infinite == 0
-                && *(b.ulongs as *const u64).add(2) == 4
-        };
-        // SAFETY: made above.
-        unsafe { (self.bitmap_free)(bitmap) };
-        same
-    }
-
-    /// A build with 32-bit PCI domains has the same ABI number and larger
-    /// attributes. What it prints about a device of ours tells.
-    fn same_pci(&self) -> bool {
-        let mut attr = Attr { words: [0; 5] };
-        attr.words[0] = u64::from_ne_bytes([0x34, 0x12, 0x56, 0x17, 0x05, 0, 0x00, 0x02]);
-        // SAFETY: integers, all zero is valid.
-        let mut obj: Obj = unsafe { zeroed() };
-        obj.kind = layout::ty::PCI_DEVICE;
-        obj.attr = (&raw const attr) as Addr;
-        let mut text = [0u8; 256];
-        // SAFETY: an object with attributes and nothing else; the buffer
-        // is as long as said.
-        let n = unsafe {
-            (self.attr_snprintf)(text.as_mut_ptr().cast(), text.len(), &obj, c" ".as_ptr(), 1)
-        };
-        let text = &text[..usize::try_from(n).unwrap_or(0).min(text.len())];
-        let wanted = b"1234:56:17.5";
-        text.windows(wanted.len()).any(|w| w == wanted)
     }
 }

@@ -5,3 +5,4 @@ pub mod library;
 pub mod minimal;
 pub mod native;
 pub mod objects;
+mod proof;

@@ -207,6 +207,27 @@ pub fn find<T>(mut look: impl FnMut(Object) -> Option<T>) -> Result<Option<T>> {
     search.found
 }
 
+/// A number that no two states of the list of objects have: how many were loaded
+/// and unloaded since the process began.
+pub fn changes() -> u64 {
+    unsafe extern "C" fn count(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: dl_iterate_phdr passes a valid entry and our own pointer.
+        unsafe {
+            let (adds, subs) = ((*info).dlpi_adds, (*info).dlpi_subs);
+            *data.cast::<u64>() = adds.wrapping_add(subs);
+        }
+        1
+    }
+    let mut changes = 0u64;
+    // SAFETY: the callback matches, and the number outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(count), (&raw mut changes).cast()) };
+    changes
+}
+
 /// The object that holds an address.
 ///
 /// # Errors

@@ -134,21 +134,25 @@ impl<'a> Levels<'a> {
             };
             ensure(right, "level: type out of place", at)?;
         }
-        for (kind, depth) in t.type_depth.iter().enumerate() {
-            let kind = kind as u32;
-            let expected = match special_depth(kind) {
-                Some(special) => special,
-                None => {
-                    let mut on = normal().filter(|l| l.1.kind == kind);
-                    match (on.next(), on.next()) {
-                        (None, _) => DEPTH_UNKNOWN,
-                        (Some((only, _)), None) => only as i32,
-                        _ => DEPTH_MULTIPLE,
-                    }
-                }
-            };
-            ensure(*depth == expected, "topology: wrong depth of a type", at)?;
+        let mut depths = [DEPTH_UNKNOWN; TYPES];
+        for (depth, level) in normal() {
+            if let Some(on) = depths.get_mut(level.kind as usize) {
+                *on = match *on {
+                    DEPTH_UNKNOWN => depth as i32,
+                    _ => DEPTH_MULTIPLE,
+                };
+            }
         }
+        for (depth, kind) in (DEPTH_SPECIAL..=DEPTH_NUMANODE).rev().zip(SPECIAL_TYPES) {
+            if let Some(on) = depths.get_mut(kind as usize) {
+                *on = depth;
+            }
+        }
+        ensure(
+            t.type_depth == depths,
+            "topology: wrong depth of a type",
+            at,
+        )?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ mod walk;
 use self::node::{has_no_children, Class, Node, Place, Siblings, NO_SETS};
 use self::walk::{Deep, Seen, Walk};
 use super::{Levels, MAX_DEPTH};
-use crate::hwloc::bits::{same_words, Union, NOTHING};
+use crate::hwloc::bits::{add_bit, same_words, Union, NOTHING};
 use crate::hwloc::image::{ensure, Checked, Corrupt, Image};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
@@ -130,13 +130,7 @@ impl<'a> Walk<'a, '_> {
         let at = node.addr;
         let o = node.obj;
         ensure(nesting < MAX_DEPTH, "object: nested too deeply", at)?;
-        self.visited += 1;
-        // The arrays of the levels hold each object once: there can be more
-        // only if somebody changes the file under the check.
-        let known = self.visited <= self.levels.total();
-        ensure(known, "object: more than the levels hold", at)?;
-        // The next on this level is visited when all below this one was.
-        self.image.soon(o.next_cousin, size_of::<Obj>());
+        self.count(node)?;
         let local = self.scalars(node)?;
         let mut memory = 0;
         let has_memory = o.memory_arity != 0;
@@ -168,6 +162,35 @@ impl<'a> Walk<'a, '_> {
             self.others(node, Class::Misc, nesting, &mut |_, _| Ok(()))?;
         }
         Ok(())
+    }
+
+    /// Counts an object that is visited.
+    #[inline(always)]
+    fn count(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
+        self.visited += 1;
+        // The arrays of the levels hold each object once: there can be more
+        // only if somebody changes the file under the check.
+        let known = self.visited <= self.levels.total();
+        ensure(known, "object: more than the levels hold", node.addr)?;
+        // The next on this level is visited when all below this one was.
+        self.image.soon(node.obj.next_cousin, size_of::<Obj>());
+        Ok(())
+    }
+
+    /// Checks a processor with its own set and `whole` memory, and answers true,
+    /// unless something is below it. Half of all objects are such.
+    #[inline(always)]
+    fn leaf(&mut self, node: &Node<'_, 'a>, whole: bool) -> Checked<bool> {
+        let o = node.obj;
+        let arity = o.arity | o.memory_arity | o.io_arity | o.misc_arity;
+        let first = o.memory_first_child | o.io_first_child | o.misc_first_child;
+        if arity != 0 || first | o.children | o.first_child | o.last_child != 0 {
+            return Ok(false);
+        }
+        self.count(node)?;
+        let local = self.scalars(node)?;
+        self.want(whole && local == o.total_memory && self.may_use(o.os_index));
+        Ok(true)
     }
 
     /// The array of normal children.
@@ -285,18 +308,27 @@ impl<'a> Walk<'a, '_> {
         for listed in array {
             let child = self.child(node, *listed, &mut siblings, &mut place)?;
             *memory = memory.wrapping_add(child.obj.total_memory);
-            let new = child.cpus.set.move_into(cpus);
+            let single = child.is_single();
+            let (new, first) = match single {
+                true => (add_bit(cpus, child.obj.os_index), Some(child.obj.os_index)),
+                false => {
+                    let new = child.cpus.set.move_into(cpus);
+                    (new, child.cpus.complete.first())
+                }
+            };
             self.want(new);
-            if !self.is_inherited(child.nodes)? {
+            let whole = self.is_inherited(child.nodes)?;
+            if !whole {
                 let new = self.add_nodes(&mut nodes, &child.nodes.set)?;
                 self.want(new);
             }
-            let first = child.cpus.complete.first();
             let ordered = first.is_none() || (!empty_before && before < first);
             empty_before |= first.is_none();
             before = first;
             self.want(ordered);
-            self.below(&child, nesting + 1)?;
+            if !(single && self.leaf(&child, whole)?) {
+                self.below(&child, nesting + 1)?;
+            }
         }
         let complete = same_words(cpus, whole.words);
         self.want(complete);

@@ -37,6 +37,18 @@ pub(super) struct Node<'n, 'a> {
     pub(super) nodes: &'n Pair<'a>,
 }
 
+impl Node<'_, '_> {
+    /// Whether it is a processor whose two sets are one, which holds just its
+    /// number. More than that need not be asked of them then.
+    #[inline(always)]
+    pub(super) fn is_single(&self) -> bool {
+        let cpus = self.cpus;
+        self.obj.kind == ty::PU
+            && cpus.addr == cpus.complete_addr
+            && cpus.set.is_only(self.obj.os_index)
+    }
+}
+
 /// A set and its complete form, and where they were read: an object below
 /// often has the same two, and they need no second look. Address 0 is none,
 /// also where a file says so.

@@ -141,6 +141,13 @@ impl<'a> Walk<'a, '_> {
         Ok(())
     }
 
+    /// Whether a processor of this number may be used, or there are others too.
+    #[inline]
+    pub(super) fn may_use(&self, bit: u32) -> bool {
+        let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
+        loose || self.allowed_cpuset.is_set(bit)
+    }
+
     /// A processor: its own set, and no children.
     #[inline]
     pub(super) fn processor(&mut self, node: &Node<'_, 'a>) -> Checked<()> {
@@ -150,8 +157,7 @@ impl<'a> Walk<'a, '_> {
         let alone = cpus.set.is_only(bit)
             && (cpus.addr == cpus.complete_addr || cpus.complete.is_only(bit));
         self.want(alone);
-        let loose = self.topology.flags & FLAG_INCLUDE_DISALLOWED != 0;
-        self.want(loose || self.allowed_cpuset.is_set(bit));
+        self.want(self.may_use(bit));
         let whole = self.is_inherited(node.nodes)?;
         self.want(whole);
         let leaf = has_no_children(node.obj);
