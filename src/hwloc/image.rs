@@ -4,7 +4,8 @@
 
 use crate::error::Error;
 use crate::hwloc::bits::Bits;
-use crate::hwloc::layout::{Addr, Bitmap, Plain};
+use crate::hwloc::layout::abi::{Abi, ABI_2_4};
+use crate::hwloc::layout::{Addr, Attr, Bitmap, Plain, Topology};
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::{align_of, size_of, MaybeUninit};
@@ -69,6 +70,10 @@ pub struct Image<'a> {
     base: Addr,
     data: *const u8,
     len: usize,
+    /// How its topology is laid out. But in tests there is one layout so far, and
+    /// the compiler knows it.
+    #[cfg(test)]
+    abi: &'static Abi,
     /// Bytes that may still be looked at, if there is a limit.
     work: Option<&'a Cell<u64>>,
     held: PhantomData<&'a [u8]>,
@@ -101,6 +106,8 @@ impl<'a> Image<'a> {
             base,
             data,
             len,
+            #[cfg(test)]
+            abi: &ABI_2_4,
             work: Some(work),
             held: PhantomData,
         })
@@ -117,9 +124,57 @@ impl<'a> Image<'a> {
             base: 0,
             data: core::ptr::null(),
             len: isize::MAX as usize,
+            #[cfg(test)]
+            abi: &ABI_2_4,
             work: None,
             held: PhantomData,
         }
+    }
+
+    /// The same bytes in another layout.
+    #[cfg(test)]
+    pub fn in_layout(self, abi: &'static Abi) -> Self {
+        Image { abi, ..self }
+    }
+
+    #[inline]
+    pub fn abi(&self) -> &'static Abi {
+        #[cfg(test)]
+        return self.abi;
+        #[cfg(not(test))]
+        &ABI_2_4
+    }
+
+    /// What a type's number stands for.
+    #[inline]
+    pub fn kind(&self, number: u32) -> u32 {
+        self.abi().kind(number)
+    }
+
+    /// The topology's own structure at an address.
+    pub fn topology(&self, addr: Addr) -> Option<Topology> {
+        let abi = self.abi();
+        if abi.is_ours() {
+            return self.get(addr);
+        }
+        let offset = self.locate(addr, abi.topology, 8)?;
+        let at = self.data.wrapping_add(offset);
+        // SAFETY: `locate` showed the bytes to be inside.
+        abi.read(unsafe { core::slice::from_raw_parts(at, abi.topology) })
+    }
+
+    /// An object's attributes; what the layout does not have is 0.
+    #[inline]
+    pub fn attr(&self, addr: Addr) -> Option<Attr> {
+        let mut attr = Attr::NONE;
+        let words = self.abi().attr;
+        let offset = self.locate(addr, words * 8, 8)?;
+        let from = self.data.wrapping_add(offset).cast::<u64>();
+        for (i, word) in attr.words.iter_mut().enumerate().take(words) {
+            // SAFETY: inside, and aligned.
+            *word = unsafe { read_once(from.add(i)) };
+        }
+        Some(attr)
     }
 
     pub fn base(&self) -> Addr {
@@ -155,7 +210,11 @@ impl<'a> Image<'a> {
     /// As [`Image::get`], at a place of the caller's: a large value that is
     /// returned is copied more than once.
     #[inline]
-    pub fn get_in<'p, T: Plain>(&self, addr: Addr, place: &'p mut MaybeUninit<T>) -> Option<&'p T> {
+    pub fn get_in<'p, T: Plain>(
+        &self,
+        addr: Addr,
+        place: &'p mut MaybeUninit<T>,
+    ) -> Option<&'p mut T> {
         let offset = self.locate(addr, size_of::<T>(), align_of::<T>())?;
         let from = self.data.wrapping_add(offset).cast::<T>();
         // SAFETY: as in `get`; the place is memory of this program alone.
@@ -163,7 +222,7 @@ impl<'a> Image<'a> {
         // As in `read_once`.
         compiler_fence(Ordering::SeqCst);
         // SAFETY: just written, and any bit pattern is a `T`.
-        Some(unsafe { place.assume_init_ref() })
+        Some(unsafe { place.assume_init_mut() })
     }
 
     /// An array whose elements are read as [`Image::get`] reads.
@@ -234,7 +293,7 @@ impl<'a> Image<'a> {
         self.slice(addr, length)
     }
 
-    /// What is left of the work, where there is a limit.
+    /// What is left of the work.
     pub fn work_left(&self) -> Option<u64> {
         self.work.map(Cell::get)
     }

@@ -65,13 +65,14 @@ impl Sum<'_, '_> {
     fn object(&mut self, addr: Addr) -> Option<()> {
         // Nobody changes a live topology meanwhile.
         let obj: &Obj = self.image.at(addr)?;
-        self.add(size_of::<Obj>() + size_of::<Attr>());
+        self.add(size_of::<Obj>() + self.image.abi().attr * 8);
         if obj.name | obj.subtype != 0 {
             self.string(obj.name)?;
             self.string(obj.subtype)?;
         }
-        if obj.kind == ty::NUMANODE {
-            let attr: Attr = self.image.get(obj.attr)?;
+        let pages = self.image.abi().page_types;
+        if pages && self.image.kind(obj.kind) == ty::NUMANODE {
+            let attr = self.image.attr(obj.attr)?;
             self.add(attr.page_types_len() as usize * size_of::<PageType>());
         }
         for set in [
@@ -87,6 +88,20 @@ impl Sum<'_, '_> {
         }
         self.add(obj.arity as usize * 8);
         Some(())
+    }
+
+    /// Asks for what lies scattered over the heap early: an object, then its sets.
+    #[inline]
+    fn ahead(&self, objs: &[Addr], i: usize) {
+        if let Some(addr) = objs.get(i + 12) {
+            self.image.soon(*addr, size_of::<Obj>());
+        }
+        if let Some(obj) = objs.get(i + 6).and_then(|addr| self.image.at::<Obj>(*addr)) {
+            self.image.soon(obj.cpuset, 1);
+            self.image.soon(obj.complete_cpuset, 1);
+            self.image.soon(obj.nodeset, 1);
+            self.image.soon(obj.complete_nodeset, 1);
+        }
     }
 
     fn distances(&mut self, first: Addr) -> Option<()> {
@@ -156,7 +171,8 @@ impl Sum<'_, '_> {
         self.bitmap(t.allowed_nodeset)?;
         for level in levels.iter() {
             self.add(size_of_val(level.objs));
-            for obj in level.objs {
+            for (i, obj) in level.objs.iter().enumerate() {
+                self.ahead(level.objs, i);
                 self.object(*obj)?;
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! | where        | what                                                     |
 //! |--------------|----------------------------------------------------------|
-//! | [`layout`]   | the structures of layout ABI `0x20400` (hwloc 2.4 to 2.15) |
+//! | [`layout`]   | the structures of layout ABI `0x20400` (hwloc 2.4 to 2.15), and what others change |
 //! | [`bits`]     | sets of small integers                                   |
 //! | [`image`]    | bytes of a file, reached by bounded addresses            |
 //! | [`validate`] | is a file a topology, whole and consistent?              |

@@ -44,9 +44,10 @@ impl<'a> Resolver<'a> {
         let all = levels.iter().flat_map(|level| level.objs);
         for (place, addr) in all.enumerate() {
             let obj = image.get::<Obj>(*addr).ok_or(Error::Invalid)?;
-            gp.push((obj.kind, obj.gp_index, place, *addr));
-            if matches!(obj.kind, ty::PU | ty::NUMANODE) {
-                let entry = (obj.kind, u64::from(obj.os_index), place, *addr);
+            let kind = image.kind(obj.kind);
+            gp.push((kind, obj.gp_index, place, *addr));
+            if matches!(kind, ty::PU | ty::NUMANODE) {
+                let entry = (kind, u64::from(obj.os_index), place, *addr);
                 memory::push(&mut os, entry)?;
             }
         }
@@ -91,14 +92,15 @@ impl<'a> Resolver<'a> {
         }
         let indexes = self.image.slice::<u64>(d.indexes, n);
         let indexes = indexes.ok_or(Error::Invalid)?;
+        let unique = self.image.kind(d.unique_type);
         let types = match d.different_types {
             0 => None,
             types => Some(self.image.slice::<u32>(types, n).ok_or(Error::Invalid)?),
         };
         found.extend(indexes.iter().enumerate().map(|(i, index)| {
             let kind = types.and_then(|t| t.get(i)).copied();
-            let kind = kind.unwrap_or(d.unique_type);
-            if goes_by_os_index(d.unique_type) {
+            let kind = self.image.kind(kind.unwrap_or(d.unique_type));
+            if goes_by_os_index(unique) {
                 self.by_os_index(kind, *index as u32)
             } else {
                 self.by_gp_index(kind, *index)
@@ -109,12 +111,13 @@ impl<'a> Resolver<'a> {
 
     /// The object that holds a memory attribute's value.
     pub fn target(&self, target: &Target) -> Option<Addr> {
+        let kind = self.image.kind(target.kind);
         if target.gp_index != NO_GP_INDEX {
-            return self.by_gp_index(target.kind, target.gp_index);
+            return self.by_gp_index(kind, target.gp_index);
         }
         // Before discovery ends only these two have another name.
-        match target.kind {
-            ty::NUMANODE | ty::PU => self.by_os_index(target.kind, target.os_index),
+        match kind {
+            ty::NUMANODE | ty::PU => self.by_os_index(kind, target.os_index),
             _ => None,
         }
     }
@@ -124,7 +127,7 @@ impl<'a> Resolver<'a> {
     /// `valid`, takes the processors away that are not in `root`.
     pub fn initiator(&self, initiator: &Initiator, valid: bool, root: &Bits<'_>) -> Place<'a> {
         if initiator.location == LOCATION_OBJECT {
-            return match self.by_gp_index(initiator.kind, initiator.gp_index) {
+            return match self.by_gp_index(self.image.kind(initiator.kind), initiator.gp_index) {
                 Some(addr) => Place::Object(addr),
                 None => Place::Gone,
             };

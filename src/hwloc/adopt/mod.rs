@@ -254,15 +254,10 @@ fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Resul
     ];
     for i in 0..4 {
         let bytes = library.support_bytes()[i];
+        let native = native.support[i].get(..bytes).unwrap_or(&[]);
         // SAFETY: the library's own arrays have its own sizes, and the
         // check found as many bytes in the file.
-        unsafe {
-            let from = from_file[i] as *const u8;
-            let to = to[i] as *mut u8;
-            for k in 0..bytes {
-                *to.add(k) = *from.add(k) | native.support[i][k];
-            }
-        }
+        unsafe { merge(to[i] as *mut u8, from_file[i] as *const u8, native) };
     }
     // SAFETY: the allocation holds `size` bytes, which is more. Behind what is
     // adopted stands scratch of a discovery, which `init` does not set and a
@@ -275,6 +270,17 @@ fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Resul
             .write_bytes(0, size - TOPOLOGY_ADOPTED);
     }
     Ok(raw)
+}
+
+/// What the file supports, or the running release.
+///
+/// # Safety
+/// Both have as many bytes as `more`.
+unsafe fn merge(to: *mut u8, from: *const u8, more: &[u8]) {
+    for (k, more) in more.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(k) = *from.add(k) | more };
+    }
 }
 
 /// Frees what `init` put into a topology and the file replaces.

@@ -61,6 +61,7 @@ struct Moving<'a, 'b> {
 
 impl Moving<'_, '_> {
     /// Moves the pointer at `slot`; answers what it pointed to.
+    #[inline(never)]
     fn pointer(&mut self, slot: Addr) -> Result<Addr> {
         let target: Addr = self.old.get(slot).valid()?;
         if target != 0 {
@@ -71,6 +72,7 @@ impl Moving<'_, '_> {
         Ok(target)
     }
 
+    #[inline(never)]
     fn pointers(&mut self, array: Addr, count: usize) -> Result<()> {
         for i in 0..count {
             self.pointer(array + i as u64 * 8)?;
@@ -78,6 +80,7 @@ impl Moving<'_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn bitmap(&mut self, slot: Addr) -> Result<()> {
         let bitmap = self.pointer(slot)?;
         if bitmap != 0 {
@@ -110,7 +113,8 @@ impl Moving<'_, '_> {
             self.pointer(addr + field as u64)?;
         }
         let attr = self.pointer(addr + offset_of!(Obj, attr) as u64)?;
-        if obj.kind == ty::NUMANODE {
+        let abi = self.old.abi();
+        if abi.page_types && abi.kind(obj.kind) == ty::NUMANODE {
             self.pointer(attr + 16)?;
         }
         let children = self.pointer(addr + offset_of!(Obj, children) as u64)?;
@@ -180,13 +184,15 @@ impl Moving<'_, '_> {
     fn all(&mut self, t: &Topology) -> Result<()> {
         let head = self.old.base();
         let at = head + size_of::<Header>() as u64;
+        let abi = self.old.abi();
+        let place = |field| at + abi.at(field) as u64;
         let levels = Levels::read(&self.old, t)?;
         for obj in levels.iter().flat_map(|level| level.objs) {
             self.object(*obj)?;
         }
         self.pointer(head + offset_of!(Header, mmap_address) as u64)?;
         // The sum of what was there.
-        let sum = size_of::<Header>() + offset_of!(Topology, sum);
+        let sum = (place(offset_of!(Topology, sum)) - head) as usize;
         self.new.get_mut(sum..sum + 8).valid()?.fill(0);
         for field in [
             offset_of!(Topology, level_nbobjects),
@@ -199,18 +205,18 @@ impl Moving<'_, '_> {
             offset_of!(Topology, memattrs),
             offset_of!(Topology, cpukinds),
         ] {
-            self.pointer(at + field as u64)?;
+            self.pointer(place(field))?;
         }
-        self.bitmap(at + offset_of!(Topology, allowed_cpuset) as u64)?;
-        self.bitmap(at + offset_of!(Topology, allowed_nodeset) as u64)?;
-        let arrays = self.pointer(at + offset_of!(Topology, levels) as u64)?;
+        self.bitmap(place(offset_of!(Topology, allowed_cpuset)))?;
+        self.bitmap(place(offset_of!(Topology, allowed_nodeset)))?;
+        let arrays = self.pointer(place(offset_of!(Topology, levels)))?;
         for d in 0..t.nb_levels as usize {
             let array = self.pointer(arrays + d as u64 * 8)?;
             let count = levels.at(d as i32).valid()?.objs.len();
             self.pointers(array, count)?;
         }
         for (i, special) in t.slevels.iter().enumerate() {
-            let slot = at + (offset_of!(Topology, slevels) + i * size_of::<SpecialLevel>()) as u64;
+            let slot = place(offset_of!(Topology, slevels) + i * size_of::<SpecialLevel>());
             self.pointer(slot + offset_of!(SpecialLevel, first) as u64)?;
             self.pointer(slot + offset_of!(SpecialLevel, last) as u64)?;
             let array = self.pointer(slot + offset_of!(SpecialLevel, objs) as u64)?;

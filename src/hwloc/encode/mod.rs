@@ -120,7 +120,7 @@ impl<'a> Encoder<'a, '_> {
             self.special[i] = self.claim(objs * size_of::<Obj>())?;
         }
         self.objects.end = self.buffer.used;
-        self.no_attr = self.put(Attr { words: [0; 5] })?;
+        self.no_attr = self.put_attr(&Attr::NONE)?;
         for depth in 0..self.levels.depth() {
             let objs = self.levels.at(depth as i32).valid()?.objs.len();
             let array = self.row(self.normal[depth], objs)?;
@@ -155,7 +155,13 @@ impl<'a> Encoder<'a, '_> {
         t.modified = 0;
         t.tma = self.buffer.used as u64;
         t.sum = 0;
-        self.set(head, t);
+        let abi = self.source.abi();
+        if abi.is_ours() {
+            self.set(head, t);
+        } else {
+            let room = self.buffer.bytes().get_mut(head..).valid()?;
+            abi.write(&t, room).valid()?;
+        }
         self.set(
             0,
             Header {
@@ -166,7 +172,7 @@ impl<'a> Encoder<'a, '_> {
             },
         );
         let sum = self.total();
-        self.set(head + offset_of!(Topology, sum), sum);
+        self.set(head + abi.at(offset_of!(Topology, sum)), sum);
         Ok(())
     }
 

@@ -82,10 +82,12 @@ impl<'a> Encoder<'a, '_> {
         let mut indexes = memory::list(left.len())?;
         for addr in &kept {
             let obj: &Obj = self.source.at(*addr).valid()?;
-            indexes.push(match goes_by_os_index(source.unique_type) {
-                true => u64::from(obj.os_index),
-                false => obj.gp_index,
-            });
+            indexes.push(
+                match goes_by_os_index(self.source.kind(source.unique_type)) {
+                    true => u64::from(obj.os_index),
+                    false => obj.gp_index,
+                },
+            );
         }
         d.indexes = self.put_slice(&indexes)?;
         d.objs = self.objects(&kept)?;

@@ -28,7 +28,8 @@ pub(super) struct Above {
     nodes: (Addr, Addr),
     /// It has one normal child.
     alone: bool,
-    /// The level below has more than [`LOOKED_AT`] processors.
+    /// The level below is of processors, and of more than [`LOOKED_AT`].
+    processors: bool,
     many: bool,
 }
 
@@ -48,6 +49,7 @@ impl Encoder<'_, '_> {
             cpus: (obj.cpuset, written(offset_of!(Obj, cpuset))),
             nodes: (obj.nodeset, written(offset_of!(Obj, nodeset))),
             alone: obj.arity == 1,
+            processors: false,
             many: false,
         })
     }
@@ -64,7 +66,8 @@ impl Encoder<'_, '_> {
         for (i, addr) in level.objs.iter().enumerate() {
             self.ahead(level.objs, i, processors, many);
             let source: &Obj = self.source.at(*addr).valid()?;
-            let here = (source.kind, source.depth, source.logical_index);
+            let kind = self.source.kind(source.kind);
+            let here = (kind, source.depth, source.logical_index);
             if here != (level.kind, depth, i as u32) || source.symmetric_subtree & !1 != 0 {
                 return Err(Error::Invalid);
             }
@@ -77,12 +80,12 @@ impl Encoder<'_, '_> {
             obj.next_cousin = if more { first + size as u64 } else { 0 };
             obj.name = self.string(source.name)?;
             obj.subtype = self.string(source.subtype)?;
-            obj.attr = self.attr(source, &mut attr_before)?;
+            obj.attr = self.attr(source, kind, &mut attr_before)?;
             // Looking at another object is a cache line of the source each:
             // most of these are known.
             if parent.addr != source.parent {
                 parent = self.above(source.parent)?;
-                parent.many = many;
+                (parent.processors, parent.many) = (processors, many);
             }
             obj.parent = parent.written;
             obj.next_sibling = if source.next_sibling == source.next_cousin {
@@ -139,7 +142,7 @@ impl Encoder<'_, '_> {
         above: &Above,
         nodes: &mut (Addr, Addr),
     ) -> Result<()> {
-        let processor = source.kind == ty::PU && source.parent != 0;
+        let processor = above.processors && source.parent != 0;
         // A program may have given it another number than it was found with.
         let sets = [source.cpuset, source.complete_cpuset];
         let looked_at = if above.many { &sets[..1] } else { &sets };

@@ -157,27 +157,38 @@ impl<'a> Encoder<'a, '_> {
         })
     }
 
-    pub(super) fn attr(&mut self, obj: &Obj, previous: &mut Option<(Attr, Addr)>) -> Result<Addr> {
+    /// As many words of attributes as the layout has.
+    pub(super) fn put_attr(&mut self, attr: &Attr) -> Result<Addr> {
+        let words = attr.words.get(..self.source.abi().attr).valid()?;
+        self.put_slice(words)
+    }
+
+    pub(super) fn attr(
+        &mut self,
+        obj: &Obj,
+        kind: u32,
+        previous: &mut Option<(Attr, Addr)>,
+    ) -> Result<Addr> {
         // A processor has none: a look would be for nothing.
-        if obj.kind == ty::PU {
+        if kind == ty::PU {
             return Ok(self.no_attr);
         }
-        let mut attr: Attr = self.source.get(obj.attr).valid()?;
-        if obj.kind == ty::BRIDGE && !attr.is_bridge() {
+        let mut attr = self.source.attr(obj.attr).valid()?;
+        if kind == ty::BRIDGE && !attr.is_bridge() {
             return Err(Error::Invalid);
         }
-        if obj.kind == ty::NUMANODE {
+        if kind == ty::NUMANODE && self.source.abi().page_types {
             let n = attr.page_types_len() as usize;
             let pages = self.source.slice::<u64>(attr.page_types(), n * 2).valid()?;
             attr.words[2] = self.put_slice(pages)?;
         }
-        if same_words(&attr.words, &[0; 5]) {
+        if same_words(&attr.words, &Attr::NONE.words) {
             return Ok(self.no_attr);
         }
         if let Some((_, at)) = previous.filter(|p| same_words(&p.0.words, &attr.words)) {
             return Ok(at);
         }
-        let at = self.put(attr)?;
+        let at = self.put_attr(&attr)?;
         *previous = Some((attr, at));
         Ok(at)
     }

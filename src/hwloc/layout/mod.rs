@@ -7,6 +7,7 @@
 //! every bit pattern a valid value, so a hostile file can be read field by
 //! field without undefined behaviour.
 
+pub mod abi;
 mod kinds;
 mod sizes;
 
@@ -78,7 +79,6 @@ plain!(
     Topology,
     SpecialLevel,
     Obj,
-    Attr,
     Info,
     PageType
 );
@@ -225,10 +225,16 @@ pub struct Obj {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Attr {
-    pub words: [u64; 5],
+    pub words: [u64; ATTR_WORDS],
 }
 
+/// Words of the attributes in the layout that has the most.
+pub const ATTR_WORDS: usize = 6;
+
 impl Attr {
+    pub const NONE: Self = Attr {
+        words: [0; ATTR_WORDS],
+    };
     fn half(&self, index: usize) -> u32 {
         let word = self.words[index / 2];
         if (index % 2 == 0) == cfg!(target_endian = "little") {

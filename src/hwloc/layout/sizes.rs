@@ -58,7 +58,7 @@ const _: () = {
     assert!(offset_of!(Obj, infos_count) == 224);
     assert!(offset_of!(Obj, userdata) == 232);
     assert!(offset_of!(Obj, gp_index) == 240);
-    assert!(size_of::<Attr>() == 40);
+    assert!(abi::ABI_2_4.attr == 5);
     assert!(size_of::<PageType>() == 16);
     assert!(size_of::<Info>() == 16);
     assert!(size_of::<Bitmap>() == 24);

@@ -3,6 +3,8 @@
 //! memory node.
 
 use crate::error::Result;
+use crate::hwloc::image::OrInvalid;
+use crate::hwloc::layout::abi::{Abi, ABI_2_4};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use core::mem::{size_of, zeroed};
@@ -18,22 +20,26 @@ struct Builder {
 
 impl Builder {
     fn put<T: Plain>(&mut self, value: T) -> Addr {
+        // SAFETY: any plain value is its bytes.
+        self.append(unsafe {
+            core::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>())
+        })
+    }
+
+    #[inline(never)]
+    fn append(&mut self, bytes: &[u8]) -> Addr {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let at = self.bytes.len();
-        self.bytes.resize(at + size_of::<T>(), 0);
-        self.set(at, value);
+        self.bytes.extend_from_slice(bytes);
         self.base + at as u64
     }
 
-    fn set<T: Plain>(&mut self, at: usize, value: T) {
-        // SAFETY: callers pass offsets of room that `put` or `resize` made.
-        unsafe {
-            self.bytes
-                .as_mut_ptr()
-                .add(at)
-                .cast::<T>()
-                .write_unaligned(value)
-        };
+    /// Replaces what is at the beginning.
+    fn begin<T: Plain>(&mut self, value: T) {
+        // SAFETY: any plain value is its bytes.
+        let bytes =
+            unsafe { core::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };
+        self.bytes[..bytes.len()].copy_from_slice(bytes);
     }
 }
 
@@ -42,6 +48,11 @@ impl Builder {
 /// # Errors
 /// ENOMEM.
 pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
+    machine(&ABI_2_4, base, thissystem)
+}
+
+/// The same in any layout.
+pub(super) fn machine(abi: &Abi, base: Addr, thissystem: bool) -> Result<Vec<u8>> {
     // Larger than the structure of any release, so that an adopter which
     // copies its own size finds zeros.
     const TOPOLOGY_ROOM: usize = 1024;
@@ -51,15 +62,12 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
         bytes: memory::list(LENGTH)?,
     };
     b.bytes.resize(size_of::<Header>() + TOPOLOGY_ROOM, 0);
-    b.set(
-        0,
-        Header {
-            version: HEADER_VERSION,
-            header_length: size_of::<Header>() as u32,
-            mmap_address: base,
-            mmap_length: LENGTH as u64,
-        },
-    );
+    b.begin(Header {
+        version: HEADER_VERSION,
+        header_length: size_of::<Header>() as u32,
+        mmap_address: base,
+        mmap_length: LENGTH as u64,
+    });
     let word = b.put(1u64);
     let set = b.put(Bitmap {
         count: 1,
@@ -75,7 +83,7 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
     let size = size_of::<Obj>() as u64;
     let (machine, pu, node) = (first, first + size, first + 2 * size);
     let attr = first + 3 * size;
-    let array = attr + size_of::<Attr>() as u64;
+    let array = attr + abi.attr as u64 * 8;
     // SAFETY: integers, all zero is valid.
     let blank: Obj = unsafe { zeroed() };
     let common = Obj {
@@ -88,7 +96,7 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
         ..blank
     };
     b.put(Obj {
-        kind: ty::MACHINE,
+        kind: abi.number_of(ty::MACHINE),
         gp_index: 1,
         arity: 1,
         children: array + 8,
@@ -99,20 +107,22 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
         ..common
     });
     b.put(Obj {
-        kind: ty::PU,
+        kind: abi.number_of(ty::PU),
         gp_index: 2,
         depth: 1,
         parent: machine,
         ..common
     });
     b.put(Obj {
-        kind: ty::NUMANODE,
+        kind: abi.number_of(ty::NUMANODE),
         gp_index: 3,
         depth: DEPTH_NUMANODE,
         parent: machine,
         ..common
     });
-    b.put(Attr { words: [0; 5] });
+    for _ in 0..abi.attr {
+        b.put(0u64);
+    }
     // One array of addresses serves all levels: [machine][pu][node].
     for obj in [machine, pu, node] {
         b.put(obj);
@@ -135,7 +145,7 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
 
     // SAFETY: integers, all zero is valid.
     let mut t: Topology = unsafe { zeroed() };
-    t.abi = ABI;
+    t.abi = abi.number;
     t.nb_levels = 2;
     t.nb_levels_allocated = 2;
     t.levels = levels;
@@ -168,7 +178,8 @@ pub fn minimal(base: Addr, thissystem: bool) -> Result<Vec<u8>> {
     ] = empty;
     t.nr_memattrs = 2;
     t.memattrs = attrs;
-    b.set(size_of::<Header>(), t);
+    let room = b.bytes.get_mut(size_of::<Header>()..);
+    room.and_then(|room| abi.write(&t, room)).valid()?;
     b.bytes.resize(LENGTH, 0);
     Ok(b.bytes)
 }

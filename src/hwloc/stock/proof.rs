@@ -113,7 +113,7 @@ impl Library {
     /// A build with 32-bit PCI domains has the same ABI number and larger
     /// attributes. What it prints about a device of ours tells.
     fn same_pci(&self) -> bool {
-        let mut attr = Attr { words: [0; 5] };
+        let mut attr = Attr::NONE;
         attr.words[0] = u64::from_ne_bytes([0x34, 0x12, 0x56, 0x17, 0x05, 0, 0x00, 0x02]);
         // SAFETY: integers, all zero is valid.
         let mut obj: Obj = unsafe { zeroed() };

@@ -194,13 +194,13 @@ fn object(image: &Image<'_>, addr: Addr) -> Option<Object> {
     let infos = image.slice::<Info>(obj.infos, obj.infos_count as usize)?;
     let pair = |i: &Info| Some((text(image, i.name)?, text(image, i.value)?));
     Some(Object {
-        kind: obj.kind,
+        kind: image.kind(obj.kind),
         depth: obj.depth,
         os_index: obj.os_index,
         logical_index: obj.logical_index,
         name: text(image, obj.name),
         subtype: text(image, obj.subtype),
-        attr: image.get(obj.attr)?,
+        attr: image.attr(obj.attr)?,
         total_memory: obj.total_memory,
         infos: infos.iter().filter_map(pair).collect(),
         normal: list(image, obj.first_child)?,

@@ -42,7 +42,7 @@ impl Context<'_, '_> {
     /// Whether the object at `addr` is of type `kind` and has this index.
     fn is(&self, addr: Addr, kind: u32, gp_index: Option<u64>, os_index: Option<u32>) -> bool {
         self.levels.object(self.image, addr).is_some_and(|obj| {
-            obj.kind == kind
+            obj.kind == self.image.kind(kind)
                 && gp_index.is_none_or(|i| i == obj.gp_index)
                 && os_index.is_none_or(|i| i == obj.os_index)
         })
@@ -90,7 +90,7 @@ impl Context<'_, '_> {
                     let kind = types.and_then(|t| t.get(i)).copied();
                     let kind = kind.unwrap_or(d.unique_type);
                     // PUs and NUMA nodes alone go by the OS's number.
-                    let by_os = matches!(d.unique_type, ty::PU | ty::NUMANODE);
+                    let by_os = matches!(image.kind(d.unique_type), ty::PU | ty::NUMANODE);
                     let right = if by_os {
                         self.is(*obj, kind, None, Some(*index as u32))
                     } else {

@@ -57,10 +57,10 @@ fn level<'a>(image: &Image<'a>, array: Addr, count: u32) -> Checked<Level<'a>> {
         let obj: Obj = image
             .get(*first)
             .ok_or(bad("level: object outside", *first))?;
-        found.kind = obj.kind;
-        if obj.kind == ty::GROUP {
-            let attr: Attr = image
-                .get(obj.attr)
+        found.kind = image.kind(obj.kind);
+        if found.kind == ty::GROUP {
+            let attr = image
+                .attr(obj.attr)
                 .ok_or(bad("level: attributes outside", obj.attr))?;
             found.group = attr.group_kind();
         }
@@ -192,7 +192,8 @@ impl<'a> Levels<'a> {
     /// The object at `addr`, if it is one of this topology. Only after the
     /// tree was walked: then each entry of the arrays is a checked object.
     pub fn object(&self, image: &Image<'a>, addr: Addr) -> Option<Obj> {
-        let obj: Obj = image.get(addr)?;
+        let mut obj: Obj = image.get(addr)?;
+        obj.kind = image.kind(obj.kind);
         let level = self.at(obj.depth)?;
         (level.objs.get(obj.logical_index as usize) == Some(&addr)).then_some(obj)
     }

@@ -115,7 +115,7 @@ pub fn around(image: &Image<'_>) -> Checked<()> {
 fn beginning<'a>(image: &Image<'a>) -> Checked<(Topology, Levels<'a>)> {
     let base = image.base();
     let at = base + size_of::<Header>() as u64;
-    let topology: Topology = image.get(at).ok_or(Corrupt {
+    let topology = image.topology(at).ok_or(Corrupt {
         what: "shorter than a topology",
         at,
     })?;
@@ -139,7 +139,7 @@ pub fn contents(image: &Image<'_>) -> Checked<Report> {
 
 /// The plain fields of the topology structure.
 fn fields(image: &Image<'_>, t: &Topology, at: Addr) -> Checked<()> {
-    ensure(t.abi == ABI, "topology: another layout", at)?;
+    ensure(t.abi == image.abi().number, "topology: another layout", at)?;
     ensure(t.is_loaded == 1, "topology: not loaded", at)?;
     ensure(t.modified == 0, "topology: being modified", at)?;
     ensure(

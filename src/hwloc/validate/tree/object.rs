@@ -67,7 +67,7 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn attributes(&mut self, node: &Node<'_, 'a>) -> Checked<u64> {
         let obj = node.obj;
         let at = node.addr;
-        let attr: Attr = self.image.get(obj.attr).ok_or(Corrupt {
+        let attr = self.image.attr(obj.attr).ok_or(Corrupt {
             what: "object: attributes outside",
             at,
         })?;
@@ -126,12 +126,13 @@ impl<'a> Walk<'a, '_> {
 
     pub(super) fn memory_node(&mut self, node: &Node<'_, 'a>, attr: &Attr) -> Checked<()> {
         let at = node.addr;
+        let none = !self.image.abi().page_types;
         let n = attr.page_types_len() as usize;
         let pages = self
             .image
             .slice::<u64>(attr.page_types(), n.saturating_mul(2));
         // hwloc's copy frees the address of an empty array.
-        let inside = pages.is_some() && (n != 0 || attr.page_types() == 0);
+        let inside = none || pages.is_some() && (n != 0 || attr.page_types() == 0);
         ensure(inside, "object: page types outside", at)?;
         let bit = node.obj.os_index;
         let alone = node.nodes.set.is_only(bit) && node.nodes.complete.is_only(bit);

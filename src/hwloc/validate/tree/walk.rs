@@ -94,6 +94,8 @@ impl<'a> Walk<'a, '_> {
             at: addr,
         };
         let obj = self.image.get_in(addr, &mut place.obj).ok_or(outside)?;
+        obj.kind = self.image.kind(obj.kind);
+        let obj: &Obj = obj;
         let (cpus, nodes): (&Pair<'a>, &Pair<'a>) = if is_special(obj.kind) {
             let four = obj.cpuset | obj.complete_cpuset | obj.nodeset | obj.complete_nodeset;
             ensure(four == 0, "object: sets on a device", addr)?;
