@@ -359,6 +359,12 @@ impl Peers {
         Some(due.saturating_sub(task::now()).div_ceil(1_000_000))
     }
 
+    /// Whether an attacher has had pages.
+    pub fn any_shows(&self) -> bool {
+        let shows = |c: &Connection| c.side == Side::Owner && c.served;
+        self.connections.iter().any(shows)
+    }
+
     /// Whether every answer that was given has been acted upon.
     pub fn is_quiet(&self) -> bool {
         self.unnoted == 0

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::messages::dispose;
+use super::messages::{close_apart, dispose};
 use crate::debug_log;
 use crate::user::arena::Shared;
 use crate::user::attacher::Piece;
@@ -157,7 +157,7 @@ impl Service {
         if old.memfd >= 0 && dead {
             self.peers.emptying.take(old.memfd);
         } else if old.memfd >= 0 {
-            crate::rawsys::close(old.memfd);
+            close_apart(shared, old.memfd);
         }
         if old.permits > 0 {
             let c = &mut self.peers.connections[i];

@@ -34,6 +34,15 @@ pub fn dispose(shared: &Shared, fds: &mut Descriptors) {
     }
 }
 
+/// Closes what may be the last that holds much memory, where nobody waits for that.
+pub fn close_apart(shared: &Shared, fd: c_int) {
+    if copier::is_there(shared) && shared.closing.put(fd) {
+        shared.copying.ring();
+    } else {
+        crate::rawsys::close(fd);
+    }
+}
+
 impl Service {
     /// Descriptors that are of use are taken out of `fds`.
     pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {

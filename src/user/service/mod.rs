@@ -131,6 +131,9 @@ impl Service {
         shared.settled.store(1, Ordering::Release);
         self.peers
             .unlink_socket(self.owner.program.knows_the_module());
-        emptying::empty(self.owner.memfd());
+        // Those who show it do that, and would wait for the file's lock.
+        if !self.peers.any_shows() {
+            emptying::empty(self.owner.memfd());
+        }
     }
 }
