@@ -24,14 +24,14 @@ use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::validate::{Levels, MAX_DEPTH};
 use core::mem::{offset_of, size_of};
+use std::collections::HashMap;
 
 /// Room for the topology structure: an adopter of any release copies its own
 /// size of it, so zeros have to follow.
 const TOPOLOGY_ROOM: usize = 1024;
 
-/// Room for as many strings and words as small machines have.
+/// Room for as many strings as small machines have.
 const STRINGS: usize = 28;
-const RUNS: usize = 14;
 
 /// A topology as bytes.
 pub struct Encoded {
@@ -65,7 +65,7 @@ pub fn encode(
         normal: memory::list(levels.depth())?,
         special: [0; SPECIAL_LEVELS],
         arrays: memory::list(levels.depth())?,
-        runs: memory::map(RUNS)?,
+        runs: HashMap::default(),
         singles: [Run::default(); 64],
         strings: memory::map(STRINGS)?,
         root_cpus,
@@ -156,12 +156,8 @@ impl<'a> Encoder<'a, '_> {
         t.tma = self.buffer.used as u64;
         t.sum = 0;
         let abi = self.source.abi();
-        if abi.is_ours() {
-            self.set(head, t);
-        } else {
-            let room = self.buffer.bytes().get_mut(head..).valid()?;
-            abi.write(&t, room).valid()?;
-        }
+        let room = self.buffer.bytes().get_mut(head..).valid()?;
+        abi.put(&t, room).valid()?;
         self.set(
             0,
             Header {

@@ -97,6 +97,17 @@ impl Abi {
     }
 
     /// Puts a topology's fields into the bytes of this layout's structure.
+    #[inline]
+    pub fn put(&self, t: &Topology, bytes: &mut [u8]) -> Option<()> {
+        if !self.is_ours() {
+            return self.write(t, bytes);
+        }
+        let room = bytes.get_mut(..size_of::<Topology>())?;
+        // SAFETY: as long, and a topology is its bytes.
+        unsafe { room.as_mut_ptr().cast::<Topology>().write_unaligned(*t) };
+        Some(())
+    }
+
     #[cold]
     #[inline(never)]
     pub fn write(&self, t: &Topology, bytes: &mut [u8]) -> Option<()> {

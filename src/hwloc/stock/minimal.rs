@@ -178,8 +178,8 @@ pub(super) fn machine(abi: &Abi, base: Addr, thissystem: bool) -> Result<Vec<u8>
     ] = empty;
     t.nr_memattrs = 2;
     t.memattrs = attrs;
-    let room = b.bytes.get_mut(size_of::<Header>()..);
-    room.and_then(|room| abi.write(&t, room)).valid()?;
+    let room = b.bytes.get_mut(size_of::<Header>()..).valid()?;
+    abi.put(&t, room).valid()?;
     b.bytes.resize(LENGTH, 0);
     Ok(b.bytes)
 }
