@@ -156,10 +156,11 @@ static void gone(void)
 	hwloc_bitmap_free(left);
 }
 
-/* A number that the program gave a processor is no set that it was in. */
-static void renumbered(void)
+/* A number that the program gave a processor is no set that it was in. Of many
+ * processors less is looked at. */
+static void renumbered(const char *description)
 {
-	hwloc_topology_t t = machine("pack:2 core:2 pu:2"), a;
+	hwloc_topology_t t = machine(description), a;
 
 	object(t, HWLOC_OBJ_PU, 1)->os_index = 77;
 	object(t, HWLOC_OBJ_NUMANODE, 0)->attr->numanode.local_memory = 12345;
@@ -167,6 +168,9 @@ static void renumbered(void)
 	CHECK("the number", object(a, HWLOC_OBJ_PU, 1)->os_index == 77);
 	CHECK("the set", hwloc_bitmap_isequal(object(a, HWLOC_OBJ_PU, 1)->cpuset,
 					      object(t, HWLOC_OBJ_PU, 1)->cpuset));
+	CHECK("the others", object(a, HWLOC_OBJ_PU, 2)->os_index == 2
+	      && hwloc_bitmap_isequal(object(a, HWLOC_OBJ_PU, 2)->complete_cpuset,
+				      object(t, HWLOC_OBJ_PU, 2)->complete_cpuset));
 	CHECK("the memory", object(a, HWLOC_OBJ_NUMANODE, 0)->attr->numanode.local_memory == 12345);
 	hwloc_topology_destroy(a);
 	hwloc_topology_destroy(t);
@@ -184,6 +188,8 @@ int main(void)
 	}
 	restricted();
 	gone();
-	renumbered();
+	renumbered("pack:2 core:2 pu:2");
+	renumbered("pu:2100");
+	renumbered("core:1100 pu:2");
 	return finish();
 }
