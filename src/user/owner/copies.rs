@@ -68,7 +68,7 @@ impl Owner {
     }
 
     fn copy_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
-        self.on_their_nodes(lo, hi - lo, |service, at, len| {
+        self.on_their_nodes(lo, hi - lo, &mut |service, at, len| {
             service.copy_pages(x.stage_of(at), at, len)
         })
     }

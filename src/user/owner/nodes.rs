@@ -64,7 +64,7 @@ impl Owner {
         &mut self,
         addr: usize,
         len: usize,
-        mut body: impl FnMut(&mut Self, usize, usize) -> Sys<()>,
+        body: &mut dyn FnMut(&mut Self, usize, usize) -> Sys<()>,
     ) -> Sys<()> {
         if !self.nodes.several {
             return body(self, addr, len);
@@ -147,7 +147,7 @@ impl Owner {
 
     /// As [`mem::write_from`].
     pub fn write_near(&mut self, from: usize, len: usize, offset: usize) -> Sys<()> {
-        self.on_their_nodes(from, len, |service, at, len| {
+        self.on_their_nodes(from, len, &mut |service, at, len| {
             mem::write_from(service.memfd, at, len, offset + (at - from))
         })
     }
@@ -186,7 +186,7 @@ impl Owner {
             // Where a page is can be seen where it is mapped.
             let _ = mem::populate(at, len);
         }
-        self.on_their_nodes(at, len, |service, from, len| {
+        self.on_their_nodes(at, len, &mut |service, from, len| {
             let done = from - at;
             mem::read_into(service.memfd, to + done, len, offset + done)
         })

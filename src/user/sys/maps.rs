@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::procfs::proc_path;
+use super::procfs::{number, proc_path};
 use super::{sys, Sys};
 use core::ffi::c_int;
 
@@ -157,18 +157,6 @@ pub fn parse(line: &[u8]) -> Option<Mapping> {
         huge: name.starts_with(b"/anon_hugepage") || name.starts_with(b"/dev/hugepages"),
         name: classify(name),
     })
-}
-
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let mut value = 0u64;
-    for &b in digits {
-        let digit = (b as char).to_digit(radix)?;
-        value = value.checked_mul(radix.into())?.checked_add(digit.into())?;
-    }
-    Some(value)
 }
 
 /// Whether process `pid` maps the given file. `Err` where that cannot be seen.

@@ -26,28 +26,28 @@ pub fn field(stat: &[u8], number: usize) -> Option<usize> {
         .split(|&b| b == b' ')
         .filter(|field| !field.is_empty())
         .nth(number - 3)?;
-    core::str::from_utf8(field).ok()?.parse().ok()
+    self::number(field, 10).map(|number| number as usize)
+}
+
+/// The number that some digits are.
+pub fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0u64;
+    for &b in digits {
+        let digit = (b as char).to_digit(radix)?;
+        value = value.checked_mul(radix.into())?.checked_add(digit.into())?;
+    }
+    Some(value)
 }
 
 /// Composes `/sys/devices/system/cpu/cpuPROCESSOR/nodeNODE`.
 pub fn node_of_processor_path(buf: &mut [u8; 64], processor: usize, node: u32) -> &CStr {
-    let mut len = 0;
-    let mut put = |bytes: &[u8]| {
-        buf[len..len + bytes.len()].copy_from_slice(bytes);
-        len += bytes.len();
-    };
-    for (name, number) in [
-        (&b"/sys/devices/system/cpu/cpu"[..], processor as u32),
-        (b"/node", node),
-    ] {
-        put(name);
-        let digits = number.checked_ilog10().unwrap_or(0) + 1;
-        for k in (0..digits).rev() {
-            put(&[b'0' + (number / 10u32.pow(k) % 10) as u8]);
-        }
-    }
-    put(&[0]);
-    CStr::from_bytes_until_nul(buf).unwrap_or(c"/dev/null")
+    let mut tail = [0u8; 16];
+    let tail = numbered(&mut tail, b"/node", node as i32, b"");
+    let head = b"/sys/devices/system/cpu/cpu";
+    numbered(buf, head, processor as i32, tail.to_bytes())
 }
 
 /// Composes `/proc/PID<tail>`.
@@ -60,7 +60,7 @@ pub fn descriptor_path(buf: &mut [u8; 32], fd: c_int) -> &CStr {
     numbered(buf, b"/proc/self/fd/", fd, b"")
 }
 
-fn numbered<'a>(buf: &'a mut [u8; 32], head: &[u8], number: i32, tail: &[u8]) -> &'a CStr {
+fn numbered<'a>(buf: &'a mut [u8], head: &[u8], number: i32, tail: &[u8]) -> &'a CStr {
     let mut len = head.len();
     buf[..len].copy_from_slice(head);
     let mut digits = [0u8; 12];
