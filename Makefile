@@ -25,17 +25,16 @@ SOVER   := 0.0.0
 build:
 	$(CARGO) build --release --locked --bins
 	@# Link-time optimization is for the final libraries only: cargo leaves it
-	@# out where an rlib is made along, as for the tool. Less inlining and
-	@# unrolling makes them smaller, and hwloc's adoption and write not slower:
-	@# what those call most is marked #[inline].
+	@# out where an rlib is made along, as for the tool. They have no backtraces
+	@# (src/backtrace.rs): the unwinder's function is ours, and is nobody else's.
 	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib --target-dir $(TARGET)/lto \
-		-- -C llvm-args=--inline-threshold=15 -C llvm-args=--inlinecold-threshold=5 \
-		-C llvm-args=--unroll-threshold=50
+		-- --cfg xpmem_no_backtrace -C link-arg=-Wl,-z,muldefs
 	@mkdir -p $(BUILD)/lib $(BUILD)/bin $(BUILD)/include
 	@$(INSTALL) -m 755 $(TARGET)/lto/release/libxpmem.so $(BUILD)/lib/libxpmem.so.$(SOVER)
 	@ln -sfn libxpmem.so.$(SOVER) $(BUILD)/lib/libxpmem.so.0
 	@ln -sfn libxpmem.so.0 $(BUILD)/lib/libxpmem.so
-	@$(INSTALL) -m 644 $(TARGET)/lto/release/libxpmem.a $(BUILD)/lib/libxpmem.a
+	@objcopy --localize-symbol=_Unwind_Backtrace $(TARGET)/lto/release/libxpmem.a $(BUILD)/lib/libxpmem.a
+	@chmod 644 $(BUILD)/lib/libxpmem.a
 	@$(INSTALL) -m 755 $(TARGET)/release/xpmem $(BUILD)/bin/xpmem
 	@$(INSTALL) -m 644 include/*.h $(BUILD)/include/
 

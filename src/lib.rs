@@ -49,6 +49,7 @@
 //! | [`api`]       | the operations as Rust functions: find the back end, count, log  |
 //! | `choice`      | who serves, chosen once per process                              |
 //! | `backend`     | what a back end does                                             |
+//! | `backtrace`   | why the final libraries have none                                |
 //! | `kernel`      | back end 1: ioctls on `/dev/xpmem`                               |
 //! | `user`        | back end 2: no module, no privilege                              |
 //! | [`hwloc`]     | topologies of hwloc in shared memory                             |
@@ -67,6 +68,8 @@
 
 pub mod api;
 mod backend;
+#[cfg(xpmem_no_backtrace)]
+mod backtrace;
 mod both;
 mod capi;
 mod choice;
