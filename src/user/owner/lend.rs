@@ -45,10 +45,11 @@ impl Loan {
 
 impl Owner {
     /// The file behind `addr`, if it is one that the program maps shared.
-    /// `is_attachment` says so of a file by its identity.
+    /// `is_attachment` says so of a file by its identity, and `asker` is a connection.
     pub fn lend(
         &mut self,
         shared: &Shared,
+        asker: usize,
         addr: usize,
         (lo, hi): (usize, usize),
         is_attachment: &dyn Fn((u64, u64)) -> bool,
@@ -81,7 +82,7 @@ impl Owner {
                 Refusal::SharedFile
             });
         };
-        if let Err(why) = self.note_lent(shared, &m) {
+        if let Err(why) = self.note_lent(shared, &m, asker) {
             if fd >= 0 {
                 crate::rawsys::close(fd);
             }
@@ -99,13 +100,16 @@ impl Owner {
     }
 
     /// Puts the mapping under watch, before anybody gets it.
-    fn note_lent(&mut self, shared: &Shared, m: &Mapping) -> Result<(), Refusal> {
+    fn note_lent(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Result<(), Refusal> {
         let len = m.end - m.start;
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(libc::ENOMEM));
         }
-        let Some(place) = self.loans.place_for(shared, m) else {
-            debug_log!("{LENT} mappings are lent: {:#x} is not", m.start);
+        let Some(place) = self.loans.place_for(shared, m, asker) else {
+            debug_log!(
+                "too many of {LENT} mappings are lent: {:#x} is not",
+                m.start
+            );
             return Err(Refusal::Os(libc::ENOMEM));
         };
         // Watched from here on, and so in the set: nobody changes it unaware.
@@ -113,7 +117,7 @@ impl Owner {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }
-        self.loans.put(place, m);
+        self.loans.put(place, m, asker);
         shared.promoted.insert(Range {
             start: m.start,
             end: m.end,

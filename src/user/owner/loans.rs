@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which mappings of the program attachers may have mapped, too.
+//!
+//! A mapping is lent once, whoever asks, and counts for the one who asked last.
+//! Nobody gets more than there are places left, so that one attacher that asks for
+//! everything leaves half of the places to the others.
 
 #![forbid(unsafe_code)]
 
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::sys::maps::Mapping;
+use crate::user::sys::PAGE;
 use core::ffi::c_int;
 
 /// Most mappings that are lent at a time.
@@ -18,7 +23,12 @@ struct Lent {
     end: usize,
     identity: (u64, u64),
     offset: usize,
+    /// The connection that asked for it, or [`NOBODY`].
+    asker: usize,
 }
+
+/// The asker has gone.
+const NOBODY: usize = usize::MAX;
 
 /// What is lent. All zero: nothing.
 pub struct Loans {
@@ -31,30 +41,46 @@ pub struct Loans {
 
 impl Loans {
     /// A place for a mapping, which is lent no longer as what it was before; `None`
-    /// where there is none left.
-    pub fn place_for(&mut self, shared: &Shared, m: &Mapping) -> Option<usize> {
-        for old in &mut self.lent[..self.used] {
-            if old.start < m.end && old.end > m.start {
-                old.end = old.start;
+    /// where there is none left for this asker.
+    pub fn place_for(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Option<usize> {
+        let is_lent = |start, end| {
+            let range = shared.promoted.first_in(start, end);
+            range.is_some_and(|r| r.origin == Origin::Lent)
+        };
+        let again = is_lent(m.start, m.start + PAGE) && self.has(m, m.start);
+        let (mut free, mut lent, mut own) = (None, 0, 0);
+        for (place, l) in self.lent[..self.used].iter_mut().enumerate() {
+            if l.start < m.end && l.end > m.start {
+                l.end = l.start;
+            }
+            if is_lent(l.start, l.end) {
+                lent += 1;
+                own += usize::from(l.asker == asker);
+            } else {
+                free = free.or(Some(place));
             }
         }
-        let is_free = |l: &Lent| {
-            let range = shared.promoted.first_in(l.start, l.end);
-            range.is_none_or(|r| r.origin != Origin::Lent)
-        };
-        let used = &self.lent[..self.used];
-        let place = used.iter().position(is_free).unwrap_or(used.len());
-        (place < LENT).then_some(place)
+        (again || own < LENT - lent).then(|| free.unwrap_or(self.used))
+    }
+
+    /// A connection has ended: what it asked for counts for nobody.
+    pub fn forget(&mut self, asker: usize) {
+        for l in &mut self.lent[..self.used] {
+            if l.asker == asker {
+                l.asker = NOBODY;
+            }
+        }
     }
 
     /// Puts a mapping in its [place](Self::place_for).
-    pub fn put(&mut self, place: usize, m: &Mapping) {
+    pub fn put(&mut self, place: usize, m: &Mapping, asker: usize) {
         self.used = self.used.max(place + 1);
         self.lent[place] = Lent {
             start: m.start,
             end: m.end,
             identity: (m.device, m.inode),
             offset: m.offset,
+            asker,
         };
     }
 

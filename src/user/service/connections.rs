@@ -140,6 +140,7 @@ impl Service {
     /// goes away from here, and waiting commands are answered.
     pub fn hang_up(&mut self, shared: &Shared, i: usize) {
         let old = self.peers.close(i);
+        self.owner.loans.forget(i);
         if old.side != Side::Attacher {
             return;
         }

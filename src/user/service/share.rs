@@ -194,7 +194,7 @@ impl Service {
             return Err(Refusal::Later);
         }
         let is_attachment = |identity| self.peers.show(identity);
-        let loan = self.owner.lend(shared, addr, (lo, hi), &is_attachment)?;
+        let loan = self.owner.lend(shared, i, addr, (lo, hi), &is_attachment)?;
         if let Some(loan) = loan {
             return Ok(Shareable::Elsewhere(loan));
         }
