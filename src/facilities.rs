@@ -214,7 +214,7 @@ pub const ALL: [Facility; 22] = [
         since: "6.8",
         need: Need::Better,
         used_for: "pinned pages are refused",
-        without: "they are copied, and a device's writes are lost",
+        without: "they are copied, and what a device, or a call of another process, writes to them is lost",
         bit: MOVE,
     },
     Facility {

@@ -47,6 +47,7 @@ static const struct {
 	{ "source_pinned", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "source_pinned_huge", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "direct_read_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
+	{ "process_writes_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "source_shared_file", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_later_offset", BACKEND_USER, WATCH, { 6, 7 } },
 	{ "source_shared_file_detached", BACKEND_USER, WATCH, { 6, 7 } },
