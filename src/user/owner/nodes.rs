@@ -147,8 +147,8 @@ impl Owner {
 
     /// As [`mem::write_from`].
     pub fn write_near(&mut self, from: usize, len: usize, offset: usize) -> Sys<()> {
-        self.on_their_nodes(from, len, &mut |service, at, len| {
-            mem::write_from(service.memfd, at, len, offset + (at - from))
+        self.on_their_nodes(from, len, &mut |owner, at, len| {
+            mem::write_from(owner.memfd, at, len, offset + (at - from))
         })
     }
 
@@ -186,9 +186,9 @@ impl Owner {
             // Where a page is can be seen where it is mapped.
             let _ = mem::populate(at, len);
         }
-        self.on_their_nodes(at, len, &mut |service, from, len| {
+        self.on_their_nodes(at, len, &mut |owner, from, len| {
             let done = from - at;
-            mem::read_into(service.memfd, to + done, len, offset + done)
+            mem::read_into(owner.memfd, to + done, len, offset + done)
         })
     }
 
