@@ -94,7 +94,7 @@ for suite in $suites; do
 	if [ $status = 0 ]; then
 		ok "$suite: guest"
 	else
-		# What the guest has against itself, and its end: here what is told of a failure ends.
+		# What the guest found wrong, and its end, in the 20 lines that the summary keeps.
 		not_ok "$suite: guest" "status $status
 $(grep -a -B 12 '^FAIL guest' "$SCRATCH/$suite.out" | cut -c 1-160 | tail -n 14)
 $(tail -n 5 "$SCRATCH/$suite.out")"

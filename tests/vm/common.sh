@@ -41,3 +41,10 @@ vm_chroot() {
 	[ "$(id -u)" = 0 ] || map=--map-root-user
 	unshare $map --mount --pid --fork --mount-proc="$root/proc" chroot "$root" "$@"
 }
+
+# vm_closure FILE...: the libraries of this machine that programs or libraries need,
+# without ours.
+vm_closure() {
+	ldd "$@" 2>/dev/null | grep -oE '=> /[^ ]+|^[[:space:]]+/[^ ]+' | grep -oE '/[^ ]+' |
+		grep -v libxpmem | sort -u
+}

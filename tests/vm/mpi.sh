@@ -13,10 +13,6 @@ for file in "$clients/mca/mca_btl_vader.so" "$clients/pingpong" "$plugins/mca_pm
 	"$vm_top/build/lib/libxpmem.so.0"; do
 	[ -e "$file" ] || { echo "main job: no $file (tests/clients/prepare.sh)"; exit 77; }
 done
-closure() {
-	ldd "$@" 2>/dev/null | grep -oE '=> /[^ ]+|^[[:space:]]+/[^ ]+' | grep -oE '/[^ ]+' |
-		grep -v libxpmem | sort -u
-}
 {
 	echo "$clients/mca/mca_btl_vader.so:/mca/mca_btl_vader.so"
 	echo "$clients/pingpong:/tests/pingpong"
@@ -30,11 +26,11 @@ closure() {
 	used=()
 	for plugin in "$plugins"/*.so $(find /usr/lib -path '*pmix2/lib/pmix/*.so'); do
 		case $plugin in *mca_btl_vader.so) continue ;; esac
-		closure "$plugin" | grep -qE 'libfabric|libuc[pst]|psm|ibverbs|rdmacm|cuda' && continue
+		vm_closure "$plugin" | grep -qE 'libfabric|libuc[pst]|psm|ibverbs|rdmacm|cuda' && continue
 		used+=("$plugin")
 		echo "$plugin:$plugin"
 	done
-	closure /usr/bin/mpirun "$clients/pingpong" "${used[@]}" "$(command -v env)" | sed 's/.*/&:&/'
+	vm_closure /usr/bin/mpirun "$clients/pingpong" "${used[@]}" "$(command -v env)" | sed 's/.*/&:&/'
 } >>"$out/library.files"
 cat >"$out/mpi-job" <<E2
 #!/bin/sh

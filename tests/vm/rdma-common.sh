@@ -2,9 +2,25 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # A guest of Debian's full kernel with an InfiniBand device, rxe0, over soft RoCE:
 #
-#   rdma_guest FOLDER    sets rdma_root, rdma_kernel and rdma_files; exit 77 where it cannot
+#   rdma_guest FOLDER            sets rdma_root, rdma_kernel and rdma_files; exit 77 where it cannot
+#   rdma_run FOLDER FILE...      boots it with FOLDER/list, and leaves what it printed in FOLDER/out
+#   rdma_libraries FILE          what a program or library of rdma_root needs, and itself
 #
 # The list of such a guest begins with "root sh /tests/prepare".
+
+rdma_libraries() {
+	vm_chroot "$rdma_root" /lib64/ld-linux-x86-64.so.2 --list "$1" | grep -oE '/[^ ]+'
+	echo "$1"
+}
+
+rdma_run() {
+	local folder=$1 status=0
+	shift
+	VM_KERNEL=$rdma_kernel VM_MODULE=none "$vm_top/tests/vm/run.sh" trixie "$folder/list" "$@" \
+		>"$folder/out" 2>&1 || status=$?
+	cat "$folder/out"
+	return $status
+}
 
 rdma_guest() {
 	local folder=$1 release ko name n=10 file lib=/usr/lib/x86_64-linux-gnu
@@ -26,8 +42,8 @@ rdma_guest() {
 	while read -r file; do
 		rdma_files+=("$rdma_root$file:/rdma$file")
 	done < <({
-		vm_chroot "$rdma_root" /lib64/ld-linux-x86-64.so.2 --list /usr/bin/rdma | grep -oE '/[^ ]+'
-		printf '%s\n' /usr/bin/rdma /lib64/ld-linux-x86-64.so.2
+		rdma_libraries /usr/bin/rdma
+		echo /lib64/ld-linux-x86-64.so.2
 	} | sort -u)
 	cat >"$folder/prepare" <<E2
 #!/bin/busybox sh

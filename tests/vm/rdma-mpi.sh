@@ -15,9 +15,6 @@ for file in "$clients/libuct_xpmem.so.0" "$clients/pingpong" "$plugins/mca_pml_u
 	[ -e "$file" ] || { echo "no $file (tests/clients/prepare.sh)"; exit 77; }
 done
 rdma_guest "$SCRATCH"
-closure() {
-	ldd "$@" 2>/dev/null | grep -oE '=> /[^ ]+|^[[:space:]]+/[^ ]+' | grep -oE '/[^ ]+' | grep -v libxpmem | sort -u
-}
 files=("${rdma_files[@]}")
 while read -r file; do
 	files+=("$file:$file")
@@ -31,16 +28,14 @@ done < <({
 	programs=(/usr/bin/mpirun /usr/bin/orted /usr/bin/env)
 	others=("$lib/ucx/libuct_ib.so.0" "$lib/libibverbs/librxe-rdmav34.so" "$lib/libnss_files.so.2")
 	printf '%s\n' "${used[@]}" "${programs[@]}" "${others[@]}"
-	closure "${used[@]}" "${programs[@]}" "${others[@]}" "$clients/pingpong"
+	vm_closure "${used[@]}" "${programs[@]}" "${others[@]}" "$clients/pingpong"
 } | sort -u)
 files+=("$clients/libuct_xpmem.so.0:/tests/libuct_xpmem.so.0" "$clients/pingpong:/tests/pingpong"
 	"$vm_top/build/lib/libxpmem.so.0:/tests/libxpmem.so.0")
 files+=("$vm_top/tests/vm/rdma-job:/tests/job")
 printf '%s\n' "root sh /tests/prepare" "root sh /tests/job" "root ulimit -l unlimited; exec su -s /bin/sh nobody -c 'sh /tests/job'" >"$SCRATCH/list"
 status=0
-VM_KERNEL=$rdma_kernel VM_MODULE=none "$vm_top/tests/vm/run.sh" trixie "$SCRATCH/list" "${files[@]}" \
-	>"$SCRATCH/out" 2>&1 || status=$?
-cat "$SCRATCH/out"
+rdma_run "$SCRATCH" "${files[@]}" || status=$?
 [ "$(grep -c '^2 passed, 0 failed' "$SCRATCH/out")" = 2 ] || status=1
 if [ $status = 0 ]; then ok "rc and xpmem at once"; else not_ok "rc and xpmem at once" "status $status"; fi
 finish

@@ -12,15 +12,11 @@ tests=$vm_top/build/tests
 rdma_guest "$SCRATCH"
 lib=/usr/lib/x86_64-linux-gnu
 # All from the root: its libc is the newer one.
-libraries() {
-	vm_chroot "$rdma_root" /lib64/ld-linux-x86-64.so.2 --list "$1" | grep -oE '/[^ ]+' | sort -u
-}
 files=("${rdma_files[@]}")
 while read -r file; do
 	[ ! -e "$rdma_root$file" ] || files+=("$rdma_root$file:$file")
 done < <(for f in $lib/libibverbs.so.1 $lib/libibverbs/librxe-rdmav34.so; do
-	libraries "$f"
-	echo "$f"
+	rdma_libraries "$f"
 done | sort -u)
 files+=("$rdma_root$lib/libm.so.6:$lib/libm.so.6" "$rdma_root$lib/libgcc_s.so.1:$lib/libgcc_s.so.1"
 	"$rdma_root/etc/libibverbs.d/rxe.driver:/etc/libibverbs.d/rxe.driver"
@@ -30,9 +26,7 @@ for user in root user; do
 done >"$SCRATCH/cases"
 { echo "root sh /tests/prepare"; cat "$SCRATCH/cases"; } >"$SCRATCH/list"
 status=0
-VM_KERNEL=$rdma_kernel VM_MODULE=none "$vm_top/tests/vm/run.sh" trixie "$SCRATCH/list" "${files[@]}" \
-	>"$SCRATCH/out" 2>&1 || status=$?
-cat "$SCRATCH/out"
+rdma_run "$SCRATCH" "${files[@]}" || status=$?
 # A device that was not there would only be skipped.
 [ "$(grep -c '^ok: rdma_' "$SCRATCH/out")" = 4 ] || status=1
 if [ $status = 0 ]; then ok "InfiniBand and a peer"; else not_ok "InfiniBand and a peer" "status $status"; fi
