@@ -20,6 +20,10 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 BUILD   := build
 SOVER   := 0.0.0
 
+# $(call put,MODE,FILE,TO): what has not changed stays as it is, and what has is
+# replaced whole, since tests may be running it.
+put = cmp -s $(2) $(3) || { $(INSTALL) -m $(1) $(2) $(3).new && mv -f $(3).new $(3); }
+
 .PHONY: build demo check bench soak install headers clean
 
 build:
@@ -30,12 +34,12 @@ build:
 	$(CARGO) rustc --release --locked --lib --crate-type cdylib,staticlib --target-dir $(TARGET)/lto \
 		-- --cfg xpmem_no_backtrace -C link-arg=-Wl,-z,muldefs
 	@mkdir -p $(BUILD)/lib $(BUILD)/bin $(BUILD)/include
-	@$(INSTALL) -m 755 $(TARGET)/lto/release/libxpmem.so $(BUILD)/lib/libxpmem.so.$(SOVER)
+	@$(call put,755,$(TARGET)/lto/release/libxpmem.so,$(BUILD)/lib/libxpmem.so.$(SOVER))
 	@ln -sfn libxpmem.so.$(SOVER) $(BUILD)/lib/libxpmem.so.0
 	@ln -sfn libxpmem.so.0 $(BUILD)/lib/libxpmem.so
-	@objcopy --localize-symbol=_Unwind_Backtrace $(TARGET)/lto/release/libxpmem.a $(BUILD)/lib/libxpmem.a
-	@chmod 644 $(BUILD)/lib/libxpmem.a
-	@$(INSTALL) -m 755 $(TARGET)/release/xpmem $(BUILD)/bin/xpmem
+	@objcopy --localize-symbol=_Unwind_Backtrace $(TARGET)/lto/release/libxpmem.a $(TARGET)/lto/libxpmem.a
+	@$(call put,644,$(TARGET)/lto/libxpmem.a,$(BUILD)/lib/libxpmem.a)
+	@$(call put,755,$(TARGET)/release/xpmem,$(BUILD)/bin/xpmem)
 	@$(INSTALL) -m 644 include/*.h $(BUILD)/include/
 
 demo:

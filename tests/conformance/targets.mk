@@ -30,7 +30,7 @@ $(BUILD)/tests/libconformance-cases.so: $(CONFORMANCE_DEPS)
 $(BUILD)/tests/conformance-rust:
 	@mkdir -p $(@D)
 	$(CARGO) build --locked --release --example conformance
-	cp $(TARGET)/release/examples/conformance $@
+	@$(call put,755,$(TARGET)/release/examples/conformance,$@)
 
 $(BUILD)/tests/fake-device: tests/conformance/fake/device.c
 	@mkdir -p $(@D)
@@ -41,7 +41,7 @@ $(BUILD)/tests/fake-device: tests/conformance/fake/device.c
 fault-injection:
 	$(CARGO) build --release --locked --lib --features fault-injection --target-dir $(BUILD)/fault-injection
 	@mkdir -p $(BUILD)/fault-injection/lib
-	@cp $(BUILD)/fault-injection/release/libxpmem.so $(BUILD)/fault-injection/lib/libxpmem.so.0
+	@$(call put,755,$(BUILD)/fault-injection/release/libxpmem.so,$(BUILD)/fault-injection/lib/libxpmem.so.0)
 
 # The sweep needs a library that is built with fault-injection, at run time.
 $(BUILD)/tests/sweep: $(wildcard tests/faults/*.[ch]) $(CONFORMANCE_DEPS)
