@@ -14,6 +14,19 @@ bench-user: build $(BENCH_USER)
 	XPMEM_BACKEND=user $(BENCH_USER) $(abspath $(BUILD)/lib/libxpmem.so.0)
 	@if [ -x tests/clients/bench.sh ]; then tests/clients/bench.sh -r 3; fi
 
+#   make bench-scale       owners with many threads, forks, much memory, many peers
+BENCH_SCALE := $(BUILD)/benches/bench-scale
+
+.PHONY: bench-scale
+bench: bench-scale
+
+$(BENCH_SCALE): $(wildcard benches/scale/*.[ch]) benches/sample.h tests/lib/load.c $(wildcard tests/lib/*.h)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -pthread $(filter %.c,$^) -o $@ -ldl
+
+bench-scale: build $(BENCH_SCALE)
+	XPMEM_BACKEND=user $(BENCH_SCALE) $(abspath $(BUILD)/lib/libxpmem.so.0)
+
 #   make bench-hwloc       shared topologies: stock hwloc's functions and ours
 BENCH_HWLOC := $(BUILD)/benches/bench-hwloc
 
