@@ -3,7 +3,6 @@
  * Attachments: VMAs that map a space's file. The kernel splits, trims, moves
  * and drops them like any mapping; we only count.
  */
-#include <linux/highmem.h>
 #include <linux/mman.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -75,64 +74,6 @@ static int xpmem_vma_mremap(struct vm_area_struct *vma)
 	att->hi = max(att->hi, vma->vm_end);
 	spin_unlock(&att->access->lock);
 	return 0;
-}
-
-/* One page of the owner's, for a debugger. LP64 has no high memory. */
-static int xpmem_access_page(struct mm_struct *mm, unsigned long addr,
-			     void *buf, int len, int write)
-{
-	unsigned int offset = offset_in_page(addr);
-	struct vm_area_struct *vma = vma_lookup(mm, addr);
-	struct page *page;
-
-	if (!vma || !xpmem_owner_allows(vma, write))
-		return -EFAULT;
-	len = min_t(int, len, PAGE_SIZE - offset);
-	/* Never FOLL_FORCE: what the owner may not write, nobody may. */
-	if (xpmem_gup_page(mm, addr & PAGE_MASK, write ? FOLL_WRITE : 0,
-			   &page) != 1)
-		return -EFAULT;
-	if (write) {
-		memcpy(page_address(page) + offset, buf, len);
-		flush_dcache_page(page);
-		set_page_dirty_lock(page);
-	} else {
-		memcpy(buf, page_address(page) + offset, len);
-	}
-	put_page(page);
-	return len;
-}
-
-/* ptrace and /proc/PID/mem; the attacher's mmap_lock is held. */
-static int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr,
-			    void *buf, int len, int write)
-{
-	struct xpmem_attachment *att = vma->vm_private_data;
-	struct xpmem_segment *segment = att->access->segment;
-	struct mm_struct *owner = segment->space->mm;
-	unsigned long source = addr - vma->vm_start +
-			       (vma->vm_pgoff << PAGE_SHIFT);
-	int done = 0, ret = 0;
-
-	if (write && !(vma->vm_flags & VM_WRITE))
-		return -EACCES;
-	if (!xpmem_access_valid(att->access) || !mmget_not_zero(owner))
-		return -EIO;
-	if (owner != vma->vm_mm && !mmap_read_trylock(owner)) {
-		mmput_async(owner);
-		return -EAGAIN;
-	}
-	while (done < len) {
-		ret = xpmem_access_page(owner, source + done, buf + done,
-					len - done, write);
-		if (ret < 0)
-			break;
-		done += ret;
-	}
-	if (owner != vma->vm_mm)
-		mmap_read_unlock(owner);
-	mmput_async(owner);
-	return done ? done : ret;
 }
 
 static const struct vm_operations_struct xpmem_vm_ops = {

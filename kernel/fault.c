@@ -7,7 +7,6 @@
  */
 #include <linux/hugetlb.h>
 #include <linux/sched/mm.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "xpmem.h"
@@ -19,7 +18,7 @@
 #define XPMEM_AGAIN	((__force vm_fault_t)BIT(31))
 
 /* What an owner's refusal is to the attacher. */
-static vm_fault_t xpmem_owner_error(vm_fault_t error)
+vm_fault_t xpmem_owner_error(vm_fault_t error)
 {
 	if (error & VM_FAULT_OOM)
 		return VM_FAULT_OOM;
@@ -62,158 +61,13 @@ bool xpmem_owner_allows(const struct vm_area_struct *vma, bool write)
 }
 
 /* The owner's mmap_lock is held. NULL: nothing there that may be attached. */
-static struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
-					      unsigned long source, bool write)
+struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
+				       unsigned long source, bool write)
 {
 	/* Below a stack there is nothing: it grows for its owner alone. */
 	struct vm_area_struct *vma = vma_lookup(owner, source);
 
 	return vma && xpmem_owner_allows(vma, write) ? vma : NULL;
-}
-
-static bool xpmem_may_unlock(const struct vm_fault *vmf)
-{
-	return vmf->flags & FAULT_FLAG_ALLOW_RETRY &&
-	       !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
-}
-
-/*
- * Lets go what the fault holds; the VMA may go with it, so the file is kept,
- * and with it the space. NULL: it must stay held. Let it fault again, then.
- */
-static struct file *xpmem_unlock(struct vm_fault *vmf)
-{
-	struct file *file;
-
-	if (!xpmem_may_unlock(vmf)) {
-		cond_resched();
-		return NULL;
-	}
-	file = get_file(vmf->vma->vm_file);
-	release_fault_lock(vmf);
-	return file;
-}
-
-/* Let the owner's writer finish. */
-static vm_fault_t xpmem_wait_owner(struct xpmem_window *w)
-{
-	struct mm_struct *owner = w->space->mm;
-	struct file *file = xpmem_unlock(w->vmf);
-
-	xpmem_event(XPMEM_EV_FAULT_WAIT);
-	if (!file)
-		return VM_FAULT_NOPAGE;
-	if (!mmap_read_lock_killable(owner))
-		mmap_read_unlock(owner);
-	fput(file);
-	return VM_FAULT_RETRY;
-}
-
-/* Let the change of the touched page finish. */
-static vm_fault_t xpmem_wait_quiet(struct xpmem_window *w)
-{
-	struct xpmem_space *space = w->space;
-	unsigned long source = xpmem_source(w->vmf);
-	bool user = w->vmf->flags & FAULT_FLAG_USER;
-	struct file *file = xpmem_unlock(w->vmf);
-
-	xpmem_event(XPMEM_EV_FAULT_WAIT);
-	if (!file)
-		return VM_FAULT_NOPAGE;
-	/* In user mode a signal is answered first, and a tracer. */
-	if (user)
-		wait_event_interruptible(space->quiet,
-					 !xpmem_space_changes(space, source,
-							      source + PAGE_SIZE));
-	else
-		wait_event_killable(space->quiet,
-				    !xpmem_space_changes(space, source,
-							 source + PAGE_SIZE));
-	fput(file);
-	return VM_FAULT_RETRY;
-}
-
-/* Looked often enough: let those in who want the attacher's mmap_lock. */
-static vm_fault_t xpmem_back_off(struct xpmem_window *w)
-{
-	struct file *file = xpmem_unlock(w->vmf);
-
-	if (!file)
-		return VM_FAULT_NOPAGE;
-	cond_resched();
-	fput(file);
-	return VM_FAULT_RETRY;
-}
-
-/* 0, an error of the owner's, or VM_FAULT_RETRY: a signal came first. */
-static vm_fault_t xpmem_fault_in(struct mm_struct *owner, unsigned long source,
-				 unsigned int flags)
-{
-	struct vm_area_struct *vma;
-	vm_fault_t ret;
-
-	do {
-		if (mmap_read_lock_killable(owner))
-			return VM_FAULT_RETRY;
-		vma = xpmem_owner_vma(owner, source, flags & FAULT_FLAG_WRITE);
-		ret = vma ? handle_mm_fault(vma, source, flags, NULL) :
-			    VM_FAULT_SIGBUS;
-		/* It has let go of the lock. */
-		if (ret & VM_FAULT_COMPLETED)
-			return 0;
-		if (!(ret & VM_FAULT_RETRY)) {
-			mmap_read_unlock(owner);
-			return ret & VM_FAULT_ERROR;
-		}
-		flags |= FAULT_FLAG_TRIED;
-	} while (!fatal_signal_pending(current) &&
-		 !(flags & FAULT_FLAG_INTERRUPTIBLE &&
-		   signal_pending(current)));
-	return VM_FAULT_RETRY;
-}
-
-/*
- * The owner's page needs a fault that may wait: for a disk, a server, another
- * process (userfaultfd), perhaps one that waits for us. No lock of ours is
- * held meanwhile. The attacher's is taken again to deliver a refusal; the
- * kernel does not look at the VMA any more then (see handle_mm_fault()).
- */
-static vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
-{
-	struct mm_struct *attacher = w->vmf->vma->vm_mm;
-	struct mm_struct *owner = w->space->mm;
-	unsigned long source = xpmem_source(w->vmf);
-	unsigned int flags = FAULT_FLAG_REMOTE | FAULT_FLAG_ALLOW_RETRY |
-			     FAULT_FLAG_KILLABLE;
-	unsigned int held = xpmem_space_held(w->space);
-	struct file *file;
-	vm_fault_t ret;
-
-	if (!xpmem_may_unlock(w->vmf))
-		return VM_FAULT_SIGBUS;
-	/* A VMA cannot be locked again: come back under the mmap_lock. */
-	if (xpmem_fault_lock_is_vma(w->vmf)) {
-		release_fault_lock(w->vmf);
-		return VM_FAULT_RETRY;
-	}
-	xpmem_event(XPMEM_EV_FAULT_SLOW);
-	if (w->write)
-		flags |= FAULT_FLAG_WRITE;
-	/* In user mode a signal is answered first, as in the owner's wait. */
-	if (w->vmf->flags & FAULT_FLAG_USER)
-		flags |= FAULT_FLAG_INTERRUPTIBLE;
-	file = xpmem_unlock(w->vmf);
-	ret = xpmem_fault_in(owner, source, flags);
-	/* While it is held, what is not there is not gone. */
-	if (ret & VM_FAULT_ERROR &&
-	    (held & 1 || held != xpmem_space_held(w->space)))
-		ret = VM_FAULT_RETRY;
-	if (!(ret & VM_FAULT_ERROR) || mmap_read_lock_killable(attacher))
-		ret = VM_FAULT_RETRY;
-	else
-		ret = xpmem_owner_error(ret);
-	fput(file);
-	return ret;
 }
 
 /*

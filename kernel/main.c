@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The module and the ioctl table of /dev/xpmem. */
+/* The module and the ioctls of /dev/xpmem. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/nospec.h>
 #include <linux/uaccess.h>
 
 #include "xpmem.h"
@@ -15,11 +14,6 @@
  * answer cannot be delivered, it is undone.
  */
 #define XPMEM_READ(to, from)	unsafe_get_user(to, from, fault)
-
-static long xpmem_ioc_version(struct xpmem_client *client, void __user *user)
-{
-	return XPMEM_CURRENT_VERSION;
-}
 
 static long xpmem_ioc_make(struct xpmem_client *client, void __user *user)
 {
@@ -107,80 +101,52 @@ fault:
 }
 
 /* The other commands take one word and answer none. */
-static long xpmem_ioc_remove(struct xpmem_client *client, void __user *user)
+static long xpmem_ioc_word(struct xpmem_client *client, unsigned int number,
+			   void __user *user)
 {
-	struct xpmem_ioc_remove __user *arg = user;
-	s64 segid;
+	s64 word;
 
-	if (get_user(segid, &arg->segid))
+	if (get_user(word, (s64 __user *)user))
 		return -EFAULT;
-	return xpmem_segment_remove(segid);
+	switch (number) {
+	case XPMEM_IOC_DETACH:
+		return xpmem_detach(client, word);
+	case XPMEM_IOC_RELEASE:
+		return xpmem_access_release(client, word);
+	case XPMEM_IOC_REMOVE:
+		return xpmem_segment_remove(word);
+	default:
+		return xpmem_hold(client, word);
+	}
 }
-
-static long xpmem_ioc_release(struct xpmem_client *client, void __user *user)
-{
-	struct xpmem_ioc_release __user *arg = user;
-	s64 apid;
-
-	if (get_user(apid, &arg->apid))
-		return -EFAULT;
-	return xpmem_access_release(client, apid);
-}
-
-static long xpmem_ioc_detach(struct xpmem_client *client, void __user *user)
-{
-	struct xpmem_ioc_detach __user *arg = user;
-	u64 vaddr;
-
-	if (get_user(vaddr, &arg->vaddr))
-		return -EFAULT;
-	return xpmem_detach(client, vaddr);
-}
-
-static long xpmem_ioc_hold(struct xpmem_client *client, void __user *user)
-{
-	struct xpmem_ioc_hold __user *arg = user;
-	s64 hold;
-
-	if (get_user(hold, &arg->hold))
-		return -EFAULT;
-	return xpmem_hold(client, hold);
-}
-
-/* The reserved fork hooks: attachments are never copied to a child. */
-static long xpmem_ioc_nothing(struct xpmem_client *client, void __user *user)
-{
-	return 0;
-}
-
-#define XPMEM_COMMAND(nr, fn)						\
-	[(nr) - XPMEM_IOC_VERSION] = (fn)
-
-/* Every number from the first to the last is there. */
-static long (*const xpmem_commands[])(struct xpmem_client *client,
-				      void __user *user) = {
-	XPMEM_COMMAND(XPMEM_IOC_VERSION, xpmem_ioc_version),
-	XPMEM_COMMAND(XPMEM_IOC_MAKE, xpmem_ioc_make),
-	XPMEM_COMMAND(XPMEM_IOC_REMOVE, xpmem_ioc_remove),
-	XPMEM_COMMAND(XPMEM_IOC_GET, xpmem_ioc_get),
-	XPMEM_COMMAND(XPMEM_IOC_RELEASE, xpmem_ioc_release),
-	XPMEM_COMMAND(XPMEM_IOC_ATTACH, xpmem_ioc_attach),
-	XPMEM_COMMAND(XPMEM_IOC_DETACH, xpmem_ioc_detach),
-	XPMEM_COMMAND(XPMEM_IOC_FORK_BEGIN, xpmem_ioc_nothing),
-	XPMEM_COMMAND(XPMEM_IOC_FORK_END, xpmem_ioc_nothing),
-};
 
 static long xpmem_ioctl(struct file *file, unsigned int number,
-			unsigned long user)
+			unsigned long arg)
 {
-	unsigned int index = number - XPMEM_IOC_VERSION;
+	struct xpmem_client *client = file->private_data;
+	void __user *user = (void __user *)arg;
 
-	if (number == XPMEM_IOC_HOLD)
-		return xpmem_ioc_hold(file->private_data, (void __user *)user);
-	if (index >= ARRAY_SIZE(xpmem_commands))
+	switch (number) {
+	case XPMEM_IOC_GET:
+		return xpmem_ioc_get(client, user);
+	case XPMEM_IOC_ATTACH:
+		return xpmem_ioc_attach(client, user);
+	case XPMEM_IOC_DETACH:
+	case XPMEM_IOC_RELEASE:
+	case XPMEM_IOC_REMOVE:
+	case XPMEM_IOC_HOLD:
+		return xpmem_ioc_word(client, number, user);
+	case XPMEM_IOC_MAKE:
+		return xpmem_ioc_make(client, user);
+	case XPMEM_IOC_VERSION:
+		return XPMEM_CURRENT_VERSION;
+	/* The reserved fork hooks: attachments are never copied to a child. */
+	case XPMEM_IOC_FORK_BEGIN:
+	case XPMEM_IOC_FORK_END:
+		return 0;
+	default:
 		return -ENOTTY;
-	index = array_index_nospec(index, ARRAY_SIZE(xpmem_commands));
-	return xpmem_commands[index](file->private_data, (void __user *)user);
+	}
 }
 
 static const struct file_operations xpmem_fops = {

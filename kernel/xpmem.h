@@ -359,6 +359,12 @@ static inline unsigned long xpmem_source(const struct vm_fault *vmf)
 	return vmf->pgoff << PAGE_SHIFT;
 }
 
+/* wait.c: each answers what the fault shall. */
+vm_fault_t xpmem_wait_owner(struct xpmem_window *w);
+vm_fault_t xpmem_wait_quiet(struct xpmem_window *w);
+vm_fault_t xpmem_back_off(struct xpmem_window *w);
+vm_fault_t xpmem_fault_slowly(struct xpmem_window *w);
+
 /* fault.c */
 vm_fault_t xpmem_fault(struct vm_fault *vmf);
 vm_fault_t xpmem_pfn_mkwrite(struct vm_fault *vmf);
@@ -367,6 +373,13 @@ XPMEM_HUGE_FAULT(xpmem_huge_fault);
 vm_fault_t xpmem_map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end);
 #endif
 bool xpmem_owner_allows(const struct vm_area_struct *vma, bool write);
+struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
+				       unsigned long source, bool write);
+vm_fault_t xpmem_owner_error(vm_fault_t error);
+
+/* debugger.c */
+int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr, void *buf,
+		     int len, int write);
 
 /* stats.c: /proc/xpmem/stats */
 enum xpmem_live {
