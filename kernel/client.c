@@ -44,6 +44,9 @@ int xpmem_hold(struct xpmem_client *client, s64 hold)
 		xpmem_space_hold(client->space, hold);
 	}
 	mutex_unlock(&client->lock);
+	/* Let those finish that found it not held (debugger.c). */
+	if (hold && !mmap_write_lock_killable(client->mm))
+		mmap_write_unlock(client->mm);
 	return 0;
 }
 

@@ -31,7 +31,11 @@ static int xpmem_access_page(struct mm_struct *mm, unsigned long addr,
 	return len;
 }
 
-/* ptrace and /proc/PID/mem; the attacher's mmap_lock is held. */
+/*
+ * ptrace and /proc/PID/mem; the attacher's mmap_lock is held, so nothing can be
+ * waited for. While the owner holds its memory what is there is not what counts:
+ * not to be had now. xpmem_hold() sees to it that nobody is still at it then.
+ */
 int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr, void *buf,
 		     int len, int write)
 {
@@ -50,6 +54,8 @@ int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr, void *buf,
 		mmput_async(owner);
 		return -EAGAIN;
 	}
+	if (xpmem_space_held(segment->space) & 1)
+		ret = -EAGAIN;
 	while (!ret && done < len) {
 		n = xpmem_access_page(owner, source + done, buf + done,
 				      len - done, write);

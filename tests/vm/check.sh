@@ -26,6 +26,8 @@ user /tests/surgery
 root /tests/owner
 user /tests/owner
 root /tests/wait
+root /tests/hold
+user /tests/hold
 root /tests/refuse
 user /tests/refuse
 root /tests/limits

@@ -35,7 +35,7 @@
 struct make { uint64_t vaddr; size_t size; int type; uint64_t value; int64_t segid; };
 struct get { int64_t segid; int flags; int type; uint64_t value; int64_t apid; };
 struct attach { int64_t apid; int64_t offset; size_t size; uint64_t vaddr; int fd; int flags; };
-enum { VERSION = 0x7800, MAKE, REMOVE, GET, RELEASE, ATTACH, DETACH, FORK_BEGIN, FORK_END };
+enum { VERSION = 0x7800, MAKE, REMOVE, GET, RELEASE, ATTACH, DETACH, FORK_BEGIN, FORK_END, HOLD = 0x7810 };
 enum { RD = 1, RW = 2, NOPROC = 2004 };
 
 static int dev = -1;
@@ -120,6 +120,7 @@ static inline long x_one(int cmd, long id)
 #define x_remove(id) x_one(REMOVE, id)
 #define x_release(id) x_one(RELEASE, id)
 #define x_detach(p) x_one(DETACH, (long)(p))
+#define x_hold(on) x_one(HOLD, on)
 
 /* A line of /proc/xpmem/stats. */
 static inline long stat_of(const char *name)

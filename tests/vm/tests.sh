@@ -6,11 +6,11 @@ vm_build_tests() {
 	local out=$1 t root flags="-O2 -Wall -Werror -static -pthread"
 	mkdir -p "$out"
 	vm_files=()
-	for t in abi coherence surgery owner wait refuse limits files oom life churn fuzz failslab bench; do
+	for t in abi coherence surgery owner wait hold refuse limits files oom life churn fuzz failslab bench; do
 		if [ "${2:-}" = arm64 ]; then
 			root=$("$vm_top/tests/vm/root.sh" arm64)
 			mkdir -p "$root/tests"
-			cp "$vm_top/tests/vm/$t.c" "$vm_top"/tests/vm/{t,owner}.h "$root/tests/"
+			cp "$vm_top/tests/vm/$t.c" "$vm_top"/tests/vm/*.h "$root/tests/"
 			vm_chroot "$root" /usr/bin/aarch64-linux-gnu-gcc $flags -o "/tests/$t" "/tests/$t.c"
 			cp "$root/tests/$t" "$out/$t"
 		else
