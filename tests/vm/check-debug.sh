@@ -17,6 +17,8 @@ root /tests/checkers
 root T_SECONDS=0 /tests/abi
 root T_SECONDS=0 /tests/surgery
 root T_SECONDS=0 /tests/coherence
+root T_SECONDS=0 /tests/pages
+root T_SECONDS=0 /tests/sources
 root T_SECONDS=0 /tests/owner
 root T_SECONDS=0 /tests/wait
 root T_SECONDS=0 /tests/hold

@@ -21,6 +21,10 @@ root /tests/abi
 user /tests/abi
 root /tests/coherence
 user /tests/coherence
+root /tests/pages
+user /tests/pages
+root /tests/sources
+user /tests/sources
 root /tests/surgery
 user /tests/surgery
 root /tests/owner
@@ -79,7 +83,7 @@ for suite in $suites; do
 		memory=1536
 	elif [ "$suite" = arm64 ]; then
 		# The module alone: the library and the rest are tested above.
-		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/surgery" "root /tests/owner" "root /tests/refuse" \
+		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/pages" "root /tests/sources" "root /tests/surgery" "root /tests/owner" "root /tests/refuse" \
 			"root /tests/fuzz 3 30000" \
 			>"$SCRATCH/list-arm64"
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
