@@ -22,7 +22,7 @@ static char *mem;
 /* Both processes know all segments. */
 static long *segids;
 static long apids[IDS], atts[IDS], sizes[IDS];
-static long done, answered;
+static long done, answered, holds;
 /* Where attachments go that may be written and operated on: nothing else is here. */
 #define SLOT (2 * MEM)
 #define ARENA 0x500000000000L
@@ -190,14 +190,17 @@ static void call_some(void)
 	case 24:
 	case 25: ret = x_detach(atts[next() % IDS] + next() % PAGE); break;
 	case 26 ... 30:
-		ret = ioctl(dev, next() % 4 ? 0x7800 + next() % 12 : next(), next() % 2 ? NULL : (void *)next());
+		ret = ioctl(dev, next() % 4 ? 0x7800 + next() % 20 : next(), next() % 2 ? NULL : (void *)next());
 		break;
 	case 31:
 		if (next() % 200 == 0) {
 			close(dev);
 			dev = -1;
 			dev_open();
+			break;
 		}
+		ret = x_hold(next() % 9 ? 1 : next() % 3 ? 0 : (long)next());
+		holds += ret >= 0;
 		break;
 	}
 	answered += ret >= 0;
@@ -215,13 +218,24 @@ static void *second(void *arg)
 	return NULL;
 }
 
+/* Whoever waits for one that holds its memory may be waited for by it: not for long. */
+static void *let_go(void *arg)
+{
+	while (!over) {
+		x_hold(0);
+		usleep(1000);
+	}
+	return NULL;
+}
+
 /* One of the two processes. */
 static void fuzz(long calls)
 {
-	pthread_t t;
+	pthread_t t, u;
 
 	dev_open();
 	pthread_create(&t, NULL, second, (void *)(seed ^ 0x5555));
+	pthread_create(&u, NULL, let_go, NULL);
 	while (done < calls) {
 		call_some();
 		/* A fault that waits for the other process costs as much as many calls. */
@@ -233,6 +247,7 @@ static void fuzz(long calls)
 			pid_t pid = fork();
 
 			if (!pid) {
+				pthread_create(&u, NULL, let_go, NULL);
 				for (int i = 0; i < 200; i++) {
 					call_some();
 					touch_some();
@@ -244,8 +259,9 @@ static void fuzz(long calls)
 	}
 	over = 1;
 	pthread_join(t, NULL);
-	printf("  %ld calls, %ld answered\n", done, answered);
-	CHECK(answered > calls / 20);
+	pthread_join(u, NULL);
+	printf("  %ld calls, %ld answered, %ld holds\n", done, answered, holds);
+	CHECK(answered > calls / 20 && holds > calls / 100);
 	close(dev);
 }
 
