@@ -4,7 +4,8 @@
 # DEBUG_ATOMIC_SLEEP, DEBUG_VM, kmemleak: any report fails. No case has a limit:
 # the clock of such a guest runs up to ten times too fast, and run.sh ends what is
 # silent. The sweep that
-# fails each allocation in turn; the fuzzer with more calls than elsewhere.
+# fails each allocation in turn; the fuzzer with more calls than elsewhere; two memory
+# nodes; and a device with memory of its own, which no kernel of Debian's has.
 # Default: trixie and sid, 6.12 and 7.2.
 set -u
 . "$(dirname "$0")/../../ci/lib.sh"
@@ -28,6 +29,8 @@ root T_SECONDS=0 /tests/life
 root T_SECONDS=0 /tests/churn 6
 root T_SECONDS=0 /tests/fuzz 1 ${XPMEM_FUZZ_CALLS:-100000}
 root T_SECONDS=0 /tests/failslab
+root T_SECONDS=0 /tests/numa
+root insmod /tests/test_hmm.ko && T_SECONDS=0 /tests/device
 root /tests/checkers
 E2
 # The checkers are there, and lockdep has not given up.
@@ -82,7 +85,7 @@ for suite; do
 	export VM_KERNEL=$build/arch/x86/boot/bzImage VM_MEM=2048
 	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=900 guest "$suite" "$SCRATCH/refuse.list" \
 		"$SCRATCH/refuse:/tests/refuse" "$SCRATCH/module/xpmem.ko:/tests/xpmem.ko"
-	VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" \
-		"$SCRATCH/checkers:/tests/checkers" "${vm_files[@]}"
+	VM_NUMA=1 VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" \
+		"$SCRATCH/checkers:/tests/checkers" "$build/lib/test_hmm.ko:/tests/test_hmm.ko" "${vm_files[@]}"
 done
 finish

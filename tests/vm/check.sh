@@ -73,7 +73,7 @@ for suite in $suites; do
 	esac
 	# One suite has disks, a cgroup that runs out of memory, and two memory nodes.
 	if [ "$suite" = trixie ]; then
-		printf '%s\n' "root /tests/disk ext4" "root /tests/disk xfs" "oom /tests/oom" >>"$SCRATCH/list-trixie"
+		printf '%s\n' "root /tests/disk ext4" "root /tests/disk xfs" "oom /tests/oom" "root /tests/numa" >>"$SCRATCH/list-trixie"
 		VM_NUMA=1
 	fi
 	if [ "$suite" = trixie ] && [ -s "$SCRATCH/mpi/library.list" ]; then
