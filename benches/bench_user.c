@@ -87,6 +87,7 @@ int main(int argc, char **argv)
 	bench_copy(&p, apid);
 	bench_attach(&p, apid);
 	bench_first(&p, apid);
+	bench_cold(&p, apid, lib);
 	xp.release(apid);
 	peer_end(&p);
 	bench_stop(lib);

@@ -22,6 +22,7 @@ void touch_all(const char *mem, size_t len);
 void bench_copy(struct peer *p, int64_t apid);
 void bench_attach(struct peer *p, int64_t apid);
 void bench_first(struct peer *p, int64_t apid);
+void bench_cold(struct peer *with, int64_t apid, const char *lib);
 void bench_stop(const char *lib);
 
 #endif

@@ -72,6 +72,7 @@ void peer_end(struct peer *p)
 static struct {
 	char *mem;
 	size_t len;
+	bool is_mallocs;
 	volatile bool dirtying;
 	pthread_t thread;
 } block;
@@ -101,6 +102,15 @@ static int64_t do_call(const struct call *c)
 		block.mem = mmap(NULL, block.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (block.mem == MAP_FAILED)
 			return -1;
+		block.is_mallocs = false;
+		memset(block.mem, 0x5a, block.len);
+		return (int64_t)block.mem;
+	case PEER_MALLOC:
+		block.len = c->arg;
+		block.mem = malloc(block.len);
+		if (!block.mem)
+			return -1;
+		block.is_mallocs = true;
 		memset(block.mem, 0x5a, block.len);
 		return (int64_t)block.mem;
 	case PEER_FREE:
@@ -108,7 +118,10 @@ static int64_t do_call(const struct call *c)
 			block.dirtying = false;
 			pthread_join(block.thread, NULL);
 		}
-		return munmap(block.mem, block.len);
+		if (!block.is_mallocs)
+			return munmap(block.mem, block.len);
+		free(block.mem);
+		return 0;
 	case PEER_DIRTY:
 		block.dirtying = true;
 		return pthread_create(&block.thread, NULL, dirty, NULL);

@@ -9,11 +9,12 @@
 #include <sys/types.h>
 
 enum peer_do {
-	PEER_PING,  // answers, nothing else
-	PEER_MAKE,  // exports its address space; answers the segid
-	PEER_ALLOC, // `arg` bytes, touched; answers the address
-	PEER_FREE,  // the last allocation
-	PEER_DIRTY, // a thread goes on writing to 1 % of its pages, until PEER_FREE
+	PEER_PING,   // answers, nothing else
+	PEER_MAKE,   // exports its address space; answers the segid
+	PEER_ALLOC,  // `arg` bytes, touched; answers the address
+	PEER_MALLOC, // the same by malloc
+	PEER_FREE,   // the last allocation
+	PEER_DIRTY,  // a thread goes on writing to 1 % of its pages, until PEER_FREE
 	PEER_END,
 };
 
