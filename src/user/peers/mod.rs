@@ -14,6 +14,7 @@ pub mod folder;
 pub mod names;
 pub mod rendezvous;
 pub mod requests;
+pub mod streams;
 
 use super::patience::Patience;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
@@ -25,6 +26,7 @@ use core::ffi::c_int;
 use crowd::Slow;
 use emptying::Emptying;
 use requests::Requests;
+use streams::Streams;
 
 /// Cookies with this bit are of a command, and hold its slot; others are of a
 /// fault, and are the page.
@@ -78,10 +80,8 @@ pub struct Connection {
 
     /// Owner's side: the attacher's process, as seen from here.
     pub pid: i32,
-    /// Owner's side: where the last lazily shared chunk ended, and the size of
-    /// the next one.
-    pub next_expected: usize,
-    pub chunk: usize,
+    /// Owner's side: where it has touched memory last.
+    pub streams: Streams,
     /// Owner's side: it has not had the address space that it has asked for.
     pub greeting: bool,
     /// Owner's side: it has had an answer to `Share`, and may show pages.
@@ -116,8 +116,7 @@ const NEW: Connection = Connection {
     owed: [0; 8],
     refusal: 0,
     pid: 0,
-    next_expected: 0,
-    chunk: 0,
+    streams: Streams::NONE,
     greeting: false,
     served: false,
     unnoted: 0,

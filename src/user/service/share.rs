@@ -16,10 +16,6 @@ use crate::user::sys::{page_down, Sys, PAGE, TOP};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-/// Smallest and largest chunk that one lazy request shares. Requests that go
-/// on where the last one ended take four times as much.
-const CHUNK_MIN: usize = 64 * 1024;
-
 /// Tries before the answer is that there is nothing: a millisecond apart, or
 /// longer where a thread cannot be stopped, which can be a quarter of an hour in all.
 const TRIES: u32 = 5000;
@@ -207,14 +203,7 @@ impl Service {
             let (lo, hi) = self.owner.share_whole(shared, addr, hi, &mut wait)?;
             return Ok(Shareable::Here(lo, hi));
         }
-        let c = &mut self.peers.connections[i];
-        let goes_on = addr == c.next_expected && c.chunk != 0;
-        c.chunk = if goes_on {
-            (c.chunk * 4).min(CHUNK_MAX)
-        } else {
-            CHUNK_MIN
-        };
-        let block = c.chunk;
+        let block = self.peers.connections[i].streams.block_at(addr, hi - lo);
         let mut wait = || self.peers.await_acknowledgements();
         let mut share = |block| {
             self.owner
@@ -225,7 +214,8 @@ impl Service {
             Err(Refusal::Pinned) => share(PAGE)?,
             done => done?,
         };
-        self.peers.connections[i].next_expected = done.1;
+        let c = &mut self.peers.connections[i];
+        c.streams.answered(addr, done, block);
         Ok(Shareable::Here(done.0, done.1))
     }
 
