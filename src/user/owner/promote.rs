@@ -14,6 +14,7 @@ use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{mapping, Shared};
 use crate::user::owner::refusal::Refusal;
+use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::sys::maps::{self, Mapping, Name};
 use crate::user::sys::{mem, procfs, uffd, BOTTOM, HUGE, PAGE, TOP};
 use core::ffi::c_int;
@@ -43,6 +44,11 @@ impl Owner {
         if huge && self.can_precopy && !self.may_precopy() && wait() {
             // As for shared anonymous memory, below.
             return Err(Refusal::Later);
+        }
+        if self.is_own(&mapping) {
+            if let Some(run) = self.ready_around(shared, &mapping, addr, (lo, hi)) {
+                return Ok(run);
+            }
         }
         let block = if self.may_precopy() {
             block.max(if huge { HUGE } else { PAGE })
@@ -114,6 +120,37 @@ impl Owner {
     /// Whether a mapping is of this process's own memfd.
     pub fn is_own(&self, m: &Mapping) -> bool {
         m.shared && (m.device, m.inode) == self.memfd_identity
+    }
+
+    /// What of promoted memory the file has around `addr`, as much as an attacher
+    /// maps at a time: that may be mapped without more ado.
+    fn ready_around(
+        &self,
+        shared: &Shared,
+        m: &Mapping,
+        addr: usize,
+        (lo, hi): (usize, usize),
+    ) -> Option<(usize, usize)> {
+        /// How many gaps are stepped over.
+        const RUNS: u32 = 8;
+        let block = addr & !(CHUNK_MAX - 1);
+        let lo = lo.max(m.start).max(block).max(BOTTOM);
+        let hi = hi.min(m.end).min(block + CHUNK_MAX).min(TOP);
+        let known = shared.promoted.first_in(addr, addr + PAGE).is_some();
+        if !known || !m.read || m.offset != m.start || addr < lo {
+            return None;
+        }
+        let mut at = lo;
+        for _ in 0..RUNS {
+            let (start, end) = mem::next_data(self.memfd, at, hi)?;
+            if addr < end {
+                let (start, end) = (start.max(lo), end.min(hi));
+                let here = start <= addr && !shared.guarded(start, end);
+                return here.then_some((start, end));
+            }
+            at = end;
+        }
+        None
     }
 
     /// Gives promoted memory pages where it has none.
