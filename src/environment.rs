@@ -48,6 +48,12 @@ variables! {
     Tests TEST_NO_REVOKE = c"XPMEM_TEST_NO_REVOKE";
     /// Pages that were moved aside are copied back, as if they would not move.
     Tests TEST_NO_MOVE_BACK = c"XPMEM_TEST_NO_MOVE_BACK";
+    /// Attachers are not asked to let go: what they have is copied and taken.
+    Tests TEST_BY_FORCE = c"XPMEM_TEST_BY_FORCE";
+    /// Children have what is shared, as their parent does: tests must notice.
+    Tests TEST_INHERIT = c"XPMEM_TEST_INHERIT";
+    /// A promotion that fails is not undone: tests must notice.
+    Tests TEST_NO_UNDO = c"XPMEM_TEST_NO_UNDO";
     /// What is written to memory while it is copied is lost: tests must notice.
     Tests TEST_FIRST_COPY = c"XPMEM_TEST_FIRST_COPY";
     /// The library does with what Linux 6.1 has.

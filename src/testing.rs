@@ -24,6 +24,21 @@ pub fn first_copies_count() -> bool {
     is_set(&environment::TEST_FIRST_COPY)
 }
 
+/// Whether attachers are not asked to let go, as if none of them answered.
+pub fn nobody_lets_go() -> bool {
+    is_set(&environment::TEST_BY_FORCE)
+}
+
+/// Whether children are to have what is shared, too.
+pub fn children_inherit() -> bool {
+    is_set(&environment::TEST_INHERIT)
+}
+
+/// Whether a promotion that fails is not to be undone.
+pub fn nothing_is_undone() -> bool {
+    is_set(&environment::TEST_NO_UNDO)
+}
+
 /// Whether the back end is to do with what Linux 6.1 has.
 pub fn plays_old_kernel() -> bool {
     is_set(&environment::TEST_OLD_KERNEL)

@@ -30,6 +30,94 @@ CASE(sealed_memory, "memory that may not be replaced keeps its content")
 	quit(&p);
 }
 
+#define SEALED (16 * PAGE)
+
+/* Memory that the peer has, and that has been sealed since: where, and where there. */
+static char *seal_shared(struct peer *p, long *there)
+{
+	char *memory = anonymous(3 * SEALED);
+
+	/* A hole on both sides: nothing is joined with it. */
+	EXPECT_EQ(munmap(memory, PAGE), 0);
+	EXPECT_EQ(munmap(memory + 3 * SEALED - PAGE, PAGE), 0);
+	memory += SEALED;
+	fill(memory, SEALED, 1);
+	*there = share(p, memory, SEALED);
+	EXPECT_EQ(r_verify(p, *there, SEALED, 1), 0);
+	if (syscall(__NR_mseal, memory, SEALED, 0))
+		skip_case("no mseal");
+	return memory;
+}
+
+CASE(sealed_then_unmapped, "a call that is refused for sealed memory changes nothing of what is shared")
+{
+	struct peer p = spawn();
+	long there, beside;
+	char *memory = seal_shared(&p, &there);
+
+	beside = share(&p, memory - 4 * PAGE, 4 * PAGE);
+	fill(memory - 4 * PAGE, 4 * PAGE, 2);
+	EXPECT_EQ(r_verify(&p, beside, 4 * PAGE, 2), 0);
+	EXPECT_ERR(munmap(memory, SEALED), EPERM);
+	EXPECT_EQ(verify((long)memory, SEALED, 1), 0);
+	EXPECT_EQ(r_verify(&p, there, SEALED, 1), 0);
+	/* Nor what is beside it and is not sealed. */
+	EXPECT_ERR(munmap(memory - 4 * PAGE, 4 * PAGE + SEALED), EPERM);
+	EXPECT_EQ(verify((long)memory - 4 * PAGE, 4 * PAGE, 2), 0);
+	EXPECT_EQ(r_verify(&p, beside, 4 * PAGE, 2), 0);
+	EXPECT_ERR(mremap(memory, SEALED, SEALED / 2, 0), EPERM);
+	EXPECT_ERR(mremap(memory, SEALED, 2 * SEALED, MREMAP_MAYMOVE), EPERM);
+	EXPECT_ERR(mprotect(memory, SEALED, PROT_READ), EPERM);
+	EXPECT_ERR(mmap(memory, SEALED, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), EPERM);
+	EXPECT_EQ(verify((long)memory, SEALED, 1), 0);
+	EXPECT_EQ(r_verify(&p, there, SEALED, 1), 0);
+	EXPECT_EQ(r_poke(&p, there, 9), 0);
+	EXPECT_EQ(memory[0], 9);
+	quit(&p);
+}
+
+CASE(sealed_then_dropped, "what may only be read, and is sealed, is not dropped")
+{
+	struct peer p = spawn();
+	char *memory = anonymous(SEALED);
+	long there;
+
+	fill(memory, SEALED, 1);
+	there = share(&p, memory, SEALED);
+	EXPECT_EQ(r_verify(&p, there, SEALED, 1), 0);
+	EXPECT_EQ(mprotect(memory, SEALED, PROT_READ), 0);
+	if (syscall(__NR_mseal, memory, SEALED, 0))
+		skip_case("no mseal");
+	EXPECT_ERR(madvise(memory, SEALED, MADV_DONTNEED), EPERM);
+	EXPECT_EQ(verify((long)memory, SEALED, 1), 0);
+	EXPECT_EQ(r_verify(&p, there, SEALED, 1), 0);
+	quit(&p);
+}
+
+CASE(sealed_then_forked, "a child has a copy of what was shared and is sealed")
+{
+	struct peer p = spawn();
+	long there;
+	char *memory = seal_shared(&p, &there);
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	EXPECT(pid >= 0);
+	if (pid == 0) {
+		if (verify((long)memory, SEALED, 1))
+			_exit(1);
+		fill(memory, SEALED, 2);
+		_exit(verify((long)memory, SEALED, 2) != 0);
+	}
+	EXPECT_EQ(waitpid(pid, &status, 0), pid);
+	EXPECT_EQ(status, 0);
+	EXPECT_EQ(verify((long)memory, SEALED, 1), 0);
+	EXPECT_EQ(r_verify(&p, there, SEALED, 1), 0);
+	quit(&p);
+}
+
 /*
  * Maps single pages until the kernel refuses, in such a way that none can be
  * joined, and goes on with those of last time.
@@ -193,5 +281,28 @@ CASE(scattered_mappings, "memory that is many mappings already costs none more w
 	EXPECT(mappings() <= before + 2 * most + 32);
 	for (long i = 0; i < count; i++)
 		EXPECT_EQ(heap[(i * SPAN + SPAN / 2) * PAGE], 'x');
+	quit(&p);
+}
+
+CASE(unmap_refused, "a munmap that is refused for want of mappings changes nothing of what is shared")
+{
+	struct peer p = spawn();
+	static char *pages[300000];
+	char *memory = anonymous(48 * PAGE);
+	long addr, n, done;
+
+	fill(memory, 48 * PAGE, 1);
+	addr = share(&p, memory, 48 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 48 * PAGE, 1), 0);
+	n = exhaust(pages, 0);
+	/* One would become two. */
+	done = munmap(memory + 16 * PAGE, 16 * PAGE);
+	EXPECT(done == 0 || errno == ENOMEM);
+	while (n > 0)
+		munmap(pages[--n], PAGE);
+	if (done)
+		EXPECT_EQ(verify((long)memory, 48 * PAGE, 1), 0);
+	if (done)
+		EXPECT_EQ(r_verify(&p, addr, 48 * PAGE, 1), 0);
 	quit(&p);
 }

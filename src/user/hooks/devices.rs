@@ -43,6 +43,7 @@ pub fn before(shared: &Shared, number: usize, args: [usize; 6]) {
 /// A list of buffers, by one of three requests.
 fn before_io_uring(shared: &Shared, args: [usize; 6]) -> Option<()> {
     let [_, request, at, count, ..] = args;
+    let deadline = task::now() + PATIENCE;
     let (mut at, count) = match request {
         // IORING_REGISTER_BUFFERS
         0 => (at as u64, count),
@@ -50,9 +51,17 @@ fn before_io_uring(shared: &Shared, args: [usize; 6]) -> Option<()> {
         15 => peek::<3>(at as u64).map(|[n, _, list]| (list, n as u32 as usize))?,
         // IORING_REGISTER_BUFFERS_UPDATE: offset, list, tags, count
         16 => peek::<4>(at as u64).map(|[_, list, _, n]| (list, n as u32 as usize))?,
+        // IORING_REGISTER_PBUF_RING: address, entries of 16 bytes. Other flags than
+        // none: it is the kernel's memory.
+        22 => {
+            let [start, about] = peek(at as u64)?;
+            if about >> 48 == 0 {
+                share(shared, start, (about & 0xffff_ffff) << 4, deadline);
+            }
+            return Some(());
+        }
         _ => return None,
     };
-    let deadline = task::now() + PATIENCE;
     // More is EINVAL.
     for _ in 0..count.min(1 << 14) {
         let [start, len] = peek(at)?;

@@ -107,11 +107,16 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
         })
     };
     match number as libc::c_long {
-        libc::SYS_munmap if a % PAGE_SIZE == 0 && b > 0 => Some(Change {
-            op: Op::Retire,
-            start: a,
-            len: b,
-        }),
+        // Beyond the end of addresses it is EINVAL.
+        libc::SYS_munmap
+            if a % PAGE_SIZE == 0 && b > 0 && b < TOP.saturating_sub(a | (PAGE_SIZE - 1)) =>
+        {
+            Some(Change {
+                op: Op::Retire,
+                start: a,
+                len: b,
+            })
+        }
         // It may fail, and then nothing must have changed.
         libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => withdraw(a, b),
         libc::SYS_mremap => Some(Change {
@@ -189,7 +194,13 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let Some(Change { op, start, len }) = change else {
         return (0, None);
     };
-    let end = start.saturating_add(len);
+    let Some(end) = start
+        .checked_add(len)
+        .filter(|&end| end <= usize::MAX - PAGE_SIZE)
+    else {
+        // A range that wraps around is refused.
+        return (0, None);
+    };
     let mut span = (start, end);
     if let Some((to, len)) = target(number, args) {
         // One guard over both: too much is only too careful.
@@ -219,6 +230,8 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
         },
         Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
             Ok(1) => Some(0),
+            // As of private memory: of what is shared the kernel would say that it is done.
+            Err(libc::EPERM) => Some(-libc::EPERM as isize),
             _ => None,
         },
         Op::Advise => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {

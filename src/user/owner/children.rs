@@ -17,6 +17,9 @@ impl Owner {
         let Some(shared) = arena::existing() else {
             return Ok(());
         };
+        if crate::testing::children_inherit() {
+            return Ok(());
+        }
         let original = regs::registers(child)?;
         let mut done = Ok(());
         let mut i = 0;
@@ -30,6 +33,26 @@ impl Owner {
         }
         regs::set_registers(child, &original)?;
         done
+    }
+
+    /// Says of `[lo, hi)` whether children inherit it. They cannot have what is sealed,
+    /// since nothing could take its place there: they are given a copy where they have
+    /// nothing.
+    pub fn advise_for_children(&self, lo: usize, hi: usize, advice: i32) -> Sys<()> {
+        let mut at = lo;
+        while at < hi {
+            let sealed = if advice == libc::MADV_DOFORK {
+                self.program.space.first_sealed(at, hi)?
+            } else {
+                None
+            };
+            let (start, end) = sealed.unwrap_or((hi, hi));
+            if at < start {
+                let _ = mem::advise(at, start - at, advice);
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     fn privatize_range(

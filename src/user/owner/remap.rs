@@ -75,7 +75,7 @@ impl Owner {
             if r.target < end && over > r.old {
                 return Err(libc::EINVAL);
             }
-            self.retire_standing(shared, r.target, over);
+            self.retire_standing(shared, r.target, over)?;
             self.program.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
             mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
@@ -97,8 +97,8 @@ impl Owner {
         if r.new_len <= r.old_len {
             let rest = r.old + r.new_len;
             if rest < end {
-                self.retire_standing(shared, rest, end);
-                let gone = self.program.unwatch(rest, end);
+                let gone = self.retire_standing(shared, rest, end);
+                let gone = gone.and_then(|()| self.program.unwatch(rest, end));
                 if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
                     return Some(Err(errno));
                 }

@@ -21,7 +21,7 @@ use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
-use crate::user::sys::{mem, page_down, page_up, uffd, Sys, PAGE, TOP};
+use crate::user::sys::{insist, mem, page_down, page_up, uffd, Sys, PAGE, TOP};
 
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -40,22 +40,43 @@ impl Owner {
 
     /// `[start, end)` is about to be unmapped, or something else put in its place. The
     /// addresses stay taken until then, but nothing is behind them. What was lent there
-    /// has been recalled.
-    pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) {
+    /// has been recalled. An error where that will be refused: nothing has changed.
+    pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
         let (start, end) = outward(start, end);
-        while let Some(r) = shared.promoted.first_in(start, end) {
-            self.retire_range(shared, r.start, r.end);
+        if shared.promoted.first_in(start, end).is_none() {
+            return Ok(());
         }
+        self.can_be_unmapped(start, end)?;
+        while let Some(r) = shared.promoted.first_in(start, end) {
+            self.retire_range(shared, r.start, r.end)?;
+        }
+        Ok(())
     }
 
-    fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) {
-        shared.promoted.remove(lo, hi);
-        let unwatched = uffd::unregister(self.program.events, lo, hi - lo);
+    fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<()> {
         let flags = PRIVATE | libc::MAP_FIXED;
-        if unwatched.is_ok() && self.still_own(lo, hi) {
-            let _ = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0);
+        if self.still_own(lo, hi) {
+            uffd::unregister(self.program.events, lo, hi - lo)?;
+            if let Err(errno) = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0) {
+                insist(|| uffd::register(self.program.events, lo, hi - lo, uffd::MODE_WP))?;
+                return Err(errno);
+            }
         }
+        shared.promoted.remove(lo, hi);
         self.cut_off(lo, hi);
+        Ok(())
+    }
+
+    /// Whether the kernel will refuse to unmap `[start, end)`: something there is sealed
+    /// (EPERM), or the program has as many mappings as it may have (ENOMEM).
+    fn can_be_unmapped(&self, start: usize, end: usize) -> Sys<()> {
+        let space = self.program.space;
+        let is_cut = |at: usize| -> Sys<bool> { Ok(space.at(at)?.is_some_and(|m| m.start < at)) };
+        if is_cut(start)? || is_cut(end)? {
+            self.program.scratch.try_to_split()?;
+        }
+        let sealed = space.first_sealed(start, end)?;
+        sealed.map_or(Ok(()), |_| Err(libc::EPERM))
     }
 
     /// The content of private memory in `[start, end)` is dropped: it reads as
@@ -94,6 +115,7 @@ impl Owner {
                 return Err(libc::EINVAL);
             }
             if r.origin == Origin::Private {
+                self.may_be_dropped(r.start, r.end)?;
                 self.cut_off(r.start, r.end);
             }
             at = r.end;
@@ -102,6 +124,18 @@ impl Owner {
             self.advise_private(at, end, advice)?;
         }
         Ok(1)
+    }
+
+    /// EPERM where the kernel would keep private memory: it is sealed and only readable.
+    fn may_be_dropped(&self, lo: usize, hi: usize) -> Sys<()> {
+        let mut at = lo;
+        while let Some((start, end)) = self.program.space.first_sealed(at, hi)? {
+            if self.program.space.at(start)?.is_some_and(|m| !m.write) {
+                return Err(libc::EPERM);
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     /// For memory between what is promoted.

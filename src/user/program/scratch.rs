@@ -90,6 +90,17 @@ impl Scratch {
         laden
     }
 
+    /// Whether a mapping can be cut in three; ENOMEM where the program has as many as
+    /// it may have.
+    pub fn try_to_split(&self) -> Sys<()> {
+        if self.len.get() == 0 {
+            return Ok(());
+        }
+        let at = self.map(Place::Glance, PAGE, libc::PROT_READ, NONE, -1, 0)?;
+        self.close(at, PAGE);
+        Ok(())
+    }
+
     /// Gives up some mappings: one can be made now that could not be made before.
     pub fn give_room(&self) {
         if self.ballast != 0 {

@@ -183,7 +183,9 @@ impl Service {
                 }
             }
         }
-        self.for_children(libc::MADV_DONTFORK);
+        if !crate::testing::children_inherit() {
+            self.for_children(libc::MADV_DONTFORK);
+        }
         trace::set_options(tid, OPTIONS);
         if let (Some(at), Some(_)) = (saved, child) {
             // The kernel has written the child's tid there while the page was
@@ -216,9 +218,9 @@ impl Service {
         let mut i = 0;
         while let Some(r) = shared.promoted.get(i) {
             if r.origin == Origin::Private {
-                let _ = self.owner.for_each_setting(r, &mut |_, lo, hi, bits| {
+                let _ = self.owner.for_each_setting(r, &mut |owner, lo, hi, bits| {
                     if bits & (ABSENT | WIPED) == 0 {
-                        let _ = mem::advise(lo, hi - lo, advice);
+                        owner.advise_for_children(lo, hi, advice)?;
                     }
                     Ok(())
                 });

@@ -47,7 +47,7 @@ impl Service {
             return;
         }
         self.forget_lent(shared, start, end);
-        if !self.recall_range(shared, start, end) {
+        if crate::testing::nobody_lets_go() || !self.recall_range(shared, start, end) {
             self.take_by_force(start, end);
         }
     }
@@ -100,14 +100,17 @@ impl Service {
 impl Service {
     /// The calling thread of the program is about to unmap `[start, end)`, or
     /// to put something else in its place. The addresses stay taken until it
-    /// does, but nothing is behind them.
+    /// does, but nothing is behind them; or all of it, where that will be refused.
     pub fn retire(&mut self, start: usize, end: usize) {
         let Some(shared) = arena::existing() else {
             return;
         };
         let (start, end) = outward(start, end);
         self.recall(shared, start, end);
-        self.owner.retire_standing(shared, start, end);
+        if let Err(errno) = self.owner.retire_standing(shared, start, end) {
+            debug_log!("{start:#x}..{end:#x} may stay, it is only withdrawn: errno {errno}");
+            self.withdraw(shared, start, end);
+        }
     }
 
     /// Makes everything promoted in `[start, end)` private again, with all

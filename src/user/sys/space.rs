@@ -113,6 +113,22 @@ impl Space {
         Ok(self.find(addr)?.filter(|m| m.start <= addr))
     }
 
+    /// The first part of `[start, end)` that is sealed (mseal, Linux 6.10).
+    pub fn first_sealed(&self, start: usize, end: usize) -> Sys<Option<(usize, usize)>> {
+        let mut at = start;
+        // What has no query is older, but for 6.10.
+        while self.query && at < end {
+            let Some(m) = self.find(at)?.filter(|m| m.start < end) else {
+                break;
+            };
+            if super::mem::is_sealed(m.start, PAGE) {
+                return Ok(Some((m.start.max(at), m.end.min(end))));
+            }
+            at = m.end;
+        }
+        Ok(None)
+    }
+
     /// The path of the file behind the mapping at `addr`.
     pub fn path_at<'a>(&self, addr: usize, name: &'a mut [u8; 4096]) -> Option<&'a CStr> {
         let mut reader = Reader::new(self.maps);
