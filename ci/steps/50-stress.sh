@@ -73,6 +73,21 @@ if out=$(make fault-injection 2>&1); then
     # Some one direct read of a hundred ends between a copy and the exchange.
     stress_run "control: what a device writes into a copy's source must not be lost" env XPMEM_TEST_FIRST_COPY=1 \
         "$stress" --preload "$control/lib/libxpmem.so.0" --seconds 60 "${seed[@]}" --only device --expect stale
+    # Each ends when it has found what it is to find.
+    while read -r switch class failure name; do
+        stress_run "control: $name" env "XPMEM_TEST_$switch=1" \
+            "$stress" --preload "$control/lib/libxpmem.so.0" --seconds 60 "${seed[@]}" --only "$class" --expect "$failure"
+    done <<'END'
+FIRST_COPY libc lost what threads store into a copy's source
+FIRST_COPY writer stale what a third process writes into it
+FIRST_COPY vfork stale what a child of vfork stores into it
+OLD_KERNEL ring stale pages that io_uring holds, and that are shared then, are not copied
+BY_FORCE ring stale nor those that it holds since, whatever the program says of them
+INHERIT fork fork a child has copies
+INHERIT vfork owner one of a raw clone3 has nothing of its parent's
+NO_UNDO seal owner a promotion that sealed memory refuses is undone
+NO_REVOKE shared,file stale lent files are recalled
+END
 else
     printf '%s\n' "$out" | tail -n 20
     not_ok "the library builds with fault-injection"

@@ -285,7 +285,9 @@ void check_stray(struct checker *c, uint64_t addr, uint64_t len)
 	if (!addr || len < 8)
 		return;
 	addr += rng_below(&c->rng, len) & ~7ul;
+	window_may_fail = true;
 	mem = window_at(c->mb, addr, 8, &run);
+	window_may_fail = false;
 	if (!mem)
 		return;
 	if (GUARDED()) {

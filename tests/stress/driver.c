@@ -414,6 +414,11 @@ static bool found(int fail)
 	return false;
 }
 
+static bool enough(void)
+{
+	return d.o->end_steps && atomic_load(&d.mb->stats.steps) >= d.o->end_steps;
+}
+
 int driver_main(const struct options *o)
 {
 	uint64_t end = now_us() + o->seconds * 1000000ull;
@@ -428,7 +433,7 @@ int driver_main(const struct options *o)
 	}
 	d.mb->seed = o->seed;
 	start_owner();
-	while (now_us() < end && !d.hung && !d.unsupported && !interrupted && !found(o->expect)) {
+	while (now_us() < end && !enough() && !d.hung && !d.unsupported && !interrupted && !found(o->expect)) {
 		reap();
 		child_resume_due();
 		mischief();

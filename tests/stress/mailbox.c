@@ -24,6 +24,10 @@ const char *const klass_name[NKLASS] = {
 	[K_FILE] = "shared files",
 	[K_DEVICE] = "direct reads",
 	[K_SYSV] = "System V segments",
+	[K_RING] = "io_uring",
+	[K_WRITER] = "a third process writes",
+	[K_SEAL] = "sealed memory",
+	[K_VFORK] = "vfork, raw clone3",
 };
 
 const char *const fail_name[NFAIL] = {
@@ -66,6 +70,12 @@ void fail_note(struct mailbox *mb, enum fail f, enum klass k, const char *fmt, .
 	vsnprintf(mb->failure[n].text, sizeof(mb->failure[n].text), fmt, ap);
 	va_end(ap);
 	atomic_store(&mb->failure[n].full, 1);
+}
+
+void skip_note(struct mailbox *mb, enum klass k, const char *why)
+{
+	if (!atomic_exchange(&mb->stats.skipped[k], 1))
+		fprintf(stderr, "stress: skipped, %s: %s\n", klass_name[k], why);
 }
 
 void futex_wait_ms(_Atomic uint32_t *word, uint32_t value, unsigned ms)

@@ -41,6 +41,10 @@ enum klass {
 	K_FILE,    // shared mappings of a file
 	K_DEVICE,  // what a device writes to
 	K_SYSV,    // System V segments
+	K_RING,    // buffers of an io_uring, registered with it or not
+	K_WRITER,  // what a third process writes to
+	K_SEAL,    // sealed memory
+	K_VFORK,   // children of vfork, tasks that a raw clone3 makes
 	NKLASS,
 };
 extern const char *const klass_name[NKLASS];
@@ -119,6 +123,19 @@ struct attacher_box {
 	_Atomic uint64_t beat[ATTACHER_THREADS];
 };
 
+// A process that is neither owner nor attacher writes to the owner's memory.
+struct writer_box {
+	_Atomic uint32_t epoch; // whose it is
+	_Atomic uint32_t quit;
+	_Atomic uint32_t wanted; // futex: rises with each job
+	_Atomic uint32_t done;   // futex: the last job that has ended
+	_Atomic uint32_t stop;   // the job is to end after this round
+	uint64_t addr, len, key;
+	uint32_t first, rounds; // generations: at most so many, from the first on
+	_Atomic uint32_t gen;   // the last one that was written whole
+	int error;
+};
+
 struct failure {
 	_Atomic uint32_t full;
 	uint32_t fail, klass;
@@ -134,6 +151,8 @@ struct stats {
 	_Atomic uint64_t unreached; // checks given up for want of a window
 	_Atomic uint64_t counts, posts, joins, forks, spawns, io_bytes, rt_signals;
 	_Atomic uint64_t eintr; // seen by the owner's program; informative
+	_Atomic uint64_t refused; // EFAULT of a third process in the midst of a promotion
+	_Atomic uint64_t skipped[NKLASS]; // said once: cannot be done on this machine
 	_Atomic uint64_t owner_gone_reads; // attached pages that outlived their owner
 	_Atomic uint64_t late[NKLASS]; // wrong at first, right within the patience of the checker
 	_Atomic uint64_t late_max_us;
@@ -144,6 +163,7 @@ struct mailbox {
 	uint64_t seed;
 	_Atomic uint32_t stop;
 	struct owner_box owner;
+	struct writer_box writer;
 	struct attacher_box attacher[NATTACHERS];
 	struct slot slot[NWORKERS];
 	struct stats stats;
@@ -157,6 +177,9 @@ struct mailbox *mailbox_map(int fd, bool create);
 // Counts a failure and keeps the text of the first ones.
 void fail_note(struct mailbox *mb, enum fail f, enum klass k, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+
+// Says once that a class does nothing on this machine, and why.
+void skip_note(struct mailbox *mb, enum klass k, const char *why);
 
 // Futexes between processes. Waiting ends at a wake, after `ms`, or for no reason.
 void futex_wait_ms(_Atomic uint32_t *word, uint32_t value, unsigned ms);

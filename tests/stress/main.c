@@ -8,6 +8,7 @@
 #include "attacher.h"
 #include "driver.h"
 #include "owner.h"
+#include "writer.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,7 +30,9 @@ int main(int argc, char **argv)
 	if (o.plain_fd >= 0)
 		fcntl(o.plain_fd, F_SETFD, FD_CLOEXEC);
 	if (!strcmp(o.role, "owner"))
-		return owner_main(mb, &(struct owner_options){ o.inject, o.plain_fd, o.classes });
+		return owner_main(mb, &(struct owner_options){ o.inject, o.plain_fd, o.mailbox_fd, o.classes });
+	if (!strcmp(o.role, "writer"))
+		return writer_main(mb);
 	if (!strcmp(o.role, "sweeper"))
 		return sweeper_main();
 	return attacher_main(mb, o.self, o.incarnation, o.plain_fd);

@@ -7,53 +7,15 @@
 #include "worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/aio_abi.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
-// Since Linux 6.8 pins can be told; before, a limit says so.
-static bool pins_can_be_told(void)
-{
-	unsigned major = 0, minor = 0;
-	struct utsname u;
-
-	return !uname(&u) && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > 6 || (major == 6 && minor >= 8));
-}
-
-// Each worker has a part of it.
-#define PART (1ul << 20)
 // So long takes a while, and a promotion has time to come in between.
 #define LENGTH (256ul << 10)
 // In so many pieces: each may end in the midst of one.
 #define READS 4
-static int file = -1;
-
-void op_direct_prepare(void)
-{
-	const char *dir = getenv("STRESS_FILES");
-	char name[300];
-	int plain;
-
-	snprintf(name, sizeof(name), "%s/direct.XXXXXX", dir ? dir : "/tmp");
-	plain = pins_can_be_told() ? mkostemp(name, O_CLOEXEC) : -1;
-	if (plain >= 0) {
-		file = open(name, O_RDWR | O_DIRECT | O_CLOEXEC);
-		unlink(name);
-		close(plain);
-	}
-}
-
-static bool store(struct worker *w, uint64_t *from, uint64_t len, uint32_t gen)
-{
-	pattern_fill(from, len / 8, w->key, gen);
-	return pwrite(file, from, len, w->id * PART) == (ssize_t)len;
-}
 
 void op_direct(struct worker *w)
 {
@@ -66,21 +28,23 @@ void op_direct(struct worker *w)
 	struct io_event event[READS];
 	long n, done = 0, wrong = 0;
 
-	if (file < 0 || syscall(SYS_io_setup, READS, &context)) {
+	if (direct_file < 0)
+		skip_note(w->mb, K_DEVICE, "no direct reads, or pins cannot be told");
+	if (direct_file < 0 || syscall(SYS_io_setup, READS, &context)) {
 		usleep(100);
 		return;
 	}
 	gen = next_gen();
 	for (unsigned i = 0; i < READS; i++) {
 		read[i] = (struct iocb){ .aio_lio_opcode = IOCB_CMD_PREAD,
-					 .aio_fildes = file,
+					 .aio_fildes = direct_file,
 					 .aio_buf = at + i * (len / READS),
 					 .aio_nbytes = len / READS,
-					 .aio_offset = w->id * PART + i * (len / READS) };
+					 .aio_offset = w->id * DIRECT_PART + i * (len / READS) };
 		reads[i] = &read[i];
 	}
 	if (!vm_libc.map(at, len, false) || !vm_libc.map(source, len, false) ||
-	    !store(w, (uint64_t *)source, len, gen))
+	    !direct_store(w, (uint64_t *)source, len, gen))
 		goto out;
 	pattern_fill((uint64_t *)at, len / 8, w->key, old);
 	locked = locked && !mlock((void *)at, len);

@@ -16,20 +16,22 @@ static const char usage[] =
 	"  --seconds N       how long (30)\n"
 	"  --seed N          repeat a run\n"
 	"  --min-steps N     fail when fewer steps were done\n"
+	"  --steps N         end when so many were done\n"
 	"  --owner-life N    seconds an owner lives on average (8)\n"
 	"  --trace           a tracer of the owner comes and goes\n"
 	"  --mappings N      the owner has so many others\n"
 	"  --no-kill         kill -9 nobody     --no-stop   SIGSTOP nobody\n"
 	"  --only A,B,..     classes: malloc libc libc-x raw raw-x brk static stack fork shared file\n"
-	"                    device sysv\n"
+	"                    device sysv ring writer seal vfork\n"
 	"  --skip A,B,..     all classes but these\n"
 	"  --inject FAULT    stale lost wake fd proc memory crash, put in on purpose\n"
-	"  --expect FAILURE  stale lost wake crash leak wrong signal: must be found, else this run fails\n"
+	"  --expect FAILURE  stale lost wake crash leak wrong signal owner fork: must be found, else this run fails\n"
 	"  --dir DIR         scratch folder (default: a new one)\n";
 
 static const char *const class_word[NKLASS] = { "malloc", "libc",   "libc-x", "raw",  "raw-x",
 						"brk",	  "static", "stack",  "fork", "shared",
-						"file",	  "device", "sysv" };
+						"file",	  "device", "sysv",  "ring", "writer",
+						"seal",	  "vfork" };
 
 static unsigned classes_of(char *list)
 {
@@ -55,7 +57,8 @@ static int expect_of(const char *word)
 		const char *word;
 		enum fail f;
 	} map[] = { { "stale", F_STALE }, { "lost", F_LOST }, { "wake", F_WAKE }, { "crash", F_CRASH },
-		    { "leak", F_LEAK },	  { "wrong", F_GARBAGE }, { "signal", F_SIGNAL } };
+		    { "leak", F_LEAK },	  { "wrong", F_GARBAGE }, { "signal", F_SIGNAL },
+		    { "owner", F_OWNER_MEM }, { "fork", F_FORK } };
 
 	for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if (!strcmp(word, map[i].word))
@@ -76,7 +79,8 @@ static enum inject inject_of(const char *word)
 void options_parse(struct options *o, int argc, char **argv)
 {
 	enum { LIB = 256, PRELOAD, PLAIN, SECONDS, SEED, MIN, LIFE, NOKILL, NOSTOP, ONLY, SKIP, INJECT, EXPECT, DIR, HELP,
-	       ROLE, BOX, PLAINFD, SELF, INC, MASK, TRACE, MAPPINGS };
+	       ROLE, BOX, PLAINFD, SELF, INC, MASK, TRACE, MAPPINGS,
+	       STEPS };
 	static const struct option longs[] = {
 		{ "lib", 1, 0, LIB },	      { "preload", 1, 0, PRELOAD },  { "plain", 0, 0, PLAIN },
 		{ "seconds", 1, 0, SECONDS }, { "seed", 1, 0, SEED },	     { "min-steps", 1, 0, MIN },
@@ -86,6 +90,7 @@ void options_parse(struct options *o, int argc, char **argv)
 		{ "role", 1, 0, ROLE },	      { "mailbox", 1, 0, BOX },	     { "plain-fd", 1, 0, PLAINFD },
 		{ "self", 1, 0, SELF },	      { "incarnation", 1, 0, INC },  { "classes", 1, 0, MASK },
 		{ "trace", 0, 0, TRACE },     { "mappings", 1, 0, MAPPINGS },
+		{ "steps", 1, 0, STEPS },
 		{ 0 },
 	};
 	int c;
@@ -108,6 +113,7 @@ void options_parse(struct options *o, int argc, char **argv)
 		case SECONDS: o->seconds = strtoul(optarg, NULL, 0); break;
 		case SEED: o->seed = strtoull(optarg, NULL, 0); break;
 		case MIN: o->min_steps = strtoull(optarg, NULL, 0); break;
+		case STEPS: o->end_steps = strtoull(optarg, NULL, 0); break;
 		case LIFE: o->owner_life = strtoul(optarg, NULL, 0); break;
 		case NOKILL: o->kill_attachers = o->kill_owners = false; break;
 		case TRACE: o->trace = true; break;

@@ -10,7 +10,7 @@ struct options {
 	const char *role; // NULL: the driver
 	const char *lib, *preload, *dir;
 	unsigned seconds;
-	uint64_t seed, min_steps;
+	uint64_t seed, min_steps, end_steps;
 	bool plain, kill_attachers, kill_owners, stops, trace;
 	unsigned owner_life; // seconds, on average
 	unsigned classes;

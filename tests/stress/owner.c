@@ -9,6 +9,7 @@
 #include "leaks.h"
 #include "op_sync.h"
 #include "pattern.h"
+#include "writer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +54,10 @@ static const struct step steps[] = {
 	{ op_shared, 20, false, CLASS(K_SHARED) | CLASS(K_FILE) },
 	{ op_direct, 12, false, CLASS(K_DEVICE) },
 	{ op_sysv, 16, false, CLASS(K_SYSV) },
+	{ op_ring, 12, false, CLASS(K_RING) },
+	{ op_writer, 10, false, CLASS(K_WRITER) },
+	{ op_seal, 4, false, CLASS(K_SEAL) },
+	{ op_vfork, 12, false, CLASS(K_VFORK) },
 };
 #define NSTEPS (sizeof(steps) / sizeof(steps[0]))
 
@@ -202,7 +207,11 @@ int owner_main(struct mailbox *mb, const struct owner_options *o)
 	signals_install();
 	vm_plain_use(o->plain_fd);
 	landmarks(box);
-	op_direct_prepare();
+	direct_file_prepare();
+	if (o->plain_fd < 0) {
+		op_ring_prepare(mb);
+		writer_start(mb, o->mailbox_fd);
+	}
 	fill_table();
 	if (o->plain_fd < 0) {
 		box->segid = xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
@@ -243,6 +252,7 @@ int owner_main(struct mailbox *mb, const struct owner_options *o)
 	wait_attached(mb, epoch, false, 20000);
 	check_leaks(mb, &before, o->plain_fd >= 0);
 	mates_join();
+	writer_end(mb);
 	if (o->plain_fd < 0) {
 		if (xp.remove(box->segid))
 			fail_note(mb, F_API, K_LIBC, "xpmem_remove: %m");

@@ -7,6 +7,7 @@
 struct owner_options {
 	enum inject inject;
 	int plain_fd;      // -1: over the library
+	int mailbox_fd;
 	unsigned classes;  // mask of enum klass that may run
 };
 

@@ -24,6 +24,7 @@ struct window {
 };
 
 _Thread_local unsigned window_lane;
+_Thread_local bool window_may_fail;
 
 // `lock` guards everything here; both threads of an attacher come by.
 static struct {
@@ -82,7 +83,7 @@ static struct window *attach_one(struct mailbox *mb, uint64_t base, uint64_t ask
 	if (map == (void *)-1) {
 		int e = errno;
 
-		if (!owner_gone(mb, w.epoch))
+		if (!owner_gone(mb, w.epoch) && !(e == ENOMEM && window_may_fail))
 			fail_note(mb, F_API, K_LIBC, "xpmem_attach(%#lx, %#lx): %s", base, ask,
 				  strerror(e));
 		return NULL;

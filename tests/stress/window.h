@@ -17,6 +17,9 @@ enum window_style {
 // go while the other thread looks through them.
 extern _Thread_local unsigned window_lane;
 
+// A window may be refused (ENOMEM): what is to be seen through it may be what cannot be shared.
+extern _Thread_local bool window_may_fail;
+
 // Opens the owner of `epoch`; false when it failed (noted unless the owner is gone).
 bool windows_open(struct mailbox *mb, enum window_style style, uint32_t epoch, int plain_fd);
 

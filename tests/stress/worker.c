@@ -16,6 +16,11 @@ uint32_t next_gen(void)
 	return atomic_fetch_add(&generation, 1);
 }
 
+uint32_t next_gens(uint32_t n)
+{
+	return atomic_fetch_add(&generation, n);
+}
+
 uint64_t random_pages(struct worker *w, unsigned max)
 {
 	unsigned n = rng_one_in(&w->rng, 64) ? max : rng_one_in(&w->rng, 4) ? 48 : 6;

@@ -33,6 +33,8 @@ struct worker {
 
 // A generation no other publication of this owner has.
 uint32_t next_gen(void);
+// So many of them; answers the first.
+uint32_t next_gens(uint32_t n);
 
 // What a step asks of the attachers.
 struct ask {
@@ -88,8 +90,20 @@ void op_fork(struct worker *w);
 void op_spawn(struct worker *w);
 void op_shared(struct worker *w);
 void op_direct(struct worker *w);
-// Opens the file that is read so; without, the step does nothing.
-void op_direct_prepare(void);
 void op_sysv(struct worker *w);
+void op_ring(struct worker *w);
+// Opens the rings; without, the step does nothing.
+void op_ring_prepare(struct mailbox *mb);
+void op_writer(struct worker *w);
+void op_seal(struct worker *w);
+void op_vfork(struct worker *w);
+
+// A file that is read past the page cache: each worker has a part of it. -1 where
+// none can be had.
+#define DIRECT_PART (1ul << 20)
+extern int direct_file;
+void direct_file_prepare(void);
+// Fills `from` with a generation and writes it into the worker's part.
+bool direct_store(struct worker *w, uint64_t *from, uint64_t len, uint32_t gen);
 
 #endif
