@@ -174,7 +174,7 @@ fn is_short_of_locked_memory() -> bool {
 /// Runs when all of the program's own handlers have run at its exit. A service
 /// that outlived it would be left to a parent that may not wait for it.
 extern "C" fn leave() {
-    const PATIENCE: u64 = 1_000_000_000;
+    const PATIENCE: u64 = 5_000_000_000;
     EXITING.store(true, Ordering::Release);
     let Some(shared) = arena::existing().filter(|shared| shared.is_running()) else {
         return;
