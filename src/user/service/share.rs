@@ -210,8 +210,9 @@ impl Service {
                 .share_chunk(shared, addr, (lo, hi), block, &mut wait)
         };
         let done = match share(block) {
-            // One pinned page need not keep its neighbours back.
-            Err(Refusal::Pinned) => share(PAGE)?,
+            // One pinned page need not keep its neighbours back, nor one that lies
+            // beyond the end of its file.
+            Err(Refusal::Pinned | Refusal::Os(libc::EFAULT)) => share(PAGE)?,
             done => done?,
         };
         let c = &mut self.peers.connections[i];
