@@ -138,22 +138,3 @@ CASE(huge_forbidden, "memory that is to have no huge pages has none when it is s
 	EXPECT_EQ(call(&p, huge_bytes, addr, SIZE, 0), 0);
 	quit(&p);
 }
-
-CASE(huge_tlb_refused, "memory on hugetlb pages is refused, and stays as it is")
-{
-	struct peer p = spawn();
-	char *memory = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	long apid, addr;
-
-	if (memory == MAP_FAILED)
-		skip_case("no hugetlb pages");
-	if (backend != BACKEND_USER)
-		skip_case("the kernel shares it");
-	fill(memory, HUGE, 1);
-	apid = r_get(&p, make_all(), XPMEM_RDWR);
-	EXPECT_ERR(r_attach(&p, apid, (long)memory, PAGE), ENOMEM);
-	addr = share(&p, memory, HUGE);
-	EXPECT(FAULTED(r_peek(&p, addr)) && FAULTED(r_peek(&p, addr + HUGE - PAGE)));
-	EXPECT_EQ(verify((long)memory, HUGE, 1), 0);
-	quit(&p);
-}

@@ -65,6 +65,8 @@ static const struct {
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "source_sysv_shm", BACKEND_USER,
 	  "the kernel has no event for shmdt, and this program's libc cannot be met before it calls", { 0, 0 } },
+	{ "hugetlb_segment", BACKEND_USER, "as source_sysv_shm", { 0, 0 } },
+	{ "advice_mergeable", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "call_remap_file_pages_syscall", BACKEND_USER, UNTOLD, { 0, 0 } },
 	{ "pinned_then_protected", BACKEND_USER, "as protect_and_back", { 0, 0 } },

@@ -56,6 +56,35 @@ def late():
     expect(attacher.hear(), SIGBUS, "a page that the answer does not have")
 
 
+@case("a file on huge pages takes no more room than the window has")
+def huge_file():
+    if not hasattr(os, "MFD_HUGETLB"):
+        return
+    attacher, liar = Host(), FalseOwner()
+    attacher.make()
+    apid, s = liar.grant(attacher)
+    page = 2 << 20
+    file = os.memfd_create("toolarge", os.MFD_HUGETLB)
+    os.ftruncate(file, 4 * page)
+    for first, size in ((page, page + PAGE), (page, 1 << 19), (page + PAGE, page)):
+        at = attacher.do("attach", apid, first - 0x10000, size)
+        attacher.tell("read", at)
+        m, _ = receive(s)
+        while m.verb != SHARE or m.flags:
+            if m.verb == SHARE:
+                s.send(m.answer(HOLE))
+            m, _ = receive(s)
+        send_fds(s, m.answer(ELSEWHERE, id=1, addr=0, lo=m.lo, hi=m.hi), [file, os.pidfd_open(os.getpid())])
+        # There may be no such page free.
+        expect(attacher.hear() in (0, SIGBUS), True, "a page of the file, or none")
+        for line in open(f"/proc/{attacher.pid}/maps"):
+            start, end = (int(x, 16) for x in line.split()[0].split("-"))
+            if "toolarge" in line:
+                expect((at <= start, end <= at + size), (True, True), f"{start:#x}-{end:#x} of {at:#x}+{size:#x}")
+        expect(attacher.do("detach", at), 0, "detach")
+    os.close(file)
+
+
 @case("a file that cannot be mapped, as the kernel finds too late, leaves the window in its place")
 def unmappable():
     attacher, liar = Host(), FalseOwner()

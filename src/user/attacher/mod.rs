@@ -15,6 +15,7 @@ use super::sys::{mem, uffd, Sys, HUGE};
 use crate::debug_log;
 pub use crate::user::program::pieces::Piece;
 use core::ffi::c_int;
+use overlay::FIXED;
 use permits::Permits;
 use sigbus::{FaultingThreads, Poisoned};
 
@@ -28,6 +29,15 @@ pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
 /// The same where writing is allowed. As long as nothing can be protected there are
 /// huge pages: what cannot be written to after all is registered once more.
 const WRITABLE: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
+
+/// Where an attachment is to stand.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// Where pages of this size can be mapped.
+    ForPages(usize),
+    /// Here, where nothing is watched any more.
+    At(usize),
+}
 
 /// The file of an owner's exported address space, and its identity as mappings show it.
 #[derive(Clone, Copy)]
@@ -71,23 +81,20 @@ impl Attacher {
         self.can_map_protected
     }
 
-    /// Maps an owner's `[source, source + len)` for permit `p`: at `at`, where nothing
-    /// is watched any more, or anywhere if that is 0.
+    /// Maps an owner's `[source, source + len)` for permit `p`.
     pub fn map(
         &self,
         program: &mut Program,
         p: usize,
         (source, len): (usize, usize),
-        at: usize,
+        at: Place,
         file: &OwnersFile,
     ) -> Sys<usize> {
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
-        let addr = if at == 0 {
-            program.place_window(len, source, file.memfd)?
-        } else {
-            let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
-            mem::map(at, len, libc::PROT_NONE, flags, file.memfd, source)?
+        let addr = match at {
+            Place::ForPages(page) => program.place_window((source, len), page, file.memfd)?,
+            Place::At(at) => mem::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source)?,
         };
         let (write, mode) = match self.permits.get(p).writable {
             true if len >= HUGE => (libc::PROT_WRITE, WRITABLE),

@@ -7,8 +7,10 @@ use super::{Attacher, OwnersFile, Piece};
 use crate::debug_log;
 use crate::user::program::Program;
 use crate::user::protocol::wire::Message;
-use crate::user::sys::sysv::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use crate::user::sys::{mem, uffd, PAGE};
+use crate::user::sys::sysv::{
+    self, ipc_namespace, page_told, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE,
+};
+use crate::user::sys::{hugetlb, mem, uffd, PAGE};
 use core::ffi::c_int;
 
 pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
@@ -17,6 +19,34 @@ pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERV
 pub struct Lent<'a> {
     pub answer: &'a Message,
     pub fd: c_int,
+}
+
+impl Lent<'_> {
+    /// The size of its pages. A file is asked itself.
+    pub fn page(&self) -> Option<usize> {
+        if self.answer.id & SYSV != 0 {
+            page_told(self.answer.id)
+        } else {
+            Some(hugetlb::page_of_file(self.fd))
+        }
+    }
+}
+
+/// The part of a piece that shows what an owner lends: whole pages, since no part of
+/// one can be mapped.
+fn part_of(p: Piece, m: &Message, page: usize) -> Option<Piece> {
+    let last = p.source + (p.end - p.start);
+    let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
+    if lo >= hi || (lo | hi | m.addr as usize) % PAGE != 0 || p.overlay {
+        return None;
+    }
+    let (lo, hi) = (lo.next_multiple_of(page), hi & !(page - 1));
+    let offset = (m.addr as usize).wrapping_add(lo.wrapping_sub(m.lo as usize));
+    let fits = (offset | p.start.wrapping_sub(p.source)) % page == 0;
+    (fits && lo < hi).then(|| Piece {
+        end: p.start + (hi - p.source),
+        ..p.from(p.start + (lo - p.source))
+    })
 }
 
 impl Attacher {
@@ -31,20 +61,22 @@ impl Attacher {
         lent: &Lent,
         file: &OwnersFile,
     ) -> bool {
-        let m = lent.answer;
-        let mut served = true;
-        if let Some(p) = program.attachments.at(addr) {
-            let last = p.source + (p.end - p.start);
-            let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
-            if lo < hi && (lo | hi | m.addr as usize) % PAGE == 0 && !p.overlay {
-                let part = Piece {
-                    end: p.start + (hi - p.source),
-                    ..p.from(p.start + (lo - p.source))
-                };
-                served = self.place(program, part, lent, file);
+        let Some(p) = program.attachments.at(addr) else {
+            return true;
+        };
+        let Some(page) = lent.page() else {
+            return false;
+        };
+        match part_of(p, lent.answer, page) {
+            Some(part) if part.start <= addr && addr < part.end => {
+                self.place(program, part, lent, file)
             }
+            _ if page > PAGE => {
+                debug_log!("no whole page of {page:#x} bytes is in an attachment");
+                false
+            }
+            _ => true,
         }
-        served
     }
 
     fn place(
@@ -76,7 +108,8 @@ impl Attacher {
             // The same number would name another segment here.
             Err(libc::EXDEV)
         } else if kind & SYSV != 0 {
-            mem::map_sysv((kind >> SYSV_SHIFT) as i32, offset, start, len, write)
+            let id = (kind >> SYSV_SHIFT) as i32;
+            sysv::map(&program.space, id, (offset, len), start, write)
         } else {
             mem::map(start, len, prot, FIXED, fd, offset).map(drop)
         };

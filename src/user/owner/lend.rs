@@ -16,8 +16,8 @@ use crate::debug_log;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
-use crate::user::sys::sysv::{ipc_namespace, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use crate::user::sys::{mem, procfs, task, uffd};
+use crate::user::sys::sysv::{ipc_namespace, page_bits, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
+use crate::user::sys::{hugetlb, mem, procfs, task, uffd, PAGE};
 use core::ffi::c_int;
 
 /// What goes to an attacher.
@@ -31,6 +31,8 @@ pub struct Loan {
     pub writable: bool,
     /// The id of the System V segment that it is, where there is no file.
     pub sysv: Option<i32>,
+    /// The size of its pages: `lo`, `hi` and `offset` are where pages begin.
+    page: usize,
 }
 
 impl Loan {
@@ -39,7 +41,7 @@ impl Loan {
         let segment = self.sysv.map_or(0, |id| {
             SYSV | i64::from(id) << SYSV_SHIFT | (ipc_namespace() << IPC_SHIFT) as i64
         });
-        segment | if self.writable { WRITABLE } else { 0 }
+        segment | page_bits(self.page) | if self.writable { WRITABLE } else { 0 }
     }
 }
 
@@ -59,7 +61,7 @@ impl Owner {
         };
         let plain = matches!(m.name, Name::File | Name::SysV | Name::Device);
         let anonymous = m.name == Name::SharedAnonymous;
-        if !m.shared || !m.read || m.huge || self.is_own(&m) || !(plain || anonymous) {
+        if !m.shared || !m.read || self.is_own(&m) || !(plain || anonymous) {
             return Ok(None);
         }
         let lent = shared.promoted.first_in(addr, addr + 1);
@@ -88,11 +90,18 @@ impl Owner {
             }
             return Err(why);
         }
-        let lo = lo.max(m.start);
+        let page = if fd >= 0 {
+            hugetlb::page_of_file(fd)
+        } else {
+            self.program.space.page_size(&m)
+        };
+        let lo = lo.max(m.start) & !(page - 1);
+        let hi = hi.min(m.end).next_multiple_of(page);
         Ok(Some(Loan {
             fd,
             lo,
-            hi: hi.min(m.end),
+            hi,
+            page,
             offset: m.offset + (lo - m.start),
             writable: m.write,
             sysv,
@@ -143,7 +152,15 @@ impl Owner {
         };
         let flags = mode | libc::O_CLOEXEC | libc::O_NONBLOCK;
         let fits = |fd: c_int| {
-            if self.program.identity_as_mapped_for(fd, m.write) == Some((m.device, m.inode)) {
+            // Other pages are of files whose identity is what mappings show.
+            let identity = if hugetlb::page_of_file(fd) > PAGE {
+                mem::identity(fd)
+                    .ok()
+                    .map(|(device, inode, _)| (device, inode))
+            } else {
+                self.program.identity_as_mapped_for(fd, m.write)
+            };
+            if identity == Some((m.device, m.inode)) {
                 Some(fd)
             } else {
                 crate::rawsys::close(fd);

@@ -12,6 +12,7 @@ pub mod debts;
 pub mod demote;
 pub mod exchange;
 pub mod huge;
+pub mod hugetlb;
 pub mod journal;
 pub mod lend;
 pub mod loans;

@@ -66,7 +66,7 @@ impl Owner {
         if self.is_own(&mapping) {
             return self.populate(shared, &mapping, lo, hi);
         }
-        if mapping.huge {
+        if self.program.space.page_size(&mapping) > PAGE {
             return Err(Refusal::HugePages);
         }
         let (lo, hi) = self.without_own_memory(addr, lo, hi)?;

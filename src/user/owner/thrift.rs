@@ -192,7 +192,7 @@ impl Owner {
                 .ok()
                 .flatten()
                 .filter(whole);
-            let plain = |m: &Mapping| !m.shared && !m.huge && m.read && m.name == Name::Plain;
+            let plain = |m: &Mapping| !m.shared && m.read && m.name == Name::Plain;
             if let Some(m) = found.filter(plain) {
                 let part = (m.start, m.end);
                 if self.without_own_memory(m.start, m.start, m.end) == Ok(part)

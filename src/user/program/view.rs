@@ -6,7 +6,7 @@
 use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
-use crate::user::sys::{mem, uffd, Sys, HUGE};
+use crate::user::sys::{hugetlb, mem, uffd, Sys};
 use core::ffi::c_int;
 
 impl Program {
@@ -20,6 +20,10 @@ impl Program {
     pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let len = crate::user::sys::PAGE;
+        if hugetlb::page_of_file(fd) > len {
+            // More would be mapped than there is room for.
+            return None;
+        }
         let addr = self
             .scratch
             .map(Place::Glance, len, prot, libc::MAP_SHARED, fd, 0)
@@ -45,16 +49,21 @@ impl Program {
         Ok(())
     }
 
-    /// Maps `len` bytes of an owner's file, from `source` on, without access: where huge
-    /// pages of the file can be huge pages, if it is long enough to have one.
-    pub fn place_window(&mut self, len: usize, source: usize, memfd: c_int) -> Sys<usize> {
+    /// Maps `len` bytes of an owner's file, from `source` on, without access: where pages
+    /// of size `page` can stand, if it is long enough to have one.
+    pub fn place_window(
+        &mut self,
+        (source, len): (usize, usize),
+        page: usize,
+        memfd: c_int,
+    ) -> Sys<usize> {
         const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let file = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let map = |at, flags| mem::map(at, len, libc::PROT_NONE, flags, memfd, source);
-        if len < HUGE {
+        if len < page {
             return map(0, file);
         }
-        let fits = |addr: usize| addr % HUGE == source % HUGE;
+        let fits = |addr: usize| addr % page == source % page;
         // Where the last one was, if that is free.
         let last = if fits(self.last_window) {
             self.last_window
@@ -66,15 +75,15 @@ impl Program {
             self.last_window = addr;
             return Ok(addr);
         }
-        let Ok(room) = mem::map(0, len + HUGE, libc::PROT_NONE, NONE, -1, 0) else {
+        let Ok(room) = mem::map(0, len + page, libc::PROT_NONE, NONE, -1, 0) else {
             return Ok(addr);
         };
         let _ = mem::unmap(addr, len);
-        let to = room + source.wrapping_sub(room) % HUGE;
-        let rest = room + HUGE - to;
+        let to = room + source.wrapping_sub(room) % page;
+        let rest = room + page - to;
         let mapped = map(to, file | libc::MAP_FIXED);
         if mapped.is_err() {
-            let _ = mem::unmap(room, len + HUGE);
+            let _ = mem::unmap(room, len + page);
             return mapped;
         }
         if to > room {

@@ -61,12 +61,21 @@ pub enum Status {
 /// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
 pub const WHOLE: u64 = 1;
 
+/// `Share`: nothing is wanted but what pages `[lo, hi)` has. Answer: the same range in
+/// whole pages of its ends, and in `addr` the size of the largest.
+pub const LAYOUT: u64 = 2;
+
 /// The answer to `Share`: the owner may not write to some of `[lo, hi)` itself.
 /// Above the verb that an answer repeats in its flags.
 pub const READ_ONLY: u64 = 1 << 32;
 
 /// As [`READ_ONLY`]: `[lo, hi)` is on huge pages, where there is room for them in it.
 pub const ON_HUGE_PAGES: u64 = 1 << 33;
+
+/// As [`READ_ONLY`]: the answer to [`LAYOUT`].
+pub const IN_WHOLE_PAGES: u64 = 1 << 34;
+
+const ABOUT: u64 = READ_ONLY | ON_HUGE_PAGES | IN_WHOLE_PAGES;
 
 /// One message.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +121,7 @@ impl Message {
 
     /// Whether this is the answer to a message of that kind.
     pub fn answers(&self, verb: Verb) -> bool {
-        self.verb == Verb::Answer && self.flags & !(READ_ONLY | ON_HUGE_PAGES) == verb as u64
+        self.verb == Verb::Answer && self.flags & !ABOUT == verb as u64
     }
 
     pub fn encode(&self) -> Words {

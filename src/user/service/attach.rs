@@ -5,13 +5,13 @@
 
 use super::pending::{Reply, What};
 use crate::user::arena::Shared;
-use crate::user::attacher::{self, OwnersFile};
+use crate::user::attacher::{self, OwnersFile, Place};
 use crate::user::peers::Side;
 use crate::user::protocol::ids::{Id, Kind};
 use crate::user::protocol::limits::EAGER;
-use crate::user::protocol::wire::{Message, Verb, WHOLE};
+use crate::user::protocol::wire::{Message, Verb, LAYOUT, WHOLE};
 use crate::user::service::state::Service;
-use crate::user::sys::{Sys, PAGE, TOP};
+use crate::user::sys::{hugetlb, Sys, HUGE, PAGE, TOP};
 use core::ffi::c_int;
 
 /// What `xpmem_attach` is asked for.
@@ -73,9 +73,12 @@ impl Service {
             Ok(addr) => addr,
             Err(errno) => return Reply::Now(Err(errno)),
         };
-        if len <= EAGER {
+        // Only what the program has chosen itself stays where it is.
+        let layout = vaddr == 0 && len > EAGER && hugetlb::any();
+        if len <= EAGER || layout {
             let mut m = Message::new(Verb::Share);
-            (m.id, m.flags) = (permit.segid, WHOLE);
+            let wanted = if len <= EAGER { WHOLE } else { LAYOUT };
+            (m.id, m.flags) = (permit.segid, wanted);
             (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
             let attachment = self.owner.program.attachments.last_number();
             let fixed = vaddr != 0;
@@ -120,9 +123,51 @@ impl Service {
             }
             self.owner.program.unwatch(vaddr, end)?;
         }
+        let at = if vaddr == 0 {
+            Place::ForPages(HUGE)
+        } else {
+            Place::At(vaddr)
+        };
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
-        self.attacher.map(program, p, (source, len), vaddr, &file)
+        self.attacher.map(program, p, (source, len), at, &file)
+    }
+
+    /// A new attachment, whose address the program does not know yet, gets room for
+    /// whole pages of size `page`, which are the owner's `[lo, hi)`. Answers its address.
+    pub fn make_room(
+        &mut self,
+        i: usize,
+        (addr, attachment): (usize, u64),
+        page: usize,
+        (lo, hi): (usize, usize),
+    ) -> Sys<usize> {
+        let Some(p) = self.owner.program.attachments.at(addr) else {
+            return Ok(addr);
+        };
+        let (first, last) = (p.source, p.source + (p.end - p.start));
+        let is_it = p.attachment == attachment
+            && p.start == addr
+            && self.attacher.permits.get(p.permit).connection == i;
+        // No more than the pages at its ends.
+        let sane = hugetlb::sane(page).is_some()
+            && (lo == first || lo == first & !(page - 1))
+            && (hi == last || hi == last.next_multiple_of(page))
+            && hi <= TOP;
+        let fits = (lo, hi) == (first, last) && p.start.wrapping_sub(lo) % page == 0;
+        if !is_it || !sane || fits {
+            return Ok(addr);
+        }
+        let c = &self.peers.connections[i];
+        let (memfd, identity) = (c.memfd, c.identity);
+        let file = OwnersFile { memfd, identity };
+        let program = &mut self.owner.program;
+        attacher::unmap(program, addr);
+        let place = Place::ForPages(page);
+        let room = self
+            .attacher
+            .map(program, p.permit, (lo, hi - lo), place, &file)?;
+        Ok(room + (first - lo))
     }
 
     /// Unmaps the attachment that holds `addr`.

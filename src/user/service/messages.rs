@@ -11,12 +11,13 @@ use super::pending::What;
 use crate::debug_log;
 use crate::user::arena::Shared;
 use crate::user::attacher;
+use crate::user::attacher::overlay::Lent;
 use crate::user::owner::copier;
 use crate::user::peers::{token, Side, COMMAND_COOKIE};
-use crate::user::protocol::wire::{Message, Status, Verb, READ_ONLY};
+use crate::user::protocol::wire::{Message, Status, Verb, IN_WHOLE_PAGES, READ_ONLY};
 use crate::user::service::state::Service;
 use crate::user::sys::net::{self, Descriptors};
-use crate::user::sys::{mem, task, Sys, TOP};
+use crate::user::sys::{mem, task, Sys, PAGE, TOP};
 use core::ffi::c_int;
 
 /// Closes descriptors that came along with a message.
@@ -177,10 +178,12 @@ impl Service {
                 Err(libc::ENOMEM)
             }
             What::Attach {
-                addr, attachment, ..
+                addr,
+                attachment,
+                fixed,
             } => {
-                self.on_attached(i, (addr, attachment), m, fd);
-                Ok(addr as u64)
+                let addr = self.on_attached(i, (addr, attachment, fixed), m, fd);
+                addr.map(|addr| addr as u64)
             }
             What::Alive => Err(if m.status == Status::Done {
                 libc::EACCES
@@ -201,20 +204,39 @@ impl Service {
         Ok(granted)
     }
 
-    /// The pages of a new attachment are ready. If they are not, or not to be
-    /// had, the first touch will tell.
-    fn on_attached(&mut self, i: usize, (addr, attachment): (usize, u64), m: &Message, fd: c_int) {
+    /// The pages of a new attachment are ready, or what they are is known. If they are
+    /// not, or not to be had, the first touch will tell. Answers its address.
+    fn on_attached(
+        &mut self,
+        i: usize,
+        (addr, attachment, fixed): (usize, u64, bool),
+        m: &Message,
+        fd: c_int,
+    ) -> Sys<usize> {
         let Some(p) = self.owner.program.attachments.at(addr) else {
-            return;
+            return Ok(addr);
         };
         if p.attachment != attachment || self.attacher.permits.get(p.permit).connection != i {
-            return;
+            return Ok(addr);
+        }
+        let range = (m.lo as usize, m.hi as usize);
+        if m.status == Status::Done && m.flags & IN_WHOLE_PAGES != 0 {
+            return self.make_room(i, (addr, attachment), m.addr as usize, range);
         }
         if m.status == Status::Done {
             let read_only = m.flags & READ_ONLY != 0;
             self.publish(addr, m, read_only);
         } else if m.status == Status::Elsewhere {
+            let page = Lent { answer: m, fd }.page().unwrap_or(PAGE);
+            let mut addr = addr;
+            if page > PAGE && !fixed {
+                let last = p.source + (p.end - p.start);
+                let range = (p.source & !(page - 1), last.next_multiple_of(page));
+                addr = self.make_room(i, (addr, attachment), page, range)?;
+            }
             let _ = self.overlay(i, addr, m, fd);
+            return Ok(addr);
         }
+        Ok(addr)
     }
 }

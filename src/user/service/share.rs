@@ -10,7 +10,9 @@ use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
 use crate::user::peers::requests::Effort;
 use crate::user::protocol::limits::{CHUNK_MAX, EAGER};
-use crate::user::protocol::wire::{Message, Status, Verb, ON_HUGE_PAGES, READ_ONLY, WHOLE};
+use crate::user::protocol::wire::{
+    Message, Status, Verb, IN_WHOLE_PAGES, LAYOUT, ON_HUGE_PAGES, READ_ONLY, WHOLE,
+};
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, Sys, PAGE, TOP};
 use core::ffi::c_int;
@@ -44,6 +46,8 @@ enum Shareable {
     Here(usize, usize),
     /// In a file that the owner has mapped shared.
     Elsewhere(Loan),
+    /// What is asked for is only where pages begin and end, and their size.
+    Layout((usize, usize), usize),
 }
 
 impl Service {
@@ -123,6 +127,12 @@ impl Service {
                 answer.id = loan.kind();
                 answer
             }
+            Ok(Shareable::Layout((lo, hi), page)) => {
+                let mut answer = m.answer(Status::Done);
+                (answer.lo, answer.hi, answer.addr) = (lo as u64, hi as u64, page as u64);
+                answer.flags |= IN_WHOLE_PAGES;
+                answer
+            }
             Err(Refusal::Gone) => m.answer(Status::Gone),
             Err(why @ (Refusal::Later | Refusal::Relatives)) if effort.tries < TRIES => {
                 // A relative mostly ends or execs at once; to look for it takes long.
@@ -185,6 +195,10 @@ impl Service {
         let addr = page_down(m.addr as usize);
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
+        }
+        if m.flags & LAYOUT != 0 {
+            let (range, page) = self.owner.whole_pages(lo, hi);
+            return Ok(Shareable::Layout(range, page));
         }
         if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(Refusal::Later);

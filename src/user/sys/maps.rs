@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::procfs::{number, proc_path};
-use super::{sys, Sys};
+use super::{sys, Sys, PAGE};
 use core::ffi::c_int;
 
 /// What is needed to know of one mapping.
@@ -22,8 +22,8 @@ pub struct Mapping {
     pub device: u64,
     /// 0 for anonymous memory.
     pub inode: u64,
-    /// Pages of another size than the ordinary one.
-    pub huge: bool,
+    /// The size of its pages, where the kernel tells it: see `Space::page_size`.
+    pub page: usize,
     pub name: Name,
 }
 
@@ -74,7 +74,8 @@ pub fn classify(name: &[u8]) -> Name {
         _ if name.starts_with(b"[anon") => Name::Plain,
         _ if name.starts_with(b"[") => Name::Special,
         _ if name.starts_with(b"/SYSV") => Name::SysV,
-        _ if name.starts_with(b"/dev/shm/") || name == b"/dev/zero" => Name::File,
+        b"/dev/zero" => Name::File,
+        _ if name.starts_with(b"/dev/shm/") || name.starts_with(b"/dev/hugepages/") => Name::File,
         _ if name.starts_with(b"/dev/") => Name::Device,
         _ => Name::File,
     }
@@ -154,7 +155,7 @@ pub fn parse(line: &[u8]) -> Option<Mapping> {
         offset: offset as usize,
         device: libc::makedev(major, minor),
         inode,
-        huge: name.starts_with(b"/anon_hugepage") || name.starts_with(b"/dev/hugepages"),
+        page: PAGE,
         name: classify(name),
     })
 }

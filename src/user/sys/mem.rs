@@ -322,27 +322,6 @@ pub fn sysv_size(id: i32) -> Sys<usize> {
     Ok(unsafe { about.assume_init() }.shm_segsz)
 }
 
-/// Maps `len` bytes at `offset` of a System V segment to `to`, over whatever is
-/// there. EACCES, EINVAL and others of shmat(2).
-pub fn map_sysv(id: i32, offset: usize, to: usize, len: usize, write: bool) -> Sys<()> {
-    let flags = if write { 0 } else { libc::SHM_RDONLY };
-    let size = super::page_up(sysv_size(id)?);
-    if offset.checked_add(len).is_none_or(|end| end > size) {
-        return Err(libc::EINVAL);
-    }
-    let at = sys!(libc::SYS_shmat, id, 0, flags)?;
-    let moved = move_over(at + offset, len, to);
-    // What is left of the whole attachment, before and behind.
-    if offset > 0 {
-        let _ = unmap(at, offset);
-    }
-    let rest = if moved.is_ok() { offset + len } else { offset };
-    if rest < size {
-        let _ = unmap(at + rest, size - rest);
-    }
-    moved
-}
-
 /// Faults a page in as a write would: it becomes the program's own, if a fork
 /// child had it too. EFAULT where it must not be written.
 pub fn unshare(addr: usize) -> Sys<()> {

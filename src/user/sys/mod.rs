@@ -13,6 +13,7 @@ pub mod dir;
 #[cfg(feature = "fault-injection")]
 pub mod faults;
 pub mod forking;
+pub mod hugetlb;
 pub mod maps;
 pub mod mem;
 pub mod net;

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::maps::{classify, parse, Mapping, Reader};
-use super::{sys, Sys, PAGE};
+use super::{hugetlb, sys, Sys, PAGE};
 use core::ffi::{c_int, CStr};
 
 /// The address space of the calling task.
@@ -129,6 +129,16 @@ impl Space {
         Ok(None)
     }
 
+    /// The size of the pages of a mapping.
+    pub fn page_size(&self, m: &Mapping) -> usize {
+        match self.query {
+            true => m.page,
+            // Private memory on other pages is of a file, too.
+            false if m.inode == 0 && !m.shared => PAGE,
+            false => hugetlb::page_at(m.start, m.end),
+        }
+    }
+
     /// The path of the file behind the mapping at `addr`.
     pub fn path_at<'a>(&self, addr: usize, name: &'a mut [u8; 4096]) -> Option<&'a CStr> {
         let mut reader = Reader::new(self.maps);
@@ -178,7 +188,7 @@ impl Space {
             offset: q[7] as usize,
             device: libc::makedev(major, minor),
             inode: q[8],
-            huge: q[6] != PAGE as u64,
+            page: q[6] as usize,
             name: classify(&name[..len]),
         }))
     }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pages of a size of their own (hugetlbfs), of which no part can be mapped.
+//!
+//! The kernel rounds what is mapped up to whole pages, over whatever stands
+//! behind. So nobody maps such a file before its page size is known.
+
+#![forbid(unsafe_code)]
+
+use super::{sys, PAGE};
+use core::ffi::{c_int, CStr};
+
+/// Larger pages there are none.
+const LARGEST: usize = 16 << 30;
+
+/// The page size of an open file; that of ordinary pages for all other files.
+pub fn page_of_file(fd: c_int) -> usize {
+    const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+    let mut about = [0u64; 32];
+    match sys!(libc::SYS_fstatfs, fd, about.as_mut_ptr()) {
+        Ok(_) if about[0] == HUGETLBFS_MAGIC => sane(about[1] as usize).unwrap_or(LARGEST),
+        _ => PAGE,
+    }
+}
+
+/// A size that pages can have.
+pub fn sane(size: usize) -> Option<usize> {
+    (size.is_power_of_two() && (PAGE..=LARGEST).contains(&size)).then_some(size)
+}
+
+/// The page size of one mapping of this process, where the kernel does not tell it
+/// (before PROCMAP_QUERY): only at the beginning of a page it lets an mremap that
+/// changes nothing be.
+pub fn page_at(start: usize, end: usize) -> usize {
+    let mut size = PAGE;
+    while start + size < end {
+        if sys!(libc::SYS_mremap, start + size, PAGE, PAGE, 0, 0) != Err(libc::EINVAL) {
+            return size;
+        }
+        size *= 2;
+    }
+    if size > PAGE {
+        // It has one page.
+        end - start
+    } else {
+        PAGE
+    }
+}
+
+/// Whether this machine may have such pages just now.
+pub fn any() -> bool {
+    let is_zero = |path: &CStr| {
+        let mut text = [0u8; 2];
+        let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            return false;
+        };
+        let read = sys!(libc::SYS_read, fd, text.as_mut_ptr(), text.len());
+        crate::rawsys::close(fd);
+        read == Ok(2) && text == *b"0\n"
+    };
+    !is_zero(c"/proc/sys/vm/nr_hugepages") || !is_zero(c"/proc/sys/vm/nr_overcommit_hugepages")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::sys::{mem, HUGE};
+
+    #[test]
+    fn ordinary_memory_has_ordinary_pages() {
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let addr = mem::map(0, 3 * PAGE, rw, kind, -1, 0).expect("mmap");
+        assert_eq!(page_at(addr, addr + 3 * PAGE), PAGE);
+        assert_eq!(page_at(addr, addr + PAGE), PAGE);
+        mem::unmap(addr, 3 * PAGE).expect("munmap");
+        let file = mem::memfd(c"ordinary").expect("memfd");
+        assert_eq!(page_of_file(file), PAGE);
+        crate::rawsys::close(file);
+        assert_eq!(page_of_file(-1), PAGE);
+    }
+
+    #[test]
+    fn other_pages_are_known_by_their_size() {
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+        for pages in [1, 3] {
+            let kind = kind | libc::MAP_NORESERVE;
+            let Ok(addr) = mem::map(0, pages * HUGE, rw, kind, -1, 0) else {
+                return;
+            };
+            // Another size is the default here.
+            let size = page_at(addr, addr + pages * HUGE);
+            assert!(size > PAGE && addr % size == 0, "{size:#x}");
+            mem::unmap(addr, (pages * HUGE).next_multiple_of(size)).expect("munmap");
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_page_has_are_none() {
+        assert_eq!(sane(HUGE), Some(HUGE));
+        for size in [0, 1, 3 * PAGE, 1 << 40, usize::MAX] {
+            assert_eq!(sane(size), None);
+        }
+    }
+}
