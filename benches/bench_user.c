@@ -88,6 +88,7 @@ int main(int argc, char **argv)
 	bench_attach(&p, apid);
 	bench_first(&p, apid);
 	bench_cold(&p, apid, lib);
+	bench_huge(&p, apid);
 	xp.release(apid);
 	peer_end(&p);
 	bench_stop(lib);

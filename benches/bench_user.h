@@ -8,6 +8,7 @@
 
 #define PAGE 4096ul
 #define MIB (1ul << 20)
+#define HUGE_PAGE (2 * MIB)
 
 // A page-aligned piece of memory of this process, touched, for source or target.
 char *own_memory(size_t len);
@@ -23,6 +24,7 @@ void bench_copy(struct peer *p, int64_t apid);
 void bench_attach(struct peer *p, int64_t apid);
 void bench_first(struct peer *p, int64_t apid);
 void bench_cold(struct peer *with, int64_t apid, const char *lib);
+void bench_huge(struct peer *p, int64_t apid);
 void bench_stop(const char *lib);
 
 #endif

@@ -3,6 +3,7 @@
 #include "peer.h"
 
 #include "../tests/lib/load.h"
+#include "sample.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #define PAGE 4096ul
+#define HUGE_PAGE (2ul << 20)
 
 struct call {
 	int32_t what;
@@ -87,6 +89,57 @@ static void *dirty(void *arg)
 	return NULL;
 }
 
+double random_loads(const char *mem, size_t len)
+{
+	const size_t loads = 1 << 20;
+	uint64_t x = 88172645463325252ull;
+	double start = now_us();
+
+	for (size_t i = 0; i < loads; i++)
+		x = x * 6364136223846793005ull + 1442695040888963407ull +
+		    *(const volatile unsigned char *)(mem + (x >> 20) % len);
+	return (now_us() - start) * 1e3 / loads;
+}
+
+size_t huge_bytes(const char *mem, size_t len)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long start = 0, end = 0, kib;
+	size_t total = 0;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		char *dash = strchr(line, '-'), *space = strchr(line, ' ');
+
+		if (dash && space && dash < space && sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			continue;
+		if (start < (uintptr_t)mem + len && end > (uintptr_t)mem &&
+		    (sscanf(line, "AnonHugePages: %lu", &kib) == 1 || sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1))
+			total += kib << 10;
+	}
+	if (f)
+		fclose(f);
+	return total;
+}
+
+// Begins where a huge page can.
+static int64_t alloc_huge(size_t len)
+{
+	char *mem = mmap(NULL, len + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t head = -(uintptr_t)mem % HUGE_PAGE;
+
+	if (mem == MAP_FAILED)
+		return -1;
+	if (head)
+		munmap(mem, head);
+	munmap(mem + head + len, HUGE_PAGE - head);
+	block.mem = mem + head;
+	block.len = len;
+	madvise(block.mem, len, MADV_HUGEPAGE);
+	memset(block.mem, 0x5a, len);
+	return (int64_t)block.mem;
+}
+
 static int64_t make(void)
 {
 	return xp.make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
@@ -113,6 +166,14 @@ static int64_t do_call(const struct call *c)
 		block.is_mallocs = true;
 		memset(block.mem, 0x5a, block.len);
 		return (int64_t)block.mem;
+	case PEER_ALLOC_HUGE:
+		return alloc_huge(c->arg);
+	case PEER_LOADS:
+		return (int64_t)(random_loads((char *)c->arg, block.len) * 1e3);
+	case PEER_HUGE:
+		return (int64_t)huge_bytes((char *)c->arg, block.len);
+	case PEER_FREE_AT:
+		return munmap((char *)c->arg, block.len);
 	case PEER_FREE:
 		if (block.dirtying) {
 			block.dirtying = false;

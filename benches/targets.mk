@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #   make bench-user        the user back end beside memcpy, CMA and two copies
-BENCH_USER_SRC := benches/bench_user.c benches/peer.c benches/copy.c benches/attach.c benches/cold.c tests/lib/load.c
+BENCH_USER_SRC := benches/bench_user.c benches/peer.c benches/copy.c benches/attach.c benches/cold.c benches/huge.c tests/lib/load.c
 BENCH_USER     := $(BUILD)/benches/bench-user
 
 .PHONY: bench-user
