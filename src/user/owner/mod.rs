@@ -11,6 +11,7 @@ pub mod copies;
 pub mod debts;
 pub mod demote;
 pub mod exchange;
+pub mod headroom;
 pub mod huge;
 pub mod hugetlb;
 pub mod journal;
@@ -39,6 +40,7 @@ use super::sys::{HUGE, PAGE};
 use changes::{Change, CHANGES};
 use core::ffi::c_int;
 use debts::Debts;
+use headroom::Headroom;
 use journal::Journal;
 use loans::Loans;
 use nodes::Nodes;
@@ -85,6 +87,8 @@ pub struct Owner {
     settings: Settings,
     /// Memory nodes, where there are several.
     nodes: Nodes,
+    /// What its memory cgroup has room for.
+    headroom: Headroom,
     /// Some of the memfd may have a NUMA policy.
     has_policies: bool,
     pub loans: Loans,

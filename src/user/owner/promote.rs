@@ -172,6 +172,9 @@ impl Owner {
         if shared.promoted.first_in(hi - PAGE, hi).is_none() {
             self.note_growth();
         }
+        if !self.has_headroom(hi - lo) {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
         self.populate_as_owner(lo, hi - lo)
             .map_err(Refusal::of_changed)?;
         Ok((lo, hi))
@@ -281,6 +284,9 @@ impl Owner {
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
+        if !self.has_headroom(len) {
+            return Err(Refusal::Os(libc::ENOMEM));
+        }
         // One descriptor is needed on the way, and is kept for that.
         self.program.spare.keep();
         if !self.program.spare.give_up() {

@@ -8,6 +8,7 @@
 //! whatever it took could be held by a thread that it has just stopped.
 
 pub mod advice;
+pub mod cgroup;
 pub mod clone;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
