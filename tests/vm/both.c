@@ -98,6 +98,17 @@ static void *own(void *arg)
 	return NULL;
 }
 
+/*
+ * What the memory is, by turns. Of shared memory the service copies more at a time than
+ * it can do while the owner stands, and then again what was stored meanwhile: that nobody
+ * stores by the module then, the module must have been told.
+ */
+static const struct { long size; int flags, advice; } kinds[] = {
+	{ PAGES * PAGE, MAP_PRIVATE, MADV_NOHUGEPAGE },
+	{ PAGES * PAGE, MAP_PRIVATE, MADV_HUGEPAGE },
+	{ 16 * PAGES * PAGE, MAP_SHARED, MADV_NORMAL },
+};
+
 static void shared_both_ways(void)
 {
 	long lost = 0, bus[2] = { 0, 0 }, stores[2] = { 0, 0 };
@@ -105,12 +116,13 @@ static void shared_both_ways(void)
 
 	for (int round = 0; round < ROUNDS; round++) {
 		struct page *p = (struct page *)BASE;
-		long mine = 0, found = 0;
+		long mine = 0, found = 0, kind = round % (apart ? 2 : 3);
 		pthread_t t;
 
-		NEED(mmap(p, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
-		madvise(p, PAGES * PAGE, round & 1 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-		memset(p, 0, PAGES * PAGE);
+		NEED(mmap(p, kinds[kind].size, PROT_READ | PROT_WRITE, kinds[kind].flags | MAP_ANONYMOUS | MAP_FIXED,
+			  -1, 0) == p);
+		madvise(p, kinds[kind].size, kinds[kind].advice);
+		memset(p, 0, kinds[kind].size);
 		sh->named = xpmem_make(p, PAGES * PAGE, XPMEM_PERMIT_MODE, (void *)0666);
 		sh->segid = apart ? x_make(p, PAGES * PAGE, 0666) : sh->named;
 		NEED(sh->named > 0 && sh->segid > 0);

@@ -30,6 +30,7 @@ pub const PRESENT: u64 = 1 << 3;
 const HUGE_PAGE: u64 = 1 << 6;
 pub const SWAPPED: u64 = 1 << 4;
 const PFNZERO: u64 = 1 << 5;
+const WP_MATCHING: u64 = 1;
 const CHECK_WPASYNC: u64 = 1 << 1;
 
 /// A run of pages with what they have in common.
@@ -210,7 +211,9 @@ impl Space {
     /// Runs of populated pages in a range, with `WRITTEN` where they changed
     /// since they were write-protected. Answers how many runs there are and
     /// the address up to which the range was walked. With `checked`, EPERM
-    /// where the range is not registered for asynchronous write protection.
+    /// where the range is not registered for asynchronous write protection, and
+    /// what is answered is protected again: nobody goes on storing to it by an entry
+    /// of his own, as a peer of the kernel module has it.
     pub fn populated(
         &self,
         start: usize,
@@ -247,7 +250,11 @@ impl Space {
     ) -> Sys<(usize, usize)> {
         let mut arg = [0u64; 12];
         arg[0] = 96;
-        arg[1] = if checked { CHECK_WPASYNC } else { 0 };
+        arg[1] = if checked {
+            CHECK_WPASYNC | WP_MATCHING
+        } else {
+            0
+        };
         arg[2] = start as u64;
         arg[3] = end as u64;
         arg[5] = runs.as_mut_ptr().expose_provenance() as u64;
