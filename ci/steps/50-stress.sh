@@ -57,6 +57,10 @@ stress_run "control: unless nothing is waited for" env XPMEM_WAIT=0 \
     "${AS_USER[@]}" "$stress" --preload "$library" --seconds 30 "${seed[@]}" --skip brk,fork --trace --expect signal
 stress_run "60,000 other mappings" \
     "${AS_USER[@]}" "$stress" --preload "$library" --seconds 10 "${seed[@]}" "${mixed[@]}" --mappings 60000
+# Where the kernel allows none more, what it refuses shows when it is not waited for.
+stress_run "control: unless there are as many as there may be" env XPMEM_WAIT=0 \
+    "${AS_USER[@]}" "$stress" --preload "$library" --seconds 30 "${seed[@]}" "${mixed[@]}" \
+    --mappings $(($(cat /proc/sys/vm/max_map_count) - 110)) --expect signal
 stress_run "few descriptors" "${AS_USER[@]}" prlimit --nofile=40:40 \
     "$stress" --preload "$library" --seconds 10 "${seed[@]}" "${mixed[@]}"
 # Opened as an MPI plugin opens it: nothing of libc's is interposed by the linker.
