@@ -56,6 +56,7 @@
 //! | [`uapi`]      | the ioctl numbers and structures both speak                      |
 //! | `ioctl`       | `xpmem_ioctl` where there is no device to do it                  |
 //! | [`error`]     | every way to fail, and its errno                                 |
+//! | `errno`       | why the kernel refused a system call                             |
 //! | [`facilities`]| what is used of the kernel, and what is done without it          |
 //! | [`environment`]| the environment variables                                       |
 //! | `probe`       | tries them, for the tool                                         |
@@ -76,6 +77,7 @@ mod choice;
 mod debug;
 #[doc(hidden)]
 pub mod environment;
+mod errno;
 pub mod error;
 #[doc(hidden)]
 pub mod facilities;

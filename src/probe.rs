@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 /// # Errors
 /// What userfaultfd(2) returned.
 pub fn userfaultfd() -> Result<u64> {
-    uffd::features().map_err(Error::from_raw_os_error)
+    uffd::features().map_err(Error::from)
 }
 
 /// Whether a page can be mapped write-protected at once.
@@ -32,7 +32,7 @@ pub fn continues_protected() -> bool {
 /// # Errors
 /// What opening the files below `/proc/self` returned.
 pub fn proc_ioctls() -> Result<(bool, bool)> {
-    let space = Space::open().map_err(Error::from_raw_os_error)?;
+    let space = Space::open().map_err(Error::from)?;
     let found = (space.has_query(), space.has_scan());
     space.close();
     Ok(found)

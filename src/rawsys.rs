@@ -6,6 +6,7 @@
 //! the allocator, libc's locks and its interposers belong to the program.
 //! Everything here enters the kernel directly and returns `-errno`.
 
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 use core::mem::MaybeUninit;
 use core::time::Duration;
@@ -104,9 +105,9 @@ pub(crate) use raw_syscall;
 
 /// Turns a raw answer into a value or an errno.
 #[inline]
-pub fn check(ret: isize) -> Result<usize, c_int> {
+pub fn check(ret: isize) -> Result<usize, Errno> {
     if (-4095..0).contains(&ret) {
-        Err(-ret as c_int)
+        Err(Errno::new(-ret as c_int))
     } else {
         Ok(ret as usize)
     }
@@ -128,14 +129,14 @@ pub fn gettid() -> i32 {
 
 /// Decides for a test whether a system call fails, by its number and arguments.
 #[cfg(feature = "fault-injection")]
-pub type Meet = fn(libc::c_long, &[usize; 6]) -> Result<(), c_int>;
+pub type Meet = fn(libc::c_long, &[usize; 6]) -> Result<(), Errno>;
 
 /// Set where the service starts under such a test.
 #[cfg(feature = "fault-injection")]
 pub static MEET: std::sync::OnceLock<Meet> = std::sync::OnceLock::new();
 
 /// Opens `path` from the current directory. `mode` counts with `O_CREAT`.
-pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
+pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
     #[cfg(feature = "fault-injection")]
     if let Some(meet) = MEET.get() {
         meet(libc::SYS_openat, &[0; 6])?;
@@ -156,13 +157,13 @@ pub fn close(fd: c_int) {
 }
 
 /// One write(2).
-pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize, c_int> {
+pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads `bytes.len()` bytes of a live slice.
     check(unsafe { raw_syscall!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()) })
 }
 
 /// Duplicates `fd` to the lowest free number from `least` up, closed on exec.
-pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, c_int> {
+pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, Errno> {
     // SAFETY: no memory is involved.
     let ret = unsafe { raw_syscall!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, least) };
     check(ret).map(|fd| fd as c_int)
@@ -170,7 +171,7 @@ pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, c_int> {
 
 /// One ioctl(2) of a device that treats `arg` as an untrusted address. Returns
 /// its value and not only success.
-pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
+pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, Errno> {
     // SAFETY: only XPMEM's commands come here (`kernel::device`), and what
     // they do to memory is what their caller, an API function, was asked to do.
     // `user::program::hold` sends one that changes none.
@@ -180,12 +181,12 @@ pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, c_int> {
 }
 
 /// Whether a descriptor is a character device.
-pub fn is_char_device(fd: c_int) -> Result<bool, c_int> {
+pub fn is_char_device(fd: c_int) -> Result<bool, Errno> {
     Ok(mode(fd)? & libc::S_IFMT == libc::S_IFCHR)
 }
 
 /// Type and permissions of an open file.
-fn mode(fd: c_int) -> Result<libc::mode_t, c_int> {
+fn mode(fd: c_int) -> Result<libc::mode_t, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the kernel writes one stat, whose all-zero value is valid too.
     let stat = unsafe {
@@ -198,17 +199,17 @@ fn mode(fd: c_int) -> Result<libc::mode_t, c_int> {
 /// Opens a regular file to append to it, made where there is none. Of anything
 /// else only the kind is looked at: opening a device may do something, and a
 /// FIFO may wait.
-pub fn open_log(path: &CStr) -> Result<c_int, c_int> {
+pub fn open_log(path: &CStr) -> Result<c_int, Errno> {
     let fd = match open(path, libc::O_PATH | libc::O_CLOEXEC, 0) {
         Ok(fd) => {
             let found = is_regular(fd);
             close(fd);
             if !found? {
-                return Err(libc::EINVAL);
+                return Err(Errno::EINVAL);
             }
             open_appending(path)?
         }
-        Err(libc::ENOENT) => open_appending(path)?,
+        Err(Errno::ENOENT) => open_appending(path)?,
         Err(errno) => return Err(errno),
     };
     // Somebody may have put another one there meanwhile.
@@ -216,17 +217,17 @@ pub fn open_log(path: &CStr) -> Result<c_int, c_int> {
         Ok(true) => Ok(fd),
         other => {
             close(fd);
-            Err(other.err().unwrap_or(libc::EINVAL))
+            Err(other.err().unwrap_or(Errno::EINVAL))
         }
     }
 }
 
-fn open_appending(path: &CStr) -> Result<c_int, c_int> {
+fn open_appending(path: &CStr) -> Result<c_int, Errno> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
     open(path, flags | libc::O_NOCTTY | libc::O_NONBLOCK, 0o666)
 }
 
-fn is_regular(fd: c_int) -> Result<bool, c_int> {
+fn is_regular(fd: c_int) -> Result<bool, Errno> {
     Ok(mode(fd)? & libc::S_IFMT == libc::S_IFREG)
 }
 
@@ -244,7 +245,7 @@ pub fn sleep(time: Duration) {
 
 /// Copies from any address of this process: EFAULT instead of a crash where
 /// nothing readable is mapped.
-pub fn peek(addr: usize, into: &mut [MaybeUninit<u8>]) -> Result<(), c_int> {
+pub fn peek(addr: usize, into: &mut [MaybeUninit<u8>]) -> Result<(), Errno> {
     let local = iovec(into.as_mut_ptr().addr(), into.len());
     let remote = iovec(addr, into.len());
     // SAFETY: the kernel writes only into the live slice; the other side is
@@ -262,16 +263,18 @@ pub fn peek(addr: usize, into: &mut [MaybeUninit<u8>]) -> Result<(), c_int> {
     });
     match ret {
         Ok(n) if n == into.len() => Ok(()),
-        Ok(_) => Err(libc::EFAULT),
+        Ok(_) => Err(Errno::EFAULT),
         // A seccomp profile took it away: a pipe copies with fault handling too.
-        Err(libc::ENOSYS | libc::EPERM) => through_pipe(addr, into.as_mut_ptr().addr(), into.len()),
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            through_pipe(addr, into.as_mut_ptr().addr(), into.len())
+        }
         Err(errno) => Err(errno),
     }
 }
 
 /// Copies to any address of this process: EFAULT instead of a crash where
 /// nothing writable is mapped.
-pub fn poke(addr: usize, from: &[u8]) -> Result<(), c_int> {
+pub fn poke(addr: usize, from: &[u8]) -> Result<(), Errno> {
     let local = iovec(from.as_ptr().addr(), from.len());
     let remote = iovec(addr, from.len());
     // SAFETY: the kernel reads the live slice; the other side is written with
@@ -289,8 +292,8 @@ pub fn poke(addr: usize, from: &[u8]) -> Result<(), c_int> {
     });
     match ret {
         Ok(n) if n == from.len() => Ok(()),
-        Ok(_) => Err(libc::EFAULT),
-        Err(libc::ENOSYS | libc::EPERM) => through_pipe(from.as_ptr().addr(), addr, from.len()),
+        Ok(_) => Err(Errno::EFAULT),
+        Err(Errno::ENOSYS | Errno::EPERM) => through_pipe(from.as_ptr().addr(), addr, from.len()),
         Err(errno) => Err(errno),
     }
 }
@@ -303,7 +306,7 @@ fn iovec(addr: usize, len: usize) -> libc::iovec {
 }
 
 /// Copies at most a pipe's worth (`len <= 4096`) from one address to another.
-fn through_pipe(from: usize, to: usize, len: usize) -> Result<(), c_int> {
+fn through_pipe(from: usize, to: usize, len: usize) -> Result<(), Errno> {
     let mut fds: [c_int; 2] = [-1, -1];
     // SAFETY: the kernel writes two descriptors into the array.
     check(unsafe { raw_syscall!(libc::SYS_pipe2, fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
@@ -317,7 +320,7 @@ fn through_pipe(from: usize, to: usize, len: usize) -> Result<(), c_int> {
     close(fds[1]);
     match copied {
         Ok(n) if n == len => Ok(()),
-        Ok(_) => Err(libc::EFAULT),
+        Ok(_) => Err(Errno::EFAULT),
         Err(errno) => Err(errno),
     }
 }
@@ -329,8 +332,8 @@ mod tests {
     #[test]
     fn answers_are_values_or_errnos() {
         assert_eq!(check(0), Ok(0));
-        assert_eq!(check(-1), Err(1));
-        assert_eq!(check(-4095), Err(4095));
+        assert_eq!(check(-1), Err(Errno::EPERM));
+        assert_eq!(check(-4095), Err(Errno::new(4095)));
         assert_eq!(check(-4096), Ok(-4096isize as usize));
     }
 
@@ -362,9 +365,9 @@ mod tests {
         unsafe { *libc::__errno_location() = 77 };
         assert_eq!(
             open(c"/nonexistent/file", libc::O_RDONLY, 0),
-            Err(libc::ENOENT)
+            Err(Errno::ENOENT)
         );
-        assert_eq!(write(-1, b"x"), Err(libc::EBADF));
+        assert_eq!(write(-1, b"x"), Err(Errno::EBADF));
         // SAFETY: errno of this thread.
         assert_eq!(unsafe { *libc::__errno_location() }, 77);
     }
@@ -379,17 +382,17 @@ mod tests {
         let target = copy.as_mut_ptr().expose_provenance();
         assert_eq!(poke(target, &[9; 16]), Ok(()));
         for wild in [0usize, 8, 0xffff_8000_0000_0000, usize::MAX - 3] {
-            assert_eq!(peek(wild, &mut copy), Err(libc::EFAULT), "{wild:#x}");
-            assert_eq!(poke(wild, &source), Err(libc::EFAULT), "{wild:#x}");
+            assert_eq!(peek(wild, &mut copy), Err(Errno::EFAULT), "{wild:#x}");
+            assert_eq!(poke(wild, &source), Err(Errno::EFAULT), "{wild:#x}");
         }
         // Read-only memory: a string of the program.
         let constant = "0123456789abcdef".as_ptr().expose_provenance();
-        assert_eq!(poke(constant, &source), Err(libc::EFAULT));
+        assert_eq!(poke(constant, &source), Err(Errno::EFAULT));
         let from = source.as_ptr().expose_provenance();
         let to = copy.as_mut_ptr().expose_provenance();
         assert_eq!(through_pipe(from, to, 16), Ok(()));
-        assert_eq!(through_pipe(8, to, 16), Err(libc::EFAULT));
-        assert_eq!(through_pipe(from, 8, 16), Err(libc::EFAULT));
-        assert_eq!(through_pipe(from, constant, 16), Err(libc::EFAULT));
+        assert_eq!(through_pipe(8, to, 16), Err(Errno::EFAULT));
+        assert_eq!(through_pipe(from, 8, 16), Err(Errno::EFAULT));
+        assert_eq!(through_pipe(from, constant, 16), Err(Errno::EFAULT));
     }
 }

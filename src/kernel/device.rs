@@ -8,6 +8,7 @@
 //! the module answer 2004 all the same, the device is opened again, once.
 
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::error::{Error, Result, ERRNO_NOPROC};
 use crate::process;
 use crate::rawsys;
@@ -126,14 +127,14 @@ pub fn probe() -> Result<c_int> {
     let version = match rawsys::is_char_device(fd) {
         Ok(true) => ioctl(fd, uapi::VERSION, 0),
         Ok(false) => Err(Error::NoIoctl),
-        Err(errno) => Err(Error::from_errno(errno)),
+        Err(errno) => Err(errno.into()),
     };
     rawsys::close(fd);
     version
 }
 
 fn open() -> Result<c_int> {
-    let fd = rawsys::open(PATH, libc::O_RDWR | libc::O_CLOEXEC, 0).map_err(Error::from_errno)?;
+    let fd = rawsys::open(PATH, libc::O_RDWR | libc::O_CLOEXEC, 0).map_err(Error::from)?;
     if fd > 2 {
         return Ok(fd);
     }
@@ -141,15 +142,15 @@ fn open() -> Result<c_int> {
     // up in the device, nor the device be closed by its next freopen().
     let higher = rawsys::dup_above(fd, 3);
     rawsys::close(fd);
-    higher.map_err(Error::from_errno)
+    higher.map_err(Error::from)
 }
 
 fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int> {
     loop {
         match rawsys::ioctl(fd, cmd, arg) {
             // A signal came in: no call of XPMEM is documented to answer EINTR.
-            Err(libc::EINTR) => {}
-            answer => return answer.map_err(Error::from_errno),
+            Err(Errno::EINTR) => {}
+            answer => return answer.map_err(Error::from),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Status, Words};
 use super::sys::net::{self, Descriptors};
 use super::sys::PAGE;
+use crate::errno::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -78,7 +79,7 @@ impl Fuzzing {
             let wanted = match data.len() {
                 0 => Ok(None),
                 64 => Ok(Some(())),
-                _ => Err(libc::EPROTO),
+                _ => Err(Errno::EPROTO),
             };
             assert_eq!((got, fds.pop()), (wanted, None));
         }

@@ -33,6 +33,7 @@ pub mod service;
 pub mod sys;
 
 use crate::backend::Backend;
+use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::uapi;
 use arena::Op;
@@ -60,16 +61,16 @@ pub fn backend() -> Result<&'static dyn Backend> {
 fn call(op: Op, args: [u64; 4]) -> Result<u64> {
     const ATTEMPTS: u32 = 4;
     let [a, b, c, d] = args;
-    let mut answer = Err(libc::ENOSYS);
+    let mut answer = Err(Errno::ENOSYS);
     for _ in 0..ATTEMPTS {
         answer =
             start::running_with_same_rights().and_then(|shared| shared.call(op, [a, b, c, d, 0]));
         if answer != Err(arena::OVER) {
             break;
         }
-        answer = Err(libc::ENOSYS);
+        answer = Err(Errno::ENOSYS);
     }
-    answer.map_err(Error::from_errno)
+    answer.map_err(Error::from)
 }
 
 /// Exports what the module has exported as `segid`, too.
@@ -95,7 +96,7 @@ impl Backend for User {
     }
 
     fn version(&self) -> Result<c_int> {
-        start::running().map_err(Error::from_errno)?;
+        start::running().map_err(Error::from)?;
         Ok(uapi::CURRENT_VERSION)
     }
 

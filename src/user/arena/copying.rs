@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{mem, task, uffd, Sys, HUGE};
 use core::ffi::c_int;
@@ -100,7 +101,7 @@ impl Copying {
                     uffd::copy_pages(fd, to + at, from + at, PIECE.min(len - at))
                 };
                 if let Err(errno) = done {
-                    self.failed.store(errno, Ordering::Relaxed);
+                    self.failed.store(errno.number(), Ordering::Relaxed);
                 }
             }
             let done = self.done.fetch_add(1, Ordering::Release) as usize + 1;
@@ -128,7 +129,7 @@ impl Copying {
         }
         match self.failed.load(Ordering::Relaxed) {
             0 => Ok(()),
-            errno => Err(errno),
+            errno => Err(Errno::new(errno)),
         }
     }
 }
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(COPYING.await_end(), Ok(()));
         COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST, 0);
         COPYING.take_part(&mut 0);
-        assert_eq!(COPYING.await_end(), Err(libc::EEXIST));
+        assert_eq!(COPYING.await_end(), Err(Errno::EEXIST));
         crate::rawsys::close(file);
         OVER.store(true, Ordering::Relaxed);
         second.join().expect("the second thread");

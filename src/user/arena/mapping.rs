@@ -5,6 +5,7 @@
 //! exported, a fork child finds it zeroed, and the program's allocator is not
 //! involved.
 
+use crate::errno::Errno;
 use crate::user::sys::{mem, Sys};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
@@ -84,10 +85,10 @@ pub fn renew<T: Zeroable + Sync>(old: &impl Zeroable) -> Sys<&'static T> {
             let (empty, taken) = (Ordering::AcqRel, Ordering::Relaxed);
             place.compare_exchange(0, old, empty, taken).is_ok()
         });
-        free.ok_or(libc::ENOMEM)?;
+        free.ok_or(Errno::ENOMEM)?;
         return replace::<T>(old);
     }
-    existing().ok_or(libc::ENOMEM)
+    existing().ok_or(Errno::ENOMEM)
 }
 
 fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
@@ -105,7 +106,7 @@ fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     {
         let _ = mem::unmap(addr, size());
     }
-    existing().ok_or(libc::ENOMEM)
+    existing().ok_or(Errno::ENOMEM)
 }
 
 /// The ranges of all arenas there ever were: never to be promoted.

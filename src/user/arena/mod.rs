@@ -12,6 +12,7 @@ pub mod mapping;
 pub mod ranges;
 
 use super::sys::{rights, task, Sys};
+use crate::errno::Errno;
 use closing::Closing;
 use copying::Copying;
 use core::ffi::c_int;
@@ -47,7 +48,7 @@ pub mod ending {
 }
 
 /// Answer to a command that came too late for this service.
-pub const OVER: c_int = libc::ERESTART;
+pub const OVER: Errno = Errno::ERESTART;
 
 /// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
 pub const ANOTHER_FORKS: u64 = 1;
@@ -223,7 +224,7 @@ impl Shared {
         slot.state.store(READY, Ordering::Release);
         let answer = self.await_answer(slot);
         slot.state.store(FREE, Ordering::Release);
-        u64::try_from(answer).map_err(|_| -answer as c_int)
+        u64::try_from(answer).map_err(|_| Errno::new(-answer as c_int))
     }
 
     fn claim(&self) -> Sys<&Slot> {
@@ -251,7 +252,7 @@ impl Shared {
         loop {
             match slot.state.load(Ordering::Acquire) {
                 DONE => return slot.answer.load(Ordering::Relaxed),
-                _ if self.is_over() => return -i64::from(OVER),
+                _ if self.is_over() => return OVER.negated() as i64,
                 state => task::futex_wait(&slot.state, state, 1000),
             };
         }
@@ -298,7 +299,7 @@ impl Shared {
         };
         let answer = match answer {
             Ok(value) => value as i64,
-            Err(errno) => -i64::from(errno),
+            Err(errno) => errno.negated() as i64,
         };
         slot.answer.store(answer, Ordering::Relaxed);
         slot.state.store(DONE, Ordering::Release);

@@ -13,6 +13,7 @@ pub mod withdrawn;
 use super::program::Program;
 use super::sys::{mem, uffd, Sys, HUGE};
 use crate::debug_log;
+use crate::errno::Errno;
 pub use crate::user::program::pieces::Piece;
 use core::ffi::c_int;
 use overlay::FIXED;
@@ -109,8 +110,8 @@ impl Attacher {
             if uffd::unwatch(program.faults, addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
-            return Err(if errno == libc::EINVAL {
-                libc::ENOMEM
+            return Err(if errno == Errno::EINVAL {
+                Errno::ENOMEM
             } else {
                 errno
             });

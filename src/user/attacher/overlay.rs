@@ -5,6 +5,7 @@
 
 use super::{Attacher, OwnersFile, Piece};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::program::Program;
 use crate::user::protocol::wire::Message;
 use crate::user::sys::sysv::{
@@ -106,7 +107,7 @@ impl Attacher {
         }
         let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
             // The same number would name another segment here.
-            Err(libc::EXDEV)
+            Err(Errno::EXDEV)
         } else if kind & SYSV != 0 {
             let id = (kind >> SYSV_SHIFT) as i32;
             sysv::map(&program.space, id, (offset, len), start, write)

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::sys::{Sys, TOP};
 
@@ -58,12 +59,12 @@ impl Permits {
         (start, end): (usize, usize),
     ) -> Sys<u64> {
         if start >= end || end > TOP {
-            return Err(libc::ENOENT);
+            return Err(Errno::ENOENT);
         }
         let slot = (0..IDS)
             .map(|k| (self.next + k) % IDS)
             .find(|&s| !self.permits[s].used)
-            .ok_or(libc::ENOMEM)?;
+            .ok_or(Errno::ENOMEM)?;
         self.next = slot + 1;
         let generation = Id::next_generation(self.permits[slot].generation);
         self.permits[slot] = Permit {

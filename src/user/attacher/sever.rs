@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Attacher, GATED};
+use crate::errno::Errno;
 use crate::user::program::Program;
 use crate::user::sys::{mem, uffd, Sys};
 
@@ -14,7 +15,7 @@ impl Attacher {
         if self.gone >= 0 {
             return Ok(());
         }
-        let no_room = |_| libc::ENOMEM;
+        let no_room = |_| Errno::ENOMEM;
         let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
         match program.identity_as_mapped(empty) {
             Some(identity) => {
@@ -23,7 +24,7 @@ impl Attacher {
             }
             None => {
                 crate::rawsys::close(empty);
-                Err(libc::ENOMEM)
+                Err(Errno::ENOMEM)
             }
         }
     }

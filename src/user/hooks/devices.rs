@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::arena::{Op, Shared};
 use crate::user::sys::{mem, page_down, page_up, task, TOP};
 use core::time::Duration;
@@ -119,7 +120,7 @@ fn share(shared: &Shared, start: u64, len: u64, deadline: u64) {
     while at < end && task::now() < deadline {
         match shared.call(Op::Pin, [at as u64, end as u64, 0, 0, 0]) {
             Ok(next) => at = next as usize,
-            Err(libc::EAGAIN) => crate::rawsys::sleep(Duration::from_micros(200)),
+            Err(Errno::EAGAIN) => crate::rawsys::sleep(Duration::from_micros(200)),
             Err(_) => return,
         }
     }

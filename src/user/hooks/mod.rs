@@ -21,6 +21,7 @@ use super::arena::{self, Guard, Op, Shared};
 use super::sys::{forking, mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::sys::advice::of_advice;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
@@ -219,25 +220,25 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     }
     let answer = match op {
         Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
-            Ok(arena::NOT_NEEDED) | Err(libc::EAGAIN | arena::OVER) => None,
+            Ok(arena::NOT_NEEDED) | Err(Errno::EAGAIN | arena::OVER) => None,
             Ok(addr) => Some(addr as isize),
-            Err(errno) => Some(-errno as isize),
+            Err(errno) => Some(errno.negated()),
         },
         // Of what is shared the kernel would take other pages than are meant.
         Op::Rearrange => match ask(shared, op, [start as u64, end as u64, 0, 0, 0]) {
-            Err(libc::EINVAL) => Some(-libc::EINVAL as isize),
+            Err(Errno::EINVAL) => Some(Errno::EINVAL.negated()),
             _ => None,
         },
         Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
             Ok(1) => Some(0),
             // As of private memory: of what is shared the kernel would say that it is done.
-            Err(libc::EPERM) => Some(-libc::EPERM as isize),
+            Err(Errno::EPERM) => Some(Errno::EPERM.negated()),
             _ => None,
         },
         Op::Advise => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
             Ok(1) => Some(0),
-            Ok(_) | Err(libc::ENOSYS) => None,
-            Err(errno) => Some(-errno as isize),
+            Ok(_) | Err(Errno::ENOSYS) => None,
+            Err(errno) => Some(errno.negated()),
         },
         _ => {
             let _ = ask(shared, op, [start as u64, end as u64, 0, 0, 0]);
@@ -251,11 +252,11 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
 fn ask(shared: &Shared, op: Op, args: [u64; 5]) -> super::sys::Sys<u64> {
     for _ in 0..200 {
         match shared.call(op, args) {
-            Err(libc::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),
+            Err(Errno::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),
             answer => return answer,
         }
     }
-    Err(libc::EAGAIN)
+    Err(Errno::EAGAIN)
 }
 
 /// What a brk would take away.

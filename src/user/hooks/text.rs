@@ -12,6 +12,7 @@
 //! A wrapper that looks different, because another library has put its own
 //! jump there, is left alone.
 
+use crate::errno::Errno;
 use crate::user::sys::{mem, Sys, PAGE};
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -173,7 +174,7 @@ pub struct Thunks {
 impl Thunks {
     /// Writes a thunk for each site. Nothing leads there yet.
     pub fn make(sites: &[Site], numbers: &[(&CStr, usize)], hook: &'static Hook) -> Sys<Self> {
-        let near = sites.first().ok_or(libc::ENOENT)?.address;
+        let near = sites.first().ok_or(Errno::ENOENT)?.address;
         let page = page_near(near)?;
         // SAFETY: the page just mapped, writable and nobody else's.
         let room = unsafe {
@@ -198,9 +199,10 @@ impl Thunks {
         let now =
             unsafe { *core::ptr::with_exposed_provenance::<[u8; machine::LOOK]>(site.address) };
         if !machine::is_site(&now, site.number) {
-            return Err(libc::EBUSY);
+            return Err(Errno::EBUSY);
         }
-        let jump = machine::jump(site.address, machine::thunk(self.page, i)).ok_or(libc::ERANGE)?;
+        let jump =
+            machine::jump(site.address, machine::thunk(self.page, i)).ok_or(Errno::ERANGE)?;
         let force = || -> Sys<()> {
             let fd = crate::rawsys::open(c"/proc/self/mem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
             let done = crate::user::sys::sys!(
@@ -213,7 +215,7 @@ impl Thunks {
             crate::rawsys::close(fd);
             match done? {
                 n if n == jump.len() => Ok(()),
-                _ => Err(libc::EIO),
+                _ => Err(Errno::EIO),
             }
         };
         // Since Linux 6.12 a kernel may let only a tracer write what is read-only.
@@ -241,5 +243,5 @@ fn page_near(near: usize) -> Sys<usize> {
         }
         distance += STEP;
     }
-    Err(libc::ENOMEM)
+    Err(Errno::ENOMEM)
 }

@@ -5,6 +5,7 @@
 
 use super::revoke::RW;
 use super::Owner;
+use crate::errno::Errno;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;
 use crate::user::sys::advice::{advice_for, Bits, ABSENT, WIPED};
@@ -68,7 +69,7 @@ impl Owner {
         let mut lo = start;
         while lo < end {
             let Some(m) = self.program.space.at(lo)? else {
-                return Err(libc::EFAULT);
+                return Err(Errno::EFAULT);
             };
             let hi = m.end.min(end);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -121,12 +122,12 @@ fn in_child(
                 Waited::Syscall => break,
                 // A signal on its way: it comes again when the child runs.
                 Waited::Stopped { signal, .. } => trace::to_syscall(child, signal)?,
-                _ => return Err(libc::ESRCH),
+                _ => return Err(Errno::ESRCH),
             }
         }
     }
     match regs::registers(child)?.answer() {
-        answer if (-4095..0).contains(&answer) => Err(-answer as i32),
+        answer if (-4095..0).contains(&answer) => Err(Errno::new(-answer as i32)),
         _ => Ok(()),
     }
 }

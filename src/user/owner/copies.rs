@@ -6,6 +6,7 @@
 
 use super::exchange::Exchange;
 use super::Owner;
+use crate::errno::Errno;
 use crate::user::sys::space::{Run, WRITTEN};
 use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
 
@@ -45,7 +46,7 @@ impl Owner {
             self.copy_populated(x)?;
             // The owner's first touch after the stop need not fault.
             let _ = self.map_copied_pages(x);
-            Ok::<(), i32>(())
+            Ok::<(), Errno>(())
         });
         if copied.is_err() && x.tracked {
             self.untrack(x, x.lo, x.len);
@@ -113,7 +114,7 @@ impl Owner {
                 body(self, range, run.categories & WRITTEN != 0)?;
             }
             if walked <= at {
-                return Err(libc::EIO);
+                return Err(Errno::EIO);
             }
             at = walked;
         }

@@ -26,6 +26,7 @@
 use super::refusal::Refusal;
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
@@ -223,19 +224,19 @@ impl Owner {
         }
         if x.tracked {
             self.copy_changed(x).map_err(|errno| match errno {
-                libc::EPERM => Refusal::Later,
+                Errno::EPERM => Refusal::Later,
                 errno => Refusal::Os(errno),
             })?;
         } else {
             // Before Linux 6.17 it would be taken from any other that watches it.
             if uffd::is_watched_by_others(self.program.events, x.lo, x.len) {
-                return Err(Refusal::Os(libc::EBUSY));
+                return Err(Refusal::Os(Errno::EBUSY));
             }
             self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
         }
         self.hooks.write(self.program.standing_thread(standing));
         if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         }
         x.locked = mem::is_locked(x.lo);
         x.aside = self

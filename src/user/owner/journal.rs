@@ -15,6 +15,7 @@
 use super::exchange::Exchange;
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::{mem, task, uffd, PAGE};
@@ -111,8 +112,8 @@ impl Owner {
                 match uffd::move_pages(self.precopy, start + done, aside + done, left) {
                     Ok(moved) => done += moved,
                     // It is in its place.
-                    Err(libc::EEXIST) => done += PAGE,
-                    Err(libc::EINVAL | libc::ENOENT) => break,
+                    Err(Errno::EEXIST) => done += PAGE,
+                    Err(Errno::EINVAL | Errno::ENOENT) => break,
                     Err(_) => tries += 1,
                 }
             }

@@ -13,6 +13,7 @@ use super::loans::LENT;
 use super::refusal::Refusal;
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
@@ -112,14 +113,14 @@ impl Owner {
     fn note_lent(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Result<(), Refusal> {
         let len = m.end - m.start;
         if !shared.promoted.has_room() {
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         }
         let Some(place) = self.loans.place_for(shared, m, asker) else {
             debug_log!(
                 "too many of {LENT} mappings are lent: {:#x} is not",
                 m.start
             );
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         };
         // Watched from here on, and so in the set: nobody changes it unaware.
         if let Err(errno) = uffd::register(self.program.events, m.start, len, uffd::MODE_WP) {

@@ -11,6 +11,7 @@
 
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::program::scratch::Place;
 use crate::user::sys::policy::{self, Policy, BATCH};
 use crate::user::sys::{insist, mem, Sys, PAGE};
@@ -193,8 +194,8 @@ impl Owner {
     }
 
     /// The kernel refuses: where it always does, nothing more is asked.
-    fn give_nodes_up(&mut self, what: &str, errno: i32) {
-        if errno == libc::EPERM || errno == libc::ENOSYS {
+    fn give_nodes_up(&mut self, what: &str, errno: Errno) {
+        if errno == Errno::EPERM || errno == Errno::ENOSYS {
             self.nodes.several = false;
         }
         if !core::mem::replace(&mut self.nodes.told, true) {

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use super::rescue;
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, task, uffd, HUGE, PAGE};
 
@@ -63,21 +64,21 @@ impl Owner {
                     done += moved;
                     tries = 0;
                 }
-                Err(errno @ (libc::EBUSY | libc::EAGAIN)) if tries < TRIES => {
+                Err(errno @ (Errno::EBUSY | Errno::EAGAIN)) if tries < TRIES => {
                     tries += 1;
-                    if errno == libc::EBUSY && tries % 8 == 1 {
+                    if errno == Errno::EBUSY && tries % 8 == 1 {
                         let _ = mem::unshare(from);
                     }
                 }
                 Err(errno) => {
                     debug_log!("page {from:#x} does not move: errno {errno}");
                     let why = match errno {
-                        libc::EBUSY => Refusal::Pinned,
+                        Errno::EBUSY => Refusal::Pinned,
                         // By the rescue alone.
-                        libc::EEXIST => self.note_stuck(from),
+                        Errno::EEXIST => self.note_stuck(from),
                         // The kernel works on the page, or the program has just
                         // changed what is mapped there.
-                        libc::EAGAIN | libc::ENOENT => Refusal::Later,
+                        Errno::EAGAIN | Errno::ENOENT => Refusal::Later,
                         errno => Refusal::Os(errno),
                     };
                     return (done, Some(why));
@@ -110,13 +111,13 @@ impl Owner {
         let mut tries = 0;
         while back < done {
             let moved = if crate::testing::moving_back_is_refused() {
-                Err(libc::EINVAL)
+                Err(Errno::EINVAL)
             } else {
                 uffd::move_pages(self.precopy, lo + back, aside + back, done - back)
             };
             match moved {
                 Ok(moved) => back += moved,
-                Err(libc::EBUSY | libc::EAGAIN) if tries < TRIES * 1000 => tries += 1,
+                Err(Errno::EBUSY | Errno::EAGAIN) if tries < TRIES * 1000 => tries += 1,
                 Err(errno) => {
                     debug_log!("{:#x} goes back as a copy: errno {errno}", lo + back);
                     return self.copy_back(lo + back, done - back, aside + back);

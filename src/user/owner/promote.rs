@@ -11,13 +11,13 @@ use super::exchange::STANDING_CHUNK;
 use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{mapping, Shared};
 use crate::user::owner::refusal::Refusal;
 use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::sys::maps::{self, Mapping, Name};
 use crate::user::sys::{mem, procfs, uffd, BOTTOM, HUGE, PAGE, TOP};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// Pages that stay below what is promoted of the main stack, so that it can
@@ -173,7 +173,7 @@ impl Owner {
             self.note_growth();
         }
         if !self.has_headroom(hi - lo) {
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         }
         self.populate_as_owner(lo, hi - lo)
             .map_err(Refusal::of_changed)?;
@@ -261,7 +261,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(usize, usize), Refusal> {
         if !shared.promoted.has_room() {
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         }
         if shared.promoted.first_in(lo, hi).is_some() {
             // Something else stood here and was promoted; what became of it, the
@@ -279,18 +279,18 @@ impl Owner {
             return Err(Refusal::Sealed);
         }
         if uffd::is_watched_by_others(self.program.events, lo, len) {
-            return Err(Refusal::Os(libc::EBUSY));
+            return Err(Refusal::Os(Errno::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.
         mem::punch(self.memfd, lo, len).map_err(Refusal::Os)?;
         self.empty_trash();
         if !self.has_headroom(len) {
-            return Err(Refusal::Os(libc::ENOMEM));
+            return Err(Refusal::Os(Errno::ENOMEM));
         }
         // One descriptor is needed on the way, and is kept for that.
         self.program.spare.keep();
         if !self.program.spare.give_up() {
-            return Err(Refusal::Os(libc::EMFILE));
+            return Err(Refusal::Os(Errno::EMFILE));
         }
         let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
         self.program.spare.keep();
@@ -327,7 +327,7 @@ impl Owner {
             // A process whose maps cannot be read has another user: it would
             // have to be a relative that changed its user. Or nothing can be read,
             // where no descriptor is left.
-            const NOTHING: [c_int; 3] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+            const NOTHING: [Errno; 3] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
             let maps_it = maps::process_maps_file(pid, mapping.device, mapping.inode);
             if maps_it.unwrap_or_else(|errno| NOTHING.contains(&errno)) {
                 debug_log!(

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::program::stop::Unstoppable;
 
 /// Why memory is not shared.
@@ -31,14 +32,14 @@ pub enum Refusal {
     /// The program has forbidden every change of it, for good (mseal).
     Sealed,
     /// The kernel said no.
-    Os(i32),
+    Os(Errno),
 }
 
 impl Refusal {
     /// Of an error that means that the program has just changed what is mapped.
-    pub fn of_changed(errno: i32) -> Self {
+    pub fn of_changed(errno: Errno) -> Self {
         match errno {
-            libc::ENOMEM | libc::EFAULT | libc::EINVAL | libc::EAGAIN => Refusal::Later,
+            Errno::ENOMEM | Errno::EFAULT | Errno::EINVAL | Errno::EAGAIN => Refusal::Later,
             errno => Refusal::Os(errno),
         }
     }
@@ -47,7 +48,7 @@ impl Refusal {
     pub fn passes(self) -> bool {
         matches!(
             self,
-            Refusal::Pinned | Refusal::Traced | Refusal::Os(libc::ENOMEM | libc::EAGAIN)
+            Refusal::Pinned | Refusal::Traced | Refusal::Os(Errno::ENOMEM | Errno::EAGAIN)
         )
     }
 
@@ -74,8 +75,8 @@ impl Refusal {
             Refusal::Traced => "a thread of the owner cannot be traced",
             Refusal::Pinned => "a device has pinned it",
             Refusal::Sealed => "it is sealed",
-            Refusal::Os(libc::ENOMEM) => "there is no memory, or no mapping more",
-            Refusal::Os(libc::EBUSY) => "another userfaultfd watches it",
+            Refusal::Os(Errno::ENOMEM) => "there is no memory, or no mapping more",
+            Refusal::Os(Errno::EBUSY) => "another userfaultfd watches it",
             Refusal::Os(_) => "the kernel refuses",
         }
     }
@@ -88,16 +89,16 @@ impl Refusal {
             Refusal::Traced => "let debuggers go, and leave PR_SET_DUMPABLE as it is",
             Refusal::Pinned => "share it before it is registered with a device",
             Refusal::Sealed => "share it before mseal",
-            Refusal::Os(libc::ENOMEM) => "raise vm.max_map_count or the limit of memory",
-            Refusal::Os(libc::EBUSY) => "unregister it there",
+            Refusal::Os(Errno::ENOMEM) => "raise vm.max_map_count or the limit of memory",
+            Refusal::Os(Errno::EBUSY) => "unregister it there",
             _ => "share other memory",
         }
     }
 
     /// Of an error of a call that puts something else in place of memory.
-    pub fn of_refused_change(errno: i32) -> Self {
+    pub fn of_refused_change(errno: Errno) -> Self {
         match errno {
-            libc::EPERM => Refusal::Sealed,
+            Errno::EPERM => Refusal::Sealed,
             errno => Refusal::Os(errno),
         }
     }

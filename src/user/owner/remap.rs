@@ -10,6 +10,7 @@
 
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
@@ -71,9 +72,9 @@ impl Owner {
                 .target
                 .checked_add(r.new_len)
                 .filter(|&e| e <= TOP)
-                .ok_or(libc::EINVAL)?;
+                .ok_or(Errno::EINVAL)?;
             if r.target < end && over > r.old {
-                return Err(libc::EINVAL);
+                return Err(Errno::EINVAL);
             }
             self.retire_standing(shared, r.target, over)?;
             self.program.unwatch(r.target, over)?;
@@ -109,7 +110,7 @@ impl Owner {
         let private = self.is_own(last) && promoted.is_some_and(|p| p.origin == Origin::Private);
         if !private && (last.shared || last.inode != 0) {
             // What lies behind a file's mapping is the file's to say.
-            return Some(Err(libc::EFAULT));
+            return Some(Err(Errno::EFAULT));
         }
         let more = r.new_len - r.old_len;
         let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
@@ -124,7 +125,7 @@ impl Owner {
             Err(_) => {}
         }
         if r.flags & libc::MREMAP_MAYMOVE == 0 {
-            return Some(Err(libc::ENOMEM));
+            return Some(Err(Errno::ENOMEM));
         }
         None
     }
@@ -133,7 +134,7 @@ impl Owner {
     fn whole(&self, start: usize, end: usize) -> Sys<Mapping> {
         let mut at = start;
         loop {
-            let m = self.program.space.at(at)?.ok_or(libc::EFAULT)?;
+            let m = self.program.space.at(at)?.ok_or(Errno::EFAULT)?;
             if m.end >= end {
                 return Ok(m);
             }
@@ -156,7 +157,7 @@ impl Owner {
                 .program
                 .space
                 .at(at)
-                .and_then(|m| m.ok_or(libc::EFAULT));
+                .and_then(|m| m.ok_or(Errno::EFAULT));
             let moved = piece.and_then(|m| {
                 let hi = m.end.min(end);
                 mem::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)

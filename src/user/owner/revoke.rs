@@ -19,6 +19,7 @@
 use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::sys::{insist, mem, page_down, page_up, uffd, Sys, PAGE, TOP};
@@ -76,7 +77,7 @@ impl Owner {
             self.program.scratch.try_to_split()?;
         }
         let sealed = space.first_sealed(start, end)?;
-        sealed.map_or(Ok(()), |_| Err(libc::EPERM))
+        sealed.map_or(Ok(()), |_| Err(Errno::EPERM))
     }
 
     /// The content of private memory in `[start, end)` is dropped: it reads as
@@ -112,7 +113,7 @@ impl Owner {
             }
             if mem::is_locked(r.start) {
                 // As for any locked memory.
-                return Err(libc::EINVAL);
+                return Err(Errno::EINVAL);
             }
             if r.origin == Origin::Private {
                 self.may_be_dropped(r.start, r.end)?;
@@ -131,7 +132,7 @@ impl Owner {
         let mut at = lo;
         while let Some((start, end)) = self.program.space.first_sealed(at, hi)? {
             if self.program.space.at(start)?.is_some_and(|m| !m.write) {
-                return Err(libc::EPERM);
+                return Err(Errno::EPERM);
             }
             at = end;
         }
@@ -144,7 +145,7 @@ impl Owner {
         while let Some(m) = self.program.space.find(at)?.filter(|m| m.start < hi) {
             if self.is_own(&m) {
                 // The event of that would come to this very task.
-                return Err(libc::EAGAIN);
+                return Err(Errno::EAGAIN);
             }
             at = m.end;
         }

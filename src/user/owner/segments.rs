@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::protocol::wire::{Message, Status};
 use crate::user::sys::{Sys, TOP};
@@ -36,7 +37,7 @@ impl Segments {
         let slot = (0..IDS)
             .map(|k| (self.next + k) % IDS)
             .find(|&i| !self.segments[i].used)
-            .ok_or(libc::ENOMEM)?;
+            .ok_or(Errno::ENOMEM)?;
         self.next = slot + 1;
         let s = &mut self.segments[slot];
         s.used = true;

@@ -10,6 +10,7 @@
 
 use super::Owner;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::advice::{advice_for, bits_of, of_advice, Bits, ABSENT, MERGEABLE, WIPED};
@@ -144,7 +145,7 @@ impl Owner {
         } else {
             smaps::flags_at(empty)?
         };
-        flags.map(|flags| bits_of(&flags)).ok_or(libc::EFAULT)
+        flags.map(|flags| bits_of(&flags)).ok_or(Errno::EFAULT)
     }
 
     /// Whether the settings of one more range can be noted for sure.
@@ -202,14 +203,14 @@ impl Owner {
                     Ok(())
                 } {
                     // As the kernel does: on behind the hole, and told at the end.
-                    Err(libc::ENOMEM) => done = Err(libc::ENOMEM),
+                    Err(Errno::ENOMEM) => done = Err(Errno::ENOMEM),
                     answer => answer?,
                 }
             }
             let Some(r) = next else { break };
             if r.origin == Origin::Private {
                 if !self.settings.change(r.start, r.end, set, clear) {
-                    return Err(libc::ENOMEM);
+                    return Err(Errno::ENOMEM);
                 }
                 if (set | clear) & PRIVATE_ONLY == 0 {
                     mem::advise(r.start, r.end - r.start, advice)?;

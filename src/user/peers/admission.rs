@@ -8,6 +8,7 @@
 
 use super::{token, Peers, Side};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::protocol::wire::{Message, Status, Verb};
 use crate::user::sys::net::{self, Descriptors};
 use crate::user::sys::spare::Spare;
@@ -27,10 +28,10 @@ impl Peers {
         for _ in 0..ACCEPT_BATCH {
             let fd = match net::accept(self.listener) {
                 Ok(fd) => fd,
-                Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => {
                     return self.refuse_with(spare, dispose);
                 }
-                Err(libc::EAGAIN) => return,
+                Err(Errno::EAGAIN) => return,
                 // Of the one that was about to be taken.
                 Err(_) => continue,
             };

@@ -10,6 +10,7 @@
 
 use super::{Peers, Side};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::patience;
 use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::Status;
@@ -90,7 +91,7 @@ impl Peers {
     fn process_of(&self, fd: c_int, pid: i32) -> Result<u64, Status> {
         let by_pid = UNSEEN + pid as u64;
         match process_at(fd) {
-            Err(libc::ENOPROTOOPT) => Ok(by_pid),
+            Err(Errno::ENOPROTOOPT) => Ok(by_pid),
             Err(_) => Err(Status::Full),
             Ok((_, true)) => Err(Status::Denied),
             Ok((inode, _)) if inode == inode_of(self.epoll) => Ok(by_pid),
@@ -104,11 +105,11 @@ impl Peers {
         let c = &self.connections[i];
         match process_at(c.fd) {
             Ok((_, ended)) => ended,
-            Err(libc::ENOPROTOOPT) => {
-                c.pid != 0 && task::signal_task(c.pid, c.pid, 0) == Err(libc::ESRCH)
+            Err(Errno::ENOPROTOOPT) => {
+                c.pid != 0 && task::signal_task(c.pid, c.pid, 0) == Err(Errno::ESRCH)
             }
             // That is no descriptor left; the others tell of one that has ended.
-            Err(errno) => !matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM),
+            Err(errno) => !matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM),
         }
     }
 

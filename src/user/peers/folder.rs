@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::sys::dir::{self, About, Entries, NAME};
 use crate::user::sys::{task, Sys};
 use core::ffi::{c_int, CStr};
@@ -91,7 +92,7 @@ pub fn open_base(asked: &CStr, uid: u32) -> Sys<c_int> {
         }
         crate::rawsys::close(fd);
     }
-    Err(libc::ENOSYS)
+    Err(Errno::ENOSYS)
 }
 
 /// Whether folders of users are safe there from other users.
@@ -112,10 +113,10 @@ pub fn open(base: c_int, uid: u32) -> Sys<c_int> {
     let number = outside(uid);
     let first = Name::new(format_args!("xpmem-{number}"));
     match dir::make_at(base, first.as_c_str(), MODE) {
-        Ok(()) | Err(libc::EEXIST) => {}
+        Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => {
             debug_log!("{:?} cannot be made: errno {errno}", first.as_c_str());
-            return Err(libc::ENOSYS);
+            return Err(Errno::ENOSYS);
         }
     }
     if let Some(fd) = open_own(base, first.as_c_str(), uid) {
@@ -131,16 +132,16 @@ pub fn open(base: c_int, uid: u32) -> Sys<c_int> {
         dir::make_at(base, second.as_c_str(), MODE)?;
     }
     // Who makes one at the same time looks, too: all take the same.
-    let second = first_of_others(base, uid).ok_or(libc::ENOSYS)?;
+    let second = first_of_others(base, uid).ok_or(Errno::ENOSYS)?;
     debug_log!("{:?} is taken instead", second.as_c_str());
-    open_own(base, second.as_c_str(), uid).ok_or(libc::ENOSYS)
+    open_own(base, second.as_c_str(), uid).ok_or(Errno::ENOSYS)
 }
 
 /// Opens a folder, if it is this user's own and safe.
 fn open_own(base: c_int, name: &CStr, uid: u32) -> Option<c_int> {
     let fd = match dir::open_at(base, name) {
         // Its user has been locked out, by an odd umask.
-        Err(libc::EACCES) => {
+        Err(Errno::EACCES) => {
             dir::set_mode_at(base, name, MODE).ok()?;
             dir::open_at(base, name).ok()?
         }

@@ -22,6 +22,7 @@ use super::protocol::wire::{Message, Verb, Words};
 use super::sys::net::{self, IN, OUT};
 use super::sys::{task, Sys};
 use crate::debug_log;
+use crate::errno::Errno;
 use core::ffi::c_int;
 use crowd::Slow;
 use emptying::Emptying;
@@ -76,7 +77,7 @@ pub struct Connection {
     pub owes: bool,
     pub owed: Words,
     /// Attacher's side: why the owner has refused, as an errno.
-    pub refusal: c_int,
+    pub refusal: Option<Errno>,
 
     /// Owner's side: the attacher's process, as seen from here.
     pub pid: i32,
@@ -114,7 +115,7 @@ const NEW: Connection = Connection {
     unsaid: 0,
     owes: false,
     owed: [0; 8],
-    refusal: 0,
+    refusal: None,
     pid: 0,
     streams: Streams::NONE,
     greeting: false,
@@ -158,7 +159,7 @@ pub struct Peers {
     /// How many attachers have been hung up on that have not let go.
     cut_off: u32,
     /// Why the last owner that hung up did so, as an errno.
-    refusal: c_int,
+    refusal: Option<Errno>,
     /// The folder of this user's processes, also the working directory, and the
     /// one that holds it.
     folder: c_int,
@@ -190,13 +191,13 @@ impl Peers {
     }
 
     /// Why the last owner that hung up did so, as an errno.
-    pub fn refusal(&self) -> c_int {
-        self.refusal
+    pub fn refusal(&self) -> Errno {
+        self.refusal.unwrap_or(Errno::ENOENT)
     }
 
     /// Takes note of that.
-    pub fn set_refusal(&mut self, errno: c_int) {
-        self.refusal = errno;
+    pub fn set_refusal(&mut self, errno: Errno) {
+        self.refusal = Some(errno);
     }
 
     /// An answer to `Share` has been given to attacher `i`, who has to act upon it.
@@ -228,7 +229,7 @@ impl Peers {
     pub fn adopt(&mut self, fd: c_int, side: Side) -> Sys<usize> {
         let free = |c: &Connection| c.side == Side::Free;
         let i = self.connections.iter().position(free);
-        let i = i.ok_or(libc::ENOMEM)?;
+        let i = i.ok_or(Errno::ENOMEM)?;
         net::watch(self.epoll, fd, token::CONNECTION + i as u64)?;
         self.connections[i] = Connection {
             side,
@@ -248,10 +249,10 @@ impl Peers {
     /// when there is.
     pub fn try_post(&mut self, i: usize, m: &Message, fds: Option<[c_int; 2]>) -> Sys<()> {
         match net::send(self.connections[i].fd, &m.encode(), fds) {
-            Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
                 self.connections[i].clogged = true;
                 self.attend(i);
-                Err(libc::EAGAIN)
+                Err(Errno::EAGAIN)
             }
             sent => sent,
         }
@@ -324,7 +325,7 @@ impl Peers {
             return false;
         }
         c.under_way += 1;
-        if self.try_post(i, m, None) == Err(libc::EAGAIN) {
+        if self.try_post(i, m, None) == Err(Errno::EAGAIN) {
             let c = &mut self.connections[i];
             c.under_way -= 1;
             c.unsent = true;
@@ -340,7 +341,7 @@ impl Peers {
         m.lo = c.unsaid;
         if c.clogged || m.lo == 0 {
             c.unsent |= m.lo != 0;
-        } else if self.try_post(i, &m, None) == Err(libc::EAGAIN) {
+        } else if self.try_post(i, &m, None) == Err(Errno::EAGAIN) {
             self.connections[i].unsent = true;
         } else {
             self.connections[i].unsaid = 0;

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::{folder, Peers};
+use crate::errno::Errno;
 use crate::user::protocol::ids::TOKEN_BITS;
 use crate::user::sys::dir::{self, Entries, NAME};
 use crate::user::sys::net::{self, Address};
@@ -122,7 +123,7 @@ impl Peers {
             }
             let (early, name) = (hex(token, EARLY), hex(token, b""));
             let (early, name) = (as_c_str(&early), as_c_str(&name));
-            let address = Address::new(early).ok_or(libc::ENAMETOOLONG)?;
+            let address = Address::new(early).ok_or(Errno::ENAMETOOLONG)?;
             let fd = net::socket()?;
             if net::set_mode(fd, 0o600).is_ok() && net::bind(fd, &address).is_ok() {
                 net::refuse_descriptors(fd);
@@ -136,7 +137,7 @@ impl Peers {
             crate::rawsys::close(fd);
         }
         debug_log!("no socket can be made in the folder");
-        Err(libc::ENOSYS)
+        Err(Errno::ENOSYS)
     }
 
     /// Works in the folder that another task has found.
@@ -162,14 +163,14 @@ impl Peers {
     pub fn dial(&self, token: u64) -> Sys<c_int> {
         match self.dial_here(token) {
             // Maybe it found this folder taken, or found it free again.
-            Err(libc::ENOENT) => {
+            Err(Errno::ENOENT) => {
                 let found = folder::find(self.base, self.uid, |folder, _| {
                     dir::enter(folder).ok()?;
                     let answer = self.dial_here(token);
-                    matches!(answer, Ok(_) | Err(libc::EAGAIN)).then_some(answer)
+                    matches!(answer, Ok(_) | Err(Errno::EAGAIN)).then_some(answer)
                 });
                 dir::enter(self.folder)?;
-                found.unwrap_or(Err(libc::ENOENT))
+                found.unwrap_or(Err(Errno::ENOENT))
             }
             answer => answer,
         }
@@ -177,7 +178,7 @@ impl Peers {
 
     fn dial_here(&self, token: u64) -> Sys<c_int> {
         let name = hex(token, b"");
-        let address = Address::new(as_c_str(&name)).ok_or(libc::ENOENT)?;
+        let address = Address::new(as_c_str(&name)).ok_or(Errno::ENOENT)?;
         let fd = net::socket()?;
         let connected = net::connect(fd, &address).and_then(|()| net::peer(fd));
         match connected {
@@ -185,8 +186,8 @@ impl Peers {
             other => {
                 crate::rawsys::close(fd);
                 Err(match other {
-                    Ok(_) => libc::EACCES,
-                    Err(libc::ECONNREFUSED | libc::ENOENT | libc::ENOTDIR) => libc::ENOENT,
+                    Ok(_) => Errno::EACCES,
+                    Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR) => Errno::ENOENT,
                     Err(errno) => errno,
                 })
             }

@@ -8,6 +8,7 @@ use super::alarm::Alarm;
 use super::Program;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::program::restart;
 use crate::user::sys::procfs::Numbers;
 use crate::user::sys::task;
@@ -324,7 +325,7 @@ impl Program {
 
     /// Whether the program has ended, or is about to become another by exec.
     pub fn has_ended(&self) -> bool {
-        task::signal_task(self.tgid, self.anchor, 0) == Err(libc::ESRCH)
+        task::signal_task(self.tgid, self.anchor, 0) == Err(Errno::ESRCH)
     }
 
     /// Waits for a thread of the program that is sure to stop soon.
@@ -339,7 +340,7 @@ impl Program {
         let fd = match crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
             Ok(fd) => fd,
             // There may be no descriptor left to see it by.
-            Err(errno) => return matches!(errno, libc::ENOENT | libc::ESRCH),
+            Err(errno) => return matches!(errno, Errno::ENOENT | Errno::ESRCH),
         };
         let mut text = [0u8; 256];
         let n = crate::user::sys::task::read_text(fd, &mut text);

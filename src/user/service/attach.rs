@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::pending::{Reply, What};
+use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::attacher::{self, OwnersFile, Place};
 use crate::user::peers::Side;
@@ -27,7 +28,7 @@ impl Service {
     /// Asks for access to a segment. [`Reply::Later`]: the owner has been asked.
     pub fn get(&mut self, shared: &Shared, slot: usize, segid: i64, flags: c_int) -> Reply {
         let Some(id) = Id::decode(segid).filter(|id| id.kind == Kind::Segment) else {
-            return Reply::Now(Err(libc::ENOENT));
+            return Reply::Now(Err(Errno::ENOENT));
         };
         let i = match self.connection_to(shared, id.token) {
             Ok(i) => i,
@@ -48,7 +49,7 @@ impl Service {
         } = *wanted;
         let Some(p) = self.attacher.permits.find(apid) else {
             return if self.owner.segments.issued(apid) {
-                Reply::Now(Err(libc::ENOENT))
+                Reply::Now(Err(Errno::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };
@@ -59,15 +60,15 @@ impl Service {
         }
         let permit = *self.attacher.permits.get(p);
         if permit.dead || self.peers.connections[i].side != Side::Attacher {
-            return Reply::Now(Err(libc::ENOENT));
+            return Reply::Now(Err(Errno::ENOENT));
         }
         let len = match size.checked_next_multiple_of(PAGE) {
             Some(len) if len > 0 && offset >= 0 => len,
-            _ => return Reply::Now(Err(libc::EINVAL)),
+            _ => return Reply::Now(Err(Errno::EINVAL)),
         };
         let source = permit.start.saturating_add(offset as usize);
         if source.checked_add(len).is_none_or(|end| end > permit.end) {
-            return Reply::Now(Err(libc::EINVAL));
+            return Reply::Now(Err(Errno::EINVAL));
         }
         let addr = match self.map_attachment(shared, p, (source, len), vaddr) {
             Ok(addr) => addr,
@@ -103,19 +104,19 @@ impl Service {
         let c = &self.peers.connections[self.attacher.permits.get(p).connection];
         let (memfd, identity, token) = (c.memfd, c.identity, c.token);
         if !self.owner.program.attachments.has_room() {
-            return Err(libc::ENOMEM);
+            return Err(Errno::ENOMEM);
         }
         if vaddr != 0 {
             let end = vaddr
                 .checked_add(len)
                 .filter(|&end| end <= TOP)
-                .ok_or(libc::EINVAL)?;
+                .ok_or(Errno::EINVAL)?;
             let own = token == self.peers.token();
             if own && vaddr < source + len && end > source {
-                return Err(libc::EINVAL);
+                return Err(Errno::EINVAL);
             }
             if self.owner.program.attachments.overlaps(vaddr, end) {
-                return Err(libc::EINVAL);
+                return Err(Errno::EINVAL);
             }
             self.owner.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
@@ -180,7 +181,7 @@ impl Service {
             }
             None => match self.owner.program.space.at(addr) {
                 Ok(Some(m)) if self.unmap_severed(addr, &m) => Ok(0),
-                Ok(Some(_)) => Err(libc::EINVAL),
+                Ok(Some(_)) => Err(Errno::EINVAL),
                 _ => Ok(0),
             },
         }
@@ -190,7 +191,7 @@ impl Service {
     pub fn release(&mut self, shared: &Shared, slot: usize, apid: i64) -> Reply {
         let Some(p) = self.attacher.permits.find(apid) else {
             return if self.owner.segments.issued(apid) {
-                Reply::Now(Err(libc::ENOENT))
+                Reply::Now(Err(Errno::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, apid, Kind::Permit)
             };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service starts: what it needs is opened, and what this kernel has is looked at.
 
+use crate::errno::Errno;
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
@@ -46,7 +47,9 @@ pub extern "C" fn main(_argument: usize) -> ! {
                 service.run(shared);
             }
             Err(errno) => {
-                shared.failure.store(errno as u32, Ordering::Relaxed);
+                shared
+                    .failure
+                    .store(errno.number() as u32, Ordering::Relaxed);
                 shared.status.store(status::FAILED, Ordering::Release);
                 task::futex_wake(&shared.status);
             }
@@ -139,7 +142,7 @@ impl Service {
         }
         if has & facilities::REQUIRED != facilities::REQUIRED {
             debug_log!("userfaultfd lacks features: has {has:#x}");
-            return Err(libc::ENOSYS);
+            return Err(Errno::ENOSYS);
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
@@ -165,8 +168,8 @@ impl Service {
                     self.owner.resume(standing);
                     return Ok(());
                 }
-                Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
-                Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+                Err(Unstoppable::Forbidden) => return Err(Errno::EPERM),
+                Err(Unstoppable::Ended) => return Err(Errno::ESRCH),
                 Err(Unstoppable::Busy) => {}
             }
         }

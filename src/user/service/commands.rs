@@ -5,6 +5,7 @@
 
 use super::attach::Wanted;
 use super::pending::Reply;
+use crate::errno::Errno;
 use crate::user::arena::{Op, Shared};
 use crate::user::owner::remap::Remap;
 use crate::user::peers::names;
@@ -13,7 +14,7 @@ use crate::user::sys::{task, Sys};
 use core::ffi::c_int;
 
 /// No errno: the owner that was dialled has too many who wait to be accepted.
-pub const OWNER_BUSY: c_int = 1 << 16;
+pub const OWNER_BUSY: Errno = Errno::new(1 << 16);
 
 impl Service {
     /// Serves the commands of the program's threads.
@@ -113,7 +114,7 @@ impl Service {
                 self.fork_end();
                 Ok(0)
             }
-            None => Err(libc::EINVAL),
+            None => Err(Errno::EINVAL),
         })
     }
 
@@ -121,7 +122,7 @@ impl Service {
     /// command is looked at again, for a while.
     fn try_again(&mut self, shared: &Shared, slot: usize) {
         if !self.pending.retry(slot) {
-            return shared.finish(slot, Err(libc::ENOENT));
+            return shared.finish(slot, Err(Errno::ENOENT));
         }
         self.retrying = true;
         shared.put_back(slot);

@@ -5,6 +5,7 @@
 
 use super::messages::{close_apart, dispose};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::attacher::Piece;
 use crate::user::peers::Side;
@@ -43,7 +44,7 @@ impl Service {
         }
         self.attacher.prepare_to_sever(&self.owner.program)?;
         let fd = self.peers.dial(token).map_err(|errno| match errno {
-            libc::EAGAIN => OWNER_BUSY,
+            Errno::EAGAIN => OWNER_BUSY,
             _ => errno,
         })?;
         let i = self.peers.adopt(fd, Side::Attacher).inspect_err(|_| {
@@ -55,7 +56,7 @@ impl Service {
         self.peers.connections[i].under_way = 1;
         if !self.peers.post(i, &hello, None) {
             // Why not, it may have said.
-            self.peers.set_refusal(libc::ENOENT);
+            self.peers.set_refusal(Errno::ENOENT);
             self.drain_all(shared, i);
             if self.peers.connections[i].side == Side::Attacher {
                 self.hang_up(shared, i);
@@ -127,8 +128,8 @@ impl Service {
                     }
                 },
                 // It is told of again.
-                Err(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => break,
-                Err(libc::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS) => break,
+                Err(Errno::EINTR) => {}
                 Ok(None) | Err(_) => self.hang_up(shared, i),
             }
             dispose(shared, &mut fds);
@@ -164,11 +165,7 @@ impl Service {
             let c = &mut self.peers.connections[i];
             (c.side, c.permits, c.identity) = (Side::Dead, old.permits, old.identity);
         }
-        let refusal = if old.refusal == 0 {
-            libc::ENOENT
-        } else {
-            old.refusal
-        };
+        let refusal = old.refusal.unwrap_or(Errno::ENOENT);
         self.peers.set_refusal(refusal);
         self.abandon_commands_of(shared, i, refusal);
         self.attacher.wake_attachments_of(&self.owner.program, i);

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::debug::{count, COUNTERS};
+use crate::errno::Errno;
 use crate::user::attacher::overlay::Lent;
 use crate::user::attacher::sigbus::Faulting;
 use crate::user::attacher::{OwnersFile, GATED};
@@ -166,7 +167,7 @@ impl Service {
             };
             self.attacher.faulting.forget(here, here + (end - first));
             let _ = uffd::wake(self.owner.program.faults, here, end - first);
-            if done != Err(libc::EAGAIN) {
+            if done != Err(Errno::EAGAIN) {
                 return;
             }
             // The program is unmapping or moving something, and waits for us to
@@ -182,7 +183,7 @@ impl Service {
         if uffd::map_present_huge(faults, start, len, huge)? {
             // Where nothing was ever protected the kernel knows of no protection.
             match uffd::write_unprotect(faults, start, len) {
-                Err(libc::ENOENT) => {}
+                Err(Errno::ENOENT) => {}
                 done => return done,
             }
         }
@@ -267,7 +268,7 @@ impl Service {
         if let Some(Ok(())) = poisoned {
             self.attacher.poisoned.push(page);
         } else {
-            if !self.attacher.can_poison() || poisoned == Some(Err(libc::EEXIST)) {
+            if !self.attacher.can_poison() || poisoned == Some(Err(Errno::EEXIST)) {
                 // Linux before 6.6 cannot poison; or what is there cannot be
                 // taken away while the threads run. The signal comes without its
                 // address.

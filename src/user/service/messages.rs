@@ -9,6 +9,7 @@
 
 use super::pending::What;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::attacher;
 use crate::user::attacher::overlay::Lent;
@@ -99,7 +100,7 @@ impl Service {
         if m.answers(Verb::Hello) {
             if let Err(errno) = self.on_hello(i, m.status, fds) {
                 debug_log!("an owner takes nobody, or has no address space: errno {errno}");
-                self.peers.connections[i].refusal = errno;
+                self.peers.connections[i].refusal = Some(errno);
                 return self.hang_up(shared, i);
             }
         } else if m.cookie & COMMAND_COOKIE != 0 {
@@ -118,29 +119,29 @@ impl Service {
     fn on_hello(&mut self, i: usize, status: Status, fds: &mut Descriptors) -> Sys<()> {
         match status {
             Status::Done => {}
-            Status::Denied => return Err(libc::EACCES),
-            Status::Full => return Err(libc::ENOMEM),
-            _ => return Err(libc::ENOENT),
+            Status::Denied => return Err(Errno::EACCES),
+            Status::Full => return Err(Errno::ENOMEM),
+            _ => return Err(Errno::ENOENT),
         }
         if fds.were_cut() {
             debug_log!("there is no room for the owner's descriptors here");
-            return Err(libc::ENOMEM);
+            return Err(Errno::ENOMEM);
         }
         let [memfd, pidfd] = fds.pair();
         let fixed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
         // First what no file can delay: only a file in memory has seals.
         let sealed = mem::seals(memfd).is_ok_and(|seals| seals & fixed == fixed);
         if !sealed || !task::is_pidfd(pidfd) || self.peers.connections[i].memfd >= 0 {
-            return Err(libc::ENOENT);
+            return Err(Errno::ENOENT);
         }
         if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
-            return Err(libc::ENOENT);
+            return Err(Errno::ENOENT);
         }
         let mapped = self
             .owner
             .program
             .identity_as_mapped(memfd)
-            .ok_or(libc::ENOMEM)?;
+            .ok_or(Errno::ENOMEM)?;
         net::watch(self.peers.epoll, pidfd, token::PIDFD + i as u64)?;
         fds.take_pair();
         let c = &mut self.peers.connections[i];
@@ -161,8 +162,8 @@ impl Service {
                     let writable = flags == crate::uapi::RDWR;
                     self.grant(i, segid, writable, (m.lo as usize, m.hi as usize))
                 }
-                Status::Denied => Err(libc::EACCES),
-                _ => Err(libc::ENOENT),
+                Status::Denied => Err(Errno::EACCES),
+                _ => Err(Errno::ENOENT),
             },
             // At an address of its own choice the program has nothing left to
             // go back to: there the first touch tells.
@@ -175,7 +176,7 @@ impl Service {
                 if still.is_some_and(|p| p.attachment == attachment) {
                     attacher::unmap(&mut self.owner.program, addr);
                 }
-                Err(libc::ENOMEM)
+                Err(Errno::ENOMEM)
             }
             What::Attach {
                 addr,
@@ -186,9 +187,9 @@ impl Service {
                 addr.map(|addr| addr as u64)
             }
             What::Alive => Err(if m.status == Status::Done {
-                libc::EACCES
+                Errno::EACCES
             } else {
-                libc::ENOENT
+                Errno::ENOENT
             }),
         };
         self.pending.end(slot);

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::errno::Errno;
 use crate::user::arena::SLOTS;
 use crate::user::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
 use crate::user::protocol::wire::{Message, Verb, Words};
@@ -43,7 +44,7 @@ impl What {
     }
 
     /// The answer where none comes.
-    fn without(self, errno: c_int) -> Sys<u64> {
+    fn without(self, errno: Errno) -> Sys<u64> {
         match self {
             What::Attach { addr, .. } => Ok(addr as u64),
             _ => Err(errno),
@@ -120,7 +121,7 @@ impl Pending {
     }
 
     /// Ends a command that waits on a connection; answers which, and with what it ends.
-    pub fn abandon(&mut self, connection: usize, errno: c_int) -> Option<(usize, Sys<u64>)> {
+    pub fn abandon(&mut self, connection: usize, errno: Errno) -> Option<(usize, Sys<u64>)> {
         let of_it = |w: &Waiting| w.connection == connection + 1;
         let slot = self.slots.iter().position(of_it)?;
         self.end(slot);
@@ -138,7 +139,7 @@ impl Pending {
         };
         let slot = from + self.slots[from..].iter_mut().position(is_late)?;
         self.end(slot);
-        Some((slot, self.slots[slot].what.without(libc::ENOENT)))
+        Some((slot, self.slots[slot].what.without(Errno::ENOENT)))
     }
 
     /// The command in `slot` could not be asked; whether it is to be tried again.

@@ -9,6 +9,7 @@
 
 use super::pending::{Reply, What};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::ids::{Id, Kind};
@@ -30,7 +31,7 @@ impl Service {
     }
 
     /// Owner `i` is gone: nobody waits for its answers.
-    pub fn abandon_commands_of(&mut self, shared: &Shared, i: usize, errno: i32) {
+    pub fn abandon_commands_of(&mut self, shared: &Shared, i: usize, errno: Errno) {
         while let Some((slot, answer)) = self.pending.abandon(i, errno) {
             shared.finish(slot, answer);
         }
@@ -60,7 +61,7 @@ impl Service {
         let c = &self.peers.connections[i];
         if c.owes && !c.clogged {
             let owed = Message::decode(&c.owed);
-            let sent = owed.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(libc::EAGAIN));
+            let sent = owed.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(Errno::EAGAIN));
             let c = &mut self.peers.connections[i];
             (c.owes, c.unsent) = (!sent, c.unsent | !sent);
         }
@@ -83,14 +84,14 @@ impl Service {
     /// alive: EACCES if it is, ENOENT if not.
     pub fn ask_issuer(&mut self, shared: &Shared, slot: usize, id: i64, kind: Kind) -> Reply {
         let Some(decoded) = Id::decode(id).filter(|d| d.kind == kind) else {
-            return Reply::Now(Err(libc::ENOENT));
+            return Reply::Now(Err(Errno::ENOENT));
         };
         let i = match self.connection_to(shared, decoded.token) {
             Ok(i) => i,
-            Err(errno @ (libc::EACCES | libc::ENOMEM | OWNER_BUSY)) => {
+            Err(errno @ (Errno::EACCES | Errno::ENOMEM | OWNER_BUSY)) => {
                 return Reply::Now(Err(errno))
             }
-            Err(_) => return Reply::Now(Err(libc::ENOENT)),
+            Err(_) => return Reply::Now(Err(Errno::ENOENT)),
         };
         let mut m = Message::new(Verb::Query);
         m.id = id;

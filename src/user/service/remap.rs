@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::pending::Reply;
+use crate::errno::Errno;
 use crate::user::arena::{Shared, NOT_NEEDED};
 use crate::user::owner::remap::Remap;
 use crate::user::program::stop::Unstoppable;
@@ -40,7 +41,7 @@ impl Service {
         }
         let standing = match self.owner.stop() {
             Ok(standing) => standing,
-            Err(Unstoppable::Busy) => return Reply::Now(Err(libc::EAGAIN)),
+            Err(Unstoppable::Busy) => return Reply::Now(Err(Errno::EAGAIN)),
             Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Reply::Now(Ok(NOT_NEEDED)),
         };
         self.owner.note_growth_into(r.old, end);

@@ -19,6 +19,7 @@
 
 use super::others;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{ending, status, Shared};
 use crate::user::program::alarm;
@@ -97,21 +98,21 @@ impl Service {
 
     /// Whether all threads may do what this task may.
     pub fn compare_all(&mut self) -> Sys<()> {
-        self.rights = Some(Rights::of(task::own_pid()).ok_or(libc::ENOSYS)?);
+        self.rights = Some(Rights::of(task::own_pid()).ok_or(Errno::ENOSYS)?);
         let mut tasks = self.owner.program.tids();
         for tid in tasks.by_ref() {
             if self.difference(tid) != Difference::None {
                 debug_log!("thread {tid} has rights of its own: nothing can be shared");
-                return Err(libc::EPERM);
+                return Err(Errno::EPERM);
             }
         }
         if tasks.is_cut() {
-            return Err(libc::EAGAIN);
+            return Err(Errno::EAGAIN);
         }
         let own = self.owner.program.anchor();
         if others::first_named(self.owner.program.task_dir(), own, own as u32).is_some() {
             debug_log!("another copy of this library serves this program");
-            return Err(libc::EBUSY);
+            return Err(Errno::EBUSY);
         }
         Ok(())
     }

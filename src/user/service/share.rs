@@ -5,6 +5,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
@@ -89,9 +90,9 @@ impl Service {
 
     fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
         match self.peers.try_post(i, answer, fds) {
-            Err(libc::EAGAIN) => Outcome::Unsent,
+            Err(Errno::EAGAIN) => Outcome::Unsent,
             // As many descriptors are under way to others as may be.
-            Err(libc::ETOOMANYREFS) => Outcome::Later(0),
+            Err(Errno::ETOOMANYREFS) => Outcome::Later(0),
             // Or it is gone, which is about to be noticed.
             _ => Outcome::Answered,
         }
@@ -226,7 +227,7 @@ impl Service {
         let done = match share(block) {
             // One pinned page need not keep its neighbours back, nor one that lies
             // beyond the end of its file.
-            Err(Refusal::Pinned | Refusal::Os(libc::EFAULT)) => share(PAGE)?,
+            Err(Refusal::Pinned | Refusal::Os(Errno::EFAULT)) => share(PAGE)?,
             done => done?,
         };
         let c = &mut self.peers.connections[i];
@@ -241,14 +242,14 @@ impl Service {
             return Ok(hi as u64);
         };
         if self.owner.program.forks.are_under_way() || self.recalling {
-            return Err(libc::EAGAIN);
+            return Err(Errno::EAGAIN);
         }
         self.owner.set_quiet(self.peers.is_quiet());
         let mut wait = || self.peers.await_acknowledgements();
         let part = (at, end);
         let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
             Ok((_, done)) => done,
-            Err(Refusal::Later) => return Err(libc::EAGAIN),
+            Err(Refusal::Later) => return Err(Errno::EAGAIN),
             Err(Refusal::Pinned) => at + PAGE,
             Err(_) => match self.owner.program.space.find(at)? {
                 Some(m) if m.start > at => m.start,

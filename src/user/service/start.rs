@@ -3,10 +3,11 @@
 
 use super::boot::Layout;
 use super::{anchor, others};
+use crate::errno::Errno;
 use crate::user::arena::{self, ending, mapping, status, Op, Shared, BASE};
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What is in the way of sharing is waited for so long, in nanoseconds, where
@@ -33,13 +34,13 @@ pub fn running() -> Sys<&'static Shared> {
         let seen = shared.status.load(Ordering::Acquire);
         match seen {
             status::RUNNING => return Ok(shared),
-            status::FAILED => return Err(libc::ENOSYS),
+            status::FAILED => return Err(Errno::ENOSYS),
             status::STARTING | status::ENDING => {
                 task::futex_wait(&shared.status, seen, 100);
             }
             status::DEAD => {
                 if STARTED.fetch_add(1, Ordering::Relaxed) >= STARTS {
-                    return Err(libc::ENOSYS);
+                    return Err(Errno::ENOSYS);
                 }
                 shared = &mapping::renew::<Layout>(shared).map_err(no_memory)?.shared;
             }
@@ -62,9 +63,9 @@ pub fn running() -> Sys<&'static Shared> {
 }
 
 /// What an errno of mmap becomes, that no caller would understand.
-fn no_memory(errno: c_int) -> c_int {
+fn no_memory(errno: Errno) -> Errno {
     debug_log!("no memory for the user back end: errno {errno}");
-    libc::ENOSYS
+    Errno::ENOSYS
 }
 
 /// The running back end, with the rights that the calling thread has.
@@ -77,27 +78,27 @@ pub fn running_with_same_rights() -> Sys<&'static Shared> {
         // It answers by its end.
         let _ = shared.call(Op::Rights, [task::gettid() as u64, 0, 0, 0, 0]);
     }
-    Err(libc::ENOSYS)
+    Err(Errno::ENOSYS)
 }
 
 fn begin(shared: &Shared) -> Sys<()> {
     if !crate::user::sys::supported_page_size() {
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     if EXITING.load(Ordering::Acquire) {
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     if valgrind::is_here() {
         debug_log!("valgrind runs this program: nothing can be shared");
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     if is_short_of_locked_memory() {
         debug_log!("all memory is locked (mlockall), up to a limit: nothing can be shared");
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     if others::another(0, u32::MAX).is_some() {
         debug_log!("another copy of this library serves this program");
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     note_folder(shared)?;
     shared.note_rights();
@@ -126,7 +127,7 @@ fn note_folder(shared: &Shared) -> Sys<()> {
     if !path.starts_with(b"/") || path.len() >= BASE {
         let length = path.len();
         debug_log!("XPMEM_DIR must be an absolute path below {BASE} bytes: it has {length}");
-        return Err(libc::ENOSYS);
+        return Err(Errno::ENOSYS);
     }
     for (i, word) in shared.base.iter().enumerate() {
         let byte = |k: usize| path.get(i * 8 + k).copied().unwrap_or(0);

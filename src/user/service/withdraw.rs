@@ -18,6 +18,7 @@
 
 use super::pending::Reply;
 use crate::debug_log;
+use crate::errno::Errno;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::attacher::withdrawn::drop_pages;
@@ -126,9 +127,9 @@ impl Service {
         }
         let standing = match self.owner.stop() {
             Ok(standing) => standing,
-            Err(Unstoppable::Busy) => return Err(libc::EAGAIN),
-            Err(Unstoppable::Forbidden) => return Err(libc::EPERM),
-            Err(Unstoppable::Ended) => return Err(libc::ESRCH),
+            Err(Unstoppable::Busy) => return Err(Errno::EAGAIN),
+            Err(Unstoppable::Forbidden) => return Err(Errno::EPERM),
+            Err(Unstoppable::Ended) => return Err(Errno::ESRCH),
         };
         let done = self.owner.demote(&standing, shared, (start, end));
         self.owner.resume(standing);
@@ -151,7 +152,7 @@ impl Service {
     pub fn rearrange(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
         self.recall(shared, start, end);
         match shared.promoted.first_in(start, end) {
-            Some(_) => Err(libc::EINVAL),
+            Some(_) => Err(Errno::EINVAL),
             None => Ok(0),
         }
     }
@@ -161,7 +162,7 @@ impl Service {
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Reply {
         let Some((start, end)) = self.owner.segments.withdraw(id) else {
             return if self.owner.segments.issued(id) {
-                Reply::Now(Err(libc::ENOENT))
+                Reply::Now(Err(Errno::ENOENT))
             } else {
                 self.ask_issuer(shared, slot, id, Kind::Segment)
             };

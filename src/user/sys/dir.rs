@@ -3,6 +3,7 @@
 //! twice, and no link is followed but in the name that a user has given.
 
 use super::{sys, Sys};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 use core::mem::MaybeUninit;
 
@@ -40,7 +41,7 @@ pub fn about(fd: c_int) -> Sys<About> {
 /// Opens a directory; one that may not be listed, to walk through.
 pub fn open(path: &CStr) -> Sys<c_int> {
     match open_in(libc::AT_FDCWD, path, 0) {
-        Err(libc::EACCES) => open_in(libc::AT_FDCWD, path, libc::O_PATH),
+        Err(Errno::EACCES) => open_in(libc::AT_FDCWD, path, libc::O_PATH),
         answer => answer,
     }
 }

@@ -8,6 +8,7 @@
 //! call of an operation in turn, and the count tells it where to end.
 
 use super::Sys;
+use crate::errno::Errno;
 use crate::rawsys;
 use core::ffi::{c_int, c_long, CStr};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ struct Words {
 }
 
 /// No errno: the service is killed.
-const KILL: c_int = 0;
+const KILL: Errno = Errno::new(0);
 
 /// Where the words are mapped; 0: nobody asks for failures.
 static WORDS: AtomicUsize = AtomicUsize::new(0);
@@ -72,7 +73,7 @@ pub fn meet(number: c_long, args: &[usize; 6]) -> Sys<()> {
     if words.count.fetch_add(1, Ordering::Relaxed) + 1 != words.fail.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let errno = words.errno.load(Ordering::Relaxed) as c_int;
+    let errno = Errno::new(words.errno.load(Ordering::Relaxed) as c_int);
     if !can_answer(number, errno) {
         return Ok(());
     }
@@ -110,9 +111,9 @@ fn never_fails(number: c_long) -> bool {
 }
 
 /// A message that could be sent and read before is refused for want of memory alone.
-fn can_answer(number: c_long, errno: c_int) -> bool {
+fn can_answer(number: c_long, errno: Errno) -> bool {
     let is_message = number == libc::SYS_sendmsg || number == libc::SYS_recvmsg;
-    !is_message || matches!(errno, KILL | libc::ENOMEM | libc::EAGAIN)
+    !is_message || matches!(errno, KILL | Errno::ENOMEM | Errno::EAGAIN)
 }
 
 /// Whether this is a task of the service: it has a stack in the arena.

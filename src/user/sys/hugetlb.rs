@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::{sys, PAGE};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 
 /// Larger pages there are none.
@@ -33,7 +34,7 @@ pub fn sane(size: usize) -> Option<usize> {
 pub fn page_at(start: usize, end: usize) -> usize {
     let mut size = PAGE;
     while start + size < end {
-        if sys!(libc::SYS_mremap, start + size, PAGE, PAGE, 0, 0) != Err(libc::EINVAL) {
+        if sys!(libc::SYS_mremap, start + size, PAGE, PAGE, 0, 0) != Err(Errno::EINVAL) {
             return size;
         }
         size *= 2;

@@ -2,6 +2,7 @@
 //! Mappings, memfds, and what can be done to their pages.
 
 use super::{sys, Sys};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 
 /// mmap(2). With `MAP_FIXED` in `flags` the caller vouches for the range.
@@ -39,7 +40,7 @@ pub fn imitate(from: usize, len: usize, to: usize) -> Sys<()> {
 /// Whether a range has been sealed (`mseal`, Linux 6.10): nothing can take its
 /// place. The kernel refuses even a change that changes nothing.
 pub fn is_sealed(addr: usize, len: usize) -> bool {
-    sys!(libc::SYS_mremap, addr, len, len, 0, 0) == Err(libc::EPERM)
+    sys!(libc::SYS_mremap, addr, len, len, 0, 0) == Err(Errno::EPERM)
 }
 
 /// mprotect(2).
@@ -60,7 +61,7 @@ pub fn collapse(addr: usize, len: usize) -> Sys<()> {
     super::task::beat();
     let mut done = advise(addr, len, MADV_COLLAPSE);
     for _ in 1..TRIES {
-        if done != Err(libc::EAGAIN) {
+        if done != Err(Errno::EAGAIN) {
             break;
         }
         done = advise(addr, len, MADV_COLLAPSE);
@@ -81,7 +82,7 @@ pub fn drop_pages(addr: usize, len: usize) -> Sys<()> {
 /// devices and huge pages, which never come here).
 pub fn is_locked(addr: usize) -> bool {
     const MADV_COLD: c_int = 20;
-    advise(super::page_down(addr), super::PAGE, MADV_COLD) == Err(libc::EINVAL)
+    advise(super::page_down(addr), super::PAGE, MADV_COLD) == Err(Errno::EINVAL)
 }
 
 /// Locks the pages that a range has, and others when they come.
@@ -156,7 +157,7 @@ pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
         let part = (len - done).min(AT_A_TIME);
         let n = sys!(libc::SYS_pwrite64, fd, from + done, part, off + done)?;
         if n == 0 {
-            return Err(libc::EIO);
+            return Err(Errno::EIO);
         }
         done += n;
     }
@@ -172,7 +173,7 @@ pub fn read_into(fd: c_int, to: usize, len: usize, off: usize) -> Sys<()> {
         let part = (len - done).min(AT_A_TIME);
         let n = sys!(libc::SYS_pread64, fd, to + done, part, off + done)?;
         if n == 0 {
-            return Err(libc::EIO);
+            return Err(Errno::EIO);
         }
         done += n;
     }
@@ -187,7 +188,7 @@ pub fn next_data(fd: c_int, from: usize, end: usize) -> Option<(usize, usize)> {
     let seek = |from: usize, what: c_int| {
         // Pages must not seem absent because the question was refused.
         super::insist(|| match sys!(libc::SYS_lseek, fd, from, what) {
-            Err(libc::ENXIO) => Ok(None),
+            Err(Errno::ENXIO) => Ok(None),
             answer => answer.map(Some),
         })
     };
@@ -216,7 +217,7 @@ pub fn identity(fd: c_int) -> Sys<(u64, u64, u64)> {
 pub fn touch(addr: usize) -> Sys<()> {
     let name: *const u8 = core::ptr::with_exposed_provenance(addr);
     match sys!(libc::SYS_faccessat, libc::AT_FDCWD, name, 0) {
-        Err(libc::EFAULT) => Err(libc::EFAULT),
+        Err(Errno::EFAULT) => Err(Errno::EFAULT),
         _ => Ok(()),
     }
 }
@@ -256,7 +257,7 @@ fn copy_to_process(pid: i32, from: usize, to: usize, len: usize) -> Sys<()> {
             0
         )?;
         if n == 0 {
-            return Err(libc::EFAULT);
+            return Err(Errno::EFAULT);
         }
         done += n;
     }
@@ -305,7 +306,7 @@ pub fn peek_process(pid: i32, addr: usize, into: &mut [u8]) -> Sys<()> {
         0
     )? {
         n if n == into.len() => Ok(()),
-        _ => Err(libc::EFAULT),
+        _ => Err(Errno::EFAULT),
     }
 }
 

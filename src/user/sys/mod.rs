@@ -31,11 +31,12 @@ pub mod trace;
 pub mod uffd;
 pub mod valgrind;
 
+use crate::errno::Errno;
 use crate::rawsys;
-use core::ffi::{c_int, c_long};
+use core::ffi::c_long;
 
 /// A value, or an errno.
-pub type Sys<T> = core::result::Result<T, c_int>;
+pub type Sys<T> = core::result::Result<T, Errno>;
 
 /// The page size that the user back end supports. [`supported_page_size`]
 /// is asked once, at start.
@@ -106,7 +107,7 @@ const INSIST: u32 = 2000;
 /// Calls what undoes something, or lets somebody go on, until it is done. The
 /// kernel refuses such calls only where it is out of memory.
 pub fn insist<T>(mut body: impl FnMut() -> Sys<T>) -> Sys<T> {
-    let mut answer = Err(0);
+    let mut answer = Err(Errno::EAGAIN);
     repeat(&mut || {
         answer = body();
         answer.is_ok()

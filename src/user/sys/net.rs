@@ -2,6 +2,7 @@
 //! Sockets, epoll and the passing of descriptors.
 
 use super::{sys, Sys};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 use core::mem::{size_of, MaybeUninit};
 
@@ -70,7 +71,7 @@ pub fn is_bound(address: &Address) -> bool {
     };
     let answer = connect(fd as c_int, address);
     crate::rawsys::close(fd as c_int);
-    !matches!(answer, Err(libc::ECONNREFUSED | libc::ENOENT))
+    !matches!(answer, Err(Errno::ECONNREFUSED | Errno::ENOENT))
 }
 
 /// A socket that keeps message boundaries.
@@ -122,7 +123,7 @@ pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
 pub fn process_of(fd: c_int) -> Sys<c_int> {
     const SO_PEERPIDFD: c_int = 77;
     if crate::testing::plays_old_kernel() {
-        return Err(libc::ENOPROTOOPT);
+        return Err(Errno::ENOPROTOOPT);
     }
     let mut process: c_int = -1;
     let mut len = size_of::<c_int>() as u32;
@@ -286,7 +287,7 @@ pub fn receive<const N: usize>(
         return Ok(None);
     }
     if n != N * 8 || head.msg_flags & libc::MSG_TRUNC != 0 {
-        return Err(libc::EPROTO);
+        return Err(Errno::EPROTO);
     }
     Ok(Some(()))
 }

@@ -6,6 +6,7 @@
 
 use super::procfs::{self, proc_path};
 use super::{sys, task, Sys, PAGE};
+use crate::errno::Errno;
 
 const WORDS: usize = 16;
 const NODES: usize = WORDS * 64;
@@ -165,7 +166,7 @@ pub fn has_several_nodes() -> bool {
         ALLOWED
     ) {
         Ok(_) => nodes.iter().map(|w| w.count_ones()).sum::<u32>() > 1,
-        Err(libc::ENOSYS) => false,
+        Err(Errno::ENOSYS) => false,
         // A container forbids to ask.
         Err(_) => {
             let mut text = [0u8; 32];

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::sys;
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 
 /// An address of the main stack of the calling task's address space: the
@@ -132,7 +133,7 @@ impl Numbers {
         let at = self.buf.as_mut_ptr();
         // What is gone has no names any more; else who is left out runs on.
         let read = super::insist(|| match sys!(libc::SYS_getdents64, self.fd, at, size) {
-            Err(errno @ (libc::ENOENT | libc::ESRCH)) => Ok(Err(errno)),
+            Err(errno @ (Errno::ENOENT | Errno::ESRCH)) => Ok(Err(errno)),
             answer => answer.map(Ok),
         });
         let read = read.and_then(|read| read);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::sys;
+use crate::errno::Errno;
 use crate::user::sys::procfs;
 
 /// A running digest (FNV-1a).
@@ -193,8 +194,8 @@ pub fn own() -> u64 {
 pub fn may_inspect(pid: i32) -> bool {
     let (mut head, mut len) = (0usize, 0usize);
     let looked = sys!(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut len);
-    super::task::signal_task(pid, pid, 0) != Err(libc::EPERM)
-        && (looked != Err(libc::EPERM) || !is_dumpable())
+    super::task::signal_task(pid, pid, 0) != Err(Errno::EPERM)
+        && (looked != Err(Errno::EPERM) || !is_dumpable())
 }
 
 /// Whether the calling thread may lock as much memory as it likes.

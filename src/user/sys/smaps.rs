@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::{sys, Sys};
+use crate::errno::Errno;
 
 /// What is told of a mapping. The flags are two letters each.
 #[derive(Clone, Copy)]
@@ -55,7 +56,7 @@ fn read_flags(addr: usize, mut read: impl FnMut(&mut [u8]) -> Sys<usize>) -> Sys
     loop {
         let n = match read(&mut chunk[..want]) {
             Ok(0) => return Ok(None),
-            Err(libc::EINTR) => continue,
+            Err(Errno::EINTR) => continue,
             n => n?,
         };
         for &byte in &chunk[..n] {

@@ -9,6 +9,7 @@
 
 use super::maps::{classify, parse, Mapping, Reader};
 use super::{hugetlb, sys, Sys, PAGE};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 
 /// The address space of the calling task.
@@ -170,9 +171,9 @@ impl Space {
             }
             match sys!(libc::SYS_ioctl, self.maps, QUERY, q.as_mut_ptr()) {
                 Ok(_) => break,
-                Err(libc::ENOENT) => return Ok(None),
+                Err(Errno::ENOENT) => return Ok(None),
                 // The name does not fit: only a file's path can be that long.
-                Err(libc::ENAMETOOLONG) if wide => name[..2].copy_from_slice(b"/x"),
+                Err(Errno::ENAMETOOLONG) if wide => name[..2].copy_from_slice(b"/x"),
                 Err(errno) => return Err(errno),
             }
         }
@@ -224,7 +225,7 @@ impl Space {
         if self.scan {
             self.scan_pages(start, end, PRESENT | SWAPPED, runs, checked)
         } else if checked {
-            Err(libc::ENOSYS)
+            Err(Errno::ENOSYS)
         } else {
             self.read_pages(start, end, runs)
         }

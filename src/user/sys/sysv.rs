@@ -5,6 +5,7 @@
 
 use super::space::Space;
 use super::{mem, sys, Sys, PAGE};
+use crate::errno::Errno;
 
 /// `id` of an answer with a file: stores are allowed.
 pub const WRITABLE: i64 = 1;
@@ -59,13 +60,13 @@ pub fn map(
     let whole = space.at(at).ok().flatten().filter(|m| m.start == at);
     let Some(whole) = whole else {
         let _ = sys!(libc::SYS_shmdt, at);
-        return Err(libc::EAGAIN);
+        return Err(Errno::EAGAIN);
     };
     let size = whole.end - at;
     let inside = offset.checked_add(len).is_some_and(|end| end <= size);
     if !inside || (offset | len | to) % space.page_size(&whole) != 0 {
         let _ = mem::unmap(at, size);
-        return Err(libc::EINVAL);
+        return Err(Errno::EINVAL);
     }
     let moved = mem::move_over(at + offset, len, to);
     // What is left of the whole attachment, before and behind.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{sys, Sys};
+use crate::errno::Errno;
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -50,7 +51,7 @@ pub fn futex_wait(word: &AtomicU32, value: u32, ms: u64) -> bool {
         0,
         0
     );
-    waited == Err(libc::ETIMEDOUT)
+    waited == Err(Errno::ETIMEDOUT)
 }
 
 /// Wakes everybody who waits on `word`. Not a private futex: the service is
@@ -156,7 +157,7 @@ pub fn descriptor_of(pidfd: c_int, fd: c_int) -> Sys<c_int> {
 
 /// Whether a descriptor is of a process.
 pub fn is_pidfd(fd: c_int) -> bool {
-    fd >= 0 && sys!(libc::SYS_pidfd_send_signal, fd, 0, 0, 0) != Err(libc::EBADF)
+    fd >= 0 && sys!(libc::SYS_pidfd_send_signal, fd, 0, 0, 0) != Err(Errno::EBADF)
 }
 
 /// Sent to the caller when the thread that made it is gone.
@@ -210,7 +211,7 @@ pub fn exit_thread() -> ! {
 pub fn reap(pid: i32) -> bool {
     !matches!(
         sys!(libc::SYS_wait4, pid, 0, libc::__WALL | libc::WNOHANG, 0),
-        Ok(0) | Err(libc::EINTR)
+        Ok(0) | Err(Errno::EINTR)
     )
 }
 
@@ -267,7 +268,7 @@ pub fn now() -> u64 {
 pub fn random(bytes: &mut [u8]) -> Sys<()> {
     match sys!(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0)? {
         n if n == bytes.len() => Ok(()),
-        _ => Err(libc::EAGAIN),
+        _ => Err(Errno::EAGAIN),
     }
 }
 

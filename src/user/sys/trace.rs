@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{insist, sys, task, Sys};
+use crate::errno::Errno;
 use core::ffi::c_int;
 
 pub const SEIZE: usize = 0x4206;
@@ -40,7 +41,7 @@ pub fn set_options(tid: i32, options: usize) {
 pub fn surely(request: usize, tid: i32, address: usize, data: usize) -> Sys<()> {
     let ask = || sys!(libc::SYS_ptrace, request, tid, address, data);
     insist(|| match ask() {
-        Err(libc::ESRCH) => Ok(Err(libc::ESRCH)),
+        Err(Errno::ESRCH) => Ok(Err(Errno::ESRCH)),
         answer => answer.map(|_| Ok(())),
     })?
 }
@@ -142,7 +143,7 @@ pub fn wait(tid: i32) -> Waited {
                 Waited::Stopped { signal, event: 0 }
             }
         }
-        Ok(_) | Err(libc::ECHILD) => Waited::Gone,
+        Ok(_) | Err(Errno::ECHILD) => Waited::Gone,
         Err(_) => Waited::Nothing,
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{sys, Sys, HUGE};
+use crate::errno::Errno;
 use core::ffi::c_int;
 
 const API: u64 = 0xAA;
@@ -97,7 +98,7 @@ pub fn unregister(fd: c_int, start: usize, len: usize) -> Sys<()> {
 /// none of `fd`'s: as good as taken.
 pub fn unwatch(fd: c_int, start: usize, len: usize) -> Sys<()> {
     match unregister(fd, start, len) {
-        Err(libc::EINVAL) => Ok(()),
+        Err(Errno::EINVAL) => Ok(()),
         answer => answer,
     }
 }
@@ -114,7 +115,7 @@ pub fn is_watched_by_others(fd: c_int, start: usize, len: usize) -> bool {
             let _ = unregister(fd, start, len);
             false
         }
-        Err(errno) => errno == libc::EBUSY,
+        Err(errno) => errno == Errno::EBUSY,
     }
 }
 
@@ -142,7 +143,7 @@ const CONTINUE_WP: u64 = 2;
 pub fn can_map_protected(fd: c_int, page: usize) -> bool {
     let mut arg = [page as u64, super::PAGE as u64, CONTINUE_WP, 0];
     // The flags are looked at before the range.
-    ioctl(fd, CONTINUE, &mut arg) == Err(libc::ENOENT)
+    ioctl(fd, CONTINUE, &mut arg) == Err(Errno::ENOENT)
 }
 
 /// Maps those pages of a range that the file has and that are not mapped yet,
@@ -159,10 +160,10 @@ pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bo
         let mapped = (arg[3] as i64).max(0) as usize;
         at += match done {
             Ok(()) => break,
-            Err(libc::EAGAIN) if mapped > 0 => mapped,
+            Err(Errno::EAGAIN) if mapped > 0 => mapped,
             // There already, or not in the file: on with the next.
-            Err(errno @ (libc::EEXIST | libc::EFAULT)) => {
-                known |= errno == libc::EEXIST;
+            Err(errno @ (Errno::EEXIST | Errno::EFAULT)) => {
+                known |= errno == Errno::EEXIST;
                 super::PAGE
             }
             Err(errno) => return Err(errno),
@@ -237,6 +238,6 @@ pub fn read(fd: c_int) -> Sys<Event> {
     let mut event = Event::default();
     match sys!(libc::SYS_read, fd, &raw mut event, 32)? {
         32 => Ok(event),
-        _ => Err(libc::EIO),
+        _ => Err(Errno::EIO),
     }
 }
