@@ -40,6 +40,7 @@ UNSAFE = {
     "user/sys/dir.rs": "system calls",
     "user/sys/faults.rs": "words of a test",
     "user/sys/mem.rs": "system calls",
+    "user/sys/message.rs": "system calls",
     "user/sys/net.rs": "system calls",
     "user/sys/valgrind.rs": "a request to valgrind",
     "user/arena/mod.rs": "what is all zero is valid",

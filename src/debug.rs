@@ -10,9 +10,10 @@
 //! must not allocate: a line is formatted on the stack and leaves in one
 //! write(2). The environment is read once, by the first API call's own thread.
 
+use crate::fd::{self, Fd, OwnedFd};
 use crate::{environment, process, rawsys};
 use core::cell::UnsafeCell;
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicU8, Ordering};
@@ -204,7 +205,7 @@ fn is_helper() -> bool {
 
 /// The file for lines, opened: the caller's to close. `None`: standard error,
 /// also where the file cannot be had or is none.
-pub fn log_file() -> Option<c_int> {
+pub fn log_file() -> Option<OwnedFd> {
     if STATE.load(Ordering::Acquire) != READY {
         return None;
     }
@@ -213,7 +214,7 @@ pub fn log_file() -> Option<c_int> {
     if path.is_empty() {
         return None;
     }
-    rawsys::open_log(path).ok()
+    fd::open_log(path).ok()
 }
 
 /// Writes a line when `XPMEM_DEBUG=1`: `debug_log!("no userfaultfd: {}", errno)`.
@@ -252,12 +253,11 @@ impl Line {
         let line = &self.bytes[..=self.len];
         // A task of ours has the file open in its place, if there is one.
         match log_file().filter(|_| !is_helper()) {
-            Some(fd) => {
-                let _ = rawsys::write(fd, line);
-                rawsys::close(fd);
+            Some(log) => {
+                let _ = fd::write(log.fd(), line);
             }
             None => {
-                let _ = rawsys::write(2, line);
+                let _ = fd::write(Fd::ERROR, line);
             }
         }
     }

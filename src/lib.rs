@@ -81,6 +81,7 @@ mod errno;
 pub mod error;
 #[doc(hidden)]
 pub mod facilities;
+mod fd;
 #[doc(hidden)]
 pub mod hwloc;
 mod ioctl;

@@ -2,8 +2,9 @@
 //! Tries facilities of the kernel with the very calls that the service makes,
 //! for `xpmem info`.
 
+use crate::fd::Fd;
+use crate::process;
 use crate::user::sys::{mem, net, space::Space, task, uffd, PAGE};
-use crate::{process, rawsys};
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -22,9 +23,7 @@ pub fn continues_protected() -> bool {
     // A page that is mapped and that no userfaultfd watches.
     static HERE: u8 = 0;
     let here = (&raw const HERE).addr() & !(PAGE - 1);
-    let can = uffd::can_map_protected(fd, here);
-    rawsys::close(fd);
-    can
+    uffd::can_map_protected(fd.fd(), here)
 }
 
 /// Whether `PROCMAP_QUERY` and `PAGEMAP_SCAN` work.
@@ -46,28 +45,18 @@ pub fn wipes_on_fork() -> bool {
 
 /// Whether the process at the other end of a socket can be told from others.
 pub fn tells_peers_apart() -> bool {
-    let inode = |fd| mem::identity(fd).map(|(_, inode, _)| inode);
+    let inode = |fd: Fd| mem::identity(fd).map(|(_, inode, _)| inode);
     let Ok((here, _there)) = UnixStream::pair() else {
         return false;
     };
-    let Ok(process) = net::process_of(here.as_raw_fd()) else {
+    let Ok(process) = net::process_of(Fd::new(here.as_raw_fd())) else {
         return false;
     };
     // Before there were such inodes it had that of everything without a file.
-    let differs = task::counter().is_ok_and(|other| {
-        let differs = inode(other) != inode(process);
-        rawsys::close(other);
-        differs
-    });
-    rawsys::close(process);
-    differs
+    task::counter().is_ok_and(|other| inode(other.fd()) != inode(process.fd()))
 }
 
 /// Whether a socket can refuse descriptors.
 pub fn refuses_descriptors() -> bool {
-    net::socket().is_ok_and(|fd| {
-        let refused = net::refuse_descriptors(fd);
-        crate::rawsys::close(fd);
-        refused
-    })
+    net::socket().is_ok_and(|socket| net::refuse_descriptors(socket.fd()))
 }

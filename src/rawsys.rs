@@ -7,7 +7,7 @@
 //! Everything here enters the kernel directly and returns `-errno`.
 
 use crate::errno::Errno;
-use core::ffi::{c_int, CStr};
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
@@ -127,110 +127,6 @@ pub fn gettid() -> i32 {
     unsafe { raw_syscall!(libc::SYS_gettid) as i32 }
 }
 
-/// Decides for a test whether a system call fails, by its number and arguments.
-#[cfg(feature = "fault-injection")]
-pub type Meet = fn(libc::c_long, &[usize; 6]) -> Result<(), Errno>;
-
-/// Set where the service starts under such a test.
-#[cfg(feature = "fault-injection")]
-pub static MEET: std::sync::OnceLock<Meet> = std::sync::OnceLock::new();
-
-/// Opens `path` from the current directory. `mode` counts with `O_CREAT`.
-pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, Errno> {
-    #[cfg(feature = "fault-injection")]
-    if let Some(meet) = MEET.get() {
-        meet(libc::SYS_openat, &[0; 6])?;
-    }
-    // SAFETY: the path is a C string that lives through the call.
-    let ret = unsafe { raw_syscall!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, mode) };
-    check(ret).map(|fd| fd as c_int)
-}
-
-/// Closes a descriptor that the caller owns.
-#[inline]
-pub fn close(fd: c_int) {
-    // SAFETY: no memory is involved; the descriptor is the caller's to close.
-    // Linux releases it whatever close returns, so the answer says nothing.
-    unsafe {
-        raw_syscall!(libc::SYS_close, fd);
-    }
-}
-
-/// One write(2).
-pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
-    // SAFETY: the kernel reads `bytes.len()` bytes of a live slice.
-    check(unsafe { raw_syscall!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()) })
-}
-
-/// Duplicates `fd` to the lowest free number from `least` up, closed on exec.
-pub fn dup_above(fd: c_int, least: c_int) -> Result<c_int, Errno> {
-    // SAFETY: no memory is involved.
-    let ret = unsafe { raw_syscall!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, least) };
-    check(ret).map(|fd| fd as c_int)
-}
-
-/// One ioctl(2) of a device that treats `arg` as an untrusted address. Returns
-/// its value and not only success.
-pub fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, Errno> {
-    // SAFETY: only XPMEM's commands come here (`kernel::device`), and what
-    // they do to memory is what their caller, an API function, was asked to do.
-    // `user::program::hold` sends one that changes none.
-    let ret = unsafe { raw_syscall!(libc::SYS_ioctl, fd, cmd, arg) };
-    // 2004 lies within the kernel's range of errnos.
-    check(ret).map(|value| value as c_int)
-}
-
-/// Whether a descriptor is a character device.
-pub fn is_char_device(fd: c_int) -> Result<bool, Errno> {
-    Ok(mode(fd)? & libc::S_IFMT == libc::S_IFCHR)
-}
-
-/// Type and permissions of an open file.
-fn mode(fd: c_int) -> Result<libc::mode_t, Errno> {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the kernel writes one stat, whose all-zero value is valid too.
-    let stat = unsafe {
-        check(raw_syscall!(libc::SYS_fstat, fd, stat.as_mut_ptr()))?;
-        stat.assume_init()
-    };
-    Ok(stat.st_mode)
-}
-
-/// Opens a regular file to append to it, made where there is none. Of anything
-/// else only the kind is looked at: opening a device may do something, and a
-/// FIFO may wait.
-pub fn open_log(path: &CStr) -> Result<c_int, Errno> {
-    let fd = match open(path, libc::O_PATH | libc::O_CLOEXEC, 0) {
-        Ok(fd) => {
-            let found = is_regular(fd);
-            close(fd);
-            if !found? {
-                return Err(Errno::EINVAL);
-            }
-            open_appending(path)?
-        }
-        Err(Errno::ENOENT) => open_appending(path)?,
-        Err(errno) => return Err(errno),
-    };
-    // Somebody may have put another one there meanwhile.
-    match is_regular(fd) {
-        Ok(true) => Ok(fd),
-        other => {
-            close(fd);
-            Err(other.err().unwrap_or(Errno::EINVAL))
-        }
-    }
-}
-
-fn open_appending(path: &CStr) -> Result<c_int, Errno> {
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
-    open(path, flags | libc::O_NOCTTY | libc::O_NONBLOCK, 0o666)
-}
-
-fn is_regular(fd: c_int) -> Result<bool, Errno> {
-    Ok(mode(fd)? & libc::S_IFMT == libc::S_IFREG)
-}
-
 /// Gives the processor away for at least `time` (a signal may cut it short).
 pub fn sleep(time: Duration) {
     let ts = libc::timespec {
@@ -316,8 +212,12 @@ fn through_pipe(from: usize, to: usize, len: usize) -> Result<(), Errno> {
         check(raw_syscall!(libc::SYS_write, fds[1], from, len))
             .and_then(|written| check(raw_syscall!(libc::SYS_read, fds[0], to, written)))
     };
-    close(fds[0]);
-    close(fds[1]);
+    for fd in fds {
+        // SAFETY: no memory is involved; both were opened here.
+        unsafe {
+            raw_syscall!(libc::SYS_close, fd);
+        }
+    }
     match copied {
         Ok(n) if n == len => Ok(()),
         Ok(_) => Err(Errno::EFAULT),
@@ -357,19 +257,6 @@ mod tests {
         let unmapped = unsafe { raw_syscall!(libc::SYS_munmap, addr, 8192) };
         assert_eq!(check(unmapped), Ok(0));
         assert_eq!(getpid() as u32, std::process::id());
-    }
-
-    #[test]
-    fn errnos_do_not_touch_errno() {
-        // SAFETY: errno of this thread.
-        unsafe { *libc::__errno_location() = 77 };
-        assert_eq!(
-            open(c"/nonexistent/file", libc::O_RDONLY, 0),
-            Err(Errno::ENOENT)
-        );
-        assert_eq!(write(-1, b"x"), Err(Errno::EBADF));
-        // SAFETY: errno of this thread.
-        assert_eq!(unsafe { *libc::__errno_location() }, 77);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::error::{Error, Result, ERRNO_NOPROC};
+use crate::fd::{self, Fd, OwnedFd};
 use crate::process;
-use crate::rawsys;
 use crate::uapi::{self, Plain};
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -23,19 +23,19 @@ const PATH: &CStr = c"/dev/xpmem";
 struct Opened {
     /// [`process::identity`] of the opener.
     by: u32,
-    fd: c_int,
+    fd: Fd,
 }
 
 impl Opened {
     fn pack(self) -> u64 {
-        u64::from(self.by) << 32 | u64::from(self.fd as u32)
+        u64::from(self.by) << 32 | u64::from(self.fd.number() as u32)
     }
 
     fn unpack(word: u64) -> Option<Self> {
         // Identities are never 0.
         (word != 0).then_some(Opened {
             by: (word >> 32) as u32,
-            fd: word as u32 as c_int,
+            fd: Fd::new(word as u32 as c_int),
         })
     }
 }
@@ -101,7 +101,7 @@ impl Device {
     fn replace(&self, old: u64) -> Result<Opened> {
         let fresh = Opened {
             by: process::identity(),
-            fd: open()?,
+            fd: open()?.keep(),
         };
         match self
             .opened
@@ -109,12 +109,12 @@ impl Device {
         {
             Ok(_) => {
                 if let Some(old) = Opened::unpack(old) {
-                    rawsys::close(old.fd);
+                    drop(OwnedFd::new(old.fd.number()));
                 }
                 Ok(fresh)
             }
             Err(faster) => {
-                rawsys::close(fresh.fd);
+                drop(OwnedFd::new(fresh.fd.number()));
                 Opened::unpack(faster).ok_or(Error::NotFound)
             }
         }
@@ -123,31 +123,26 @@ impl Device {
 
 /// Opens, asks for the version, closes.
 pub fn probe() -> Result<c_int> {
-    let fd = open()?;
-    let version = match rawsys::is_char_device(fd) {
-        Ok(true) => ioctl(fd, uapi::VERSION, 0),
-        Ok(false) => Err(Error::NoIoctl),
-        Err(errno) => Err(errno.into()),
-    };
-    rawsys::close(fd);
-    version
+    let device = open()?;
+    match fd::is_char_device(device.fd())? {
+        true => ioctl(device.fd(), uapi::VERSION, 0),
+        false => Err(Error::NoIoctl),
+    }
 }
 
-fn open() -> Result<c_int> {
-    let fd = rawsys::open(PATH, libc::O_RDWR | libc::O_CLOEXEC, 0).map_err(Error::from)?;
-    if fd > 2 {
-        return Ok(fd);
+fn open() -> Result<OwnedFd> {
+    let device = fd::open(PATH, libc::O_RDWR | libc::O_CLOEXEC, 0)?;
+    if device.number() > 2 {
+        return Ok(device);
     }
     // The program runs without standard streams: what it prints must not end
     // up in the device, nor the device be closed by its next freopen().
-    let higher = rawsys::dup_above(fd, 3);
-    rawsys::close(fd);
-    higher.map_err(Error::from)
+    Ok(fd::dup_above(device.fd(), 3)?)
 }
 
-fn ioctl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int> {
+fn ioctl(fd: Fd, cmd: c_int, arg: usize) -> Result<c_int> {
     loop {
-        match rawsys::ioctl(fd, cmd, arg) {
+        match fd::ioctl(fd, cmd, arg) {
             // A signal came in: no call of XPMEM is documented to answer EINTR.
             Err(Errno::EINTR) => {}
             answer => return answer.map_err(Error::from),

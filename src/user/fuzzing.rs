@@ -8,9 +8,10 @@ use super::attacher::sigbus::{Faulting, FaultingThreads};
 use super::peers::requests::Requests;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Status, Words};
-use super::sys::net::{self, Descriptors};
+use super::sys::message::{self, Descriptors};
 use super::sys::PAGE;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -65,17 +66,17 @@ impl Fuzzing {
         if with_fds {
             let mut sent: Words = [0; 8];
             fill(&mut sent, data);
-            let fd = self.ours.as_raw_fd();
-            assert_eq!(net::send(fd, &sent, Some([fd, fd])), Ok(()));
-            let got = net::receive(self.theirs.as_raw_fd(), &mut words, &mut fds);
+            let fd = Fd::new(self.ours.as_raw_fd());
+            assert_eq!(message::send(fd, &sent, Some([fd, fd])), Ok(()));
+            let got = message::receive(Fd::new(self.theirs.as_raw_fd()), &mut words, &mut fds);
             assert_eq!((got, words), (Ok(Some(())), sent));
-            assert!(!fds.were_cut() && fds.pair().iter().all(|&fd| fd >= 0));
+            assert!(!fds.were_cut() && fds.pair().is_some());
             for _ in 0..2 {
-                crate::rawsys::close(fds.pop().expect("two descriptors"));
+                drop(fds.pop().expect("two descriptors"));
             }
-            assert_eq!((fds.pop(), fds.first()), (None, -1));
+            assert_eq!((fds.pop(), fds.first()), (None, None));
         } else if self.ours.send(data).is_ok() {
-            let got = net::receive(self.theirs.as_raw_fd(), &mut words, &mut fds);
+            let got = message::receive(Fd::new(self.theirs.as_raw_fd()), &mut words, &mut fds);
             let wanted = match data.len() {
                 0 => Ok(None),
                 64 => Ok(Some(())),

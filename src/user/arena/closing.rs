@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use core::ffi::c_int;
+use crate::fd::OwnedFd;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// Most descriptors that wait to be closed. Where there are more they stay open:
@@ -23,33 +23,31 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// For the service alone. `false`: there is no room.
-    pub fn put(&self, fd: c_int) -> bool {
+    /// For the service alone. It comes back where there is no room.
+    pub fn put(&self, fd: OwnedFd) -> Result<(), OwnedFd> {
         let put = self.put.load(Ordering::Relaxed);
         if put.wrapping_sub(self.taken.load(Ordering::Acquire)) as usize == ROOM {
-            return false;
+            return Err(fd);
         }
-        self.fds[put as usize % ROOM].store(fd, Ordering::Relaxed);
+        self.fds[put as usize % ROOM].store(fd.keep().number(), Ordering::Relaxed);
         self.put.store(put.wrapping_add(1), Ordering::Release);
-        true
+        Ok(())
     }
 
     /// For the thread alone.
-    fn take(&self) -> Option<c_int> {
+    fn take(&self) -> Option<OwnedFd> {
         let taken = self.taken.load(Ordering::Relaxed);
         if taken == self.put.load(Ordering::Acquire) {
             return None;
         }
         let fd = self.fds[taken as usize % ROOM].load(Ordering::Relaxed);
         self.taken.store(taken.wrapping_add(1), Ordering::Release);
-        Some(fd)
+        Some(OwnedFd::new(fd))
     }
 
     /// Closes what is there to close. For the thread.
     pub fn close_all(&self) {
-        while let Some(fd) = self.take() {
-            crate::rawsys::close(fd);
-        }
+        while self.take().is_some() {}
     }
 }
 
@@ -64,14 +62,19 @@ mod tests {
             taken: AtomicU32::new(u32::MAX - 1),
             fds: [const { AtomicI32::new(0) }; ROOM],
         };
-        for fd in 0..ROOM as c_int {
-            assert!(closing.put(fd));
-        }
-        assert!(!closing.put(-1));
-        assert_eq!((closing.take(), closing.take()), (Some(0), Some(1)));
-        assert!(closing.put(7) && closing.put(8) && !closing.put(9));
-        let rest: Vec<_> = core::iter::from_fn(|| closing.take()).collect();
+        // None of them is open, and none is closed here.
+        const FIRST: usize = 1 << 20;
+        let put = |i: usize| {
+            let sent = closing.put(OwnedFd::new((FIRST + i) as i32));
+            sent.map_err(OwnedFd::keep).is_ok()
+        };
+        let take = || closing.take().map(|fd| fd.keep().number() as usize - FIRST);
+        assert!((0..ROOM).all(put));
+        assert!(!put(9));
+        assert_eq!((take(), take()), (Some(0), Some(1)));
+        assert!(put(7) && put(8) && !put(9));
+        let rest: Vec<_> = core::iter::from_fn(take).collect();
         assert_eq!(rest.len(), ROOM);
-        assert_eq!(rest[ROOM - 3..], [ROOM as c_int - 1, 7, 8]);
+        assert_eq!(rest[ROOM - 3..], [ROOM - 1, 7, 8]);
     }
 }

@@ -4,16 +4,16 @@
 #![forbid(unsafe_code)]
 
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{mem, task, uffd, Sys, HUGE};
-use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What one of the two takes at a time, in bytes: some 50 us.
 pub const PIECE: usize = 128 * 1024;
 
 /// As a userfaultfd: nothing is copied, but each piece is made a huge page.
-const TO_HUGE: c_int = -1;
+const TO_HUGE: Fd = Fd::NONE;
 
 /// One copy at a time. All zero: none yet, and no thread.
 pub struct Copying {
@@ -47,12 +47,12 @@ impl Copying {
 
     /// Begins the copy of `len` bytes to pages of a node, whose number is one less
     /// than `node`; 0: any.
-    pub fn begin(&self, fd: c_int, to: usize, from: usize, len: usize, node: u32) {
+    pub fn begin(&self, fd: Fd, to: usize, from: usize, len: usize, node: u32) {
         self.node.store(node, Ordering::Relaxed);
         self.to.store(to, Ordering::Relaxed);
         self.from.store(from, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
-        self.userfaultfd.store(fd, Ordering::Relaxed);
+        self.userfaultfd.store(fd.number(), Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
         let number = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -74,7 +74,7 @@ impl Copying {
             let to = self.to.load(Ordering::Relaxed);
             let from = self.from.load(Ordering::Relaxed);
             let len = self.len.load(Ordering::Relaxed);
-            let fd = self.userfaultfd.load(Ordering::Relaxed);
+            let fd = Fd::new(self.userfaultfd.load(Ordering::Relaxed));
             let node = self.node.load(Ordering::Relaxed);
             let (taken, seen) = (Ordering::AcqRel, Ordering::Acquire);
             match self
@@ -137,14 +137,15 @@ impl Copying {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::OwnedFd;
     use std::sync::atomic::AtomicBool;
 
     /// A mapping of a new file, watched for missing pages.
-    fn watched(fd: c_int, len: usize) -> (c_int, usize) {
+    fn watched(fd: Fd, len: usize) -> (OwnedFd, usize) {
         let file = mem::memfd(c"copier").expect("memfd");
-        mem::set_size(file, len).expect("size");
+        mem::set_size(file.fd(), len).expect("size");
         let rw = libc::PROT_READ | libc::PROT_WRITE;
-        let to = mem::map(0, len, rw, libc::MAP_SHARED, file, 0).expect("mmap");
+        let to = mem::map(0, len, rw, libc::MAP_SHARED, file.fd(), 0).expect("mmap");
         uffd::register(fd, to, len, uffd::MODE_MISSING).expect("register");
         (file, to)
     }
@@ -152,9 +153,10 @@ mod tests {
     #[test]
     fn two_threads_copy_each_piece_once_and_none_of_another_copy() {
         const LARGEST: usize = 5 * PIECE + 4096;
-        let Ok(fd) = uffd::open(uffd::FEATURE_MISSING_SHMEM) else {
+        let Ok(userfaultfd) = uffd::open(uffd::FEATURE_MISSING_SHMEM) else {
             return; // not in this sandbox
         };
+        let fd = userfaultfd.fd();
         static COPYING: Copying = Copying {
             ticket: AtomicU64::new(0),
             to: AtomicUsize::new(0),
@@ -184,22 +186,20 @@ mod tests {
             uffd::unregister(fd, to, len).expect("unregister");
             // A page that is missing reads as zeros here.
             let mut copy = vec![0u64; len / 8];
-            let read = mem::read_into(file, copy.as_mut_ptr().addr(), len, 0);
+            let read = mem::read_into(file.fd(), copy.as_mut_ptr().addr(), len, 0);
             assert_eq!(read, Ok(()));
             let wrong = (0..len / 8).find(|&i| copy[i] != source[i]);
             assert_eq!(wrong, None, "round {round}");
             mem::unmap(to, len).expect("munmap");
-            crate::rawsys::close(file);
         }
         // A page that is there already is an error, told once all is done.
-        let (file, to) = watched(fd, LARGEST);
+        let (_file, to) = watched(fd, LARGEST);
         COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST, 0);
         COPYING.take_part(&mut 0);
         assert_eq!(COPYING.await_end(), Ok(()));
         COPYING.begin(fd, to, source.as_ptr().addr(), LARGEST, 0);
         COPYING.take_part(&mut 0);
         assert_eq!(COPYING.await_end(), Err(Errno::EEXIST));
-        crate::rawsys::close(file);
         OVER.store(true, Ordering::Relaxed);
         second.join().expect("the second thread");
     }

@@ -6,9 +6,9 @@
 //! involved.
 
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::sys::{mem, Sys};
 use core::cell::UnsafeCell;
-use core::ffi::c_int;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// State that one task at a time has, which knows that from elsewhere.
@@ -94,7 +94,7 @@ pub fn renew<T: Zeroable + Sync>(old: &impl Zeroable) -> Sys<&'static T> {
 fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let addr = mem::map(0, size(), prot, flags, -1 as c_int, 0)?;
+    let addr = mem::map(0, size(), prot, flags, Fd::NONE, 0)?;
     if let Err(errno) = mem::advise(addr, size(), libc::MADV_WIPEONFORK) {
         let _ = mem::unmap(addr, size());
         return Err(errno);

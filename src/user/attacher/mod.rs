@@ -14,8 +14,8 @@ use super::program::Program;
 use super::sys::{mem, uffd, Sys, HUGE};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 pub use crate::user::program::pieces::Piece;
-use core::ffi::c_int;
 use overlay::FIXED;
 use permits::Permits;
 use sigbus::{FaultingThreads, Poisoned};
@@ -43,7 +43,7 @@ pub enum Place {
 /// The file of an owner's exported address space, and its identity as mappings show it.
 #[derive(Clone, Copy)]
 pub struct OwnersFile {
-    pub memfd: c_int,
+    pub memfd: Fd,
     pub identity: (u64, u64),
 }
 
@@ -52,9 +52,9 @@ pub struct OwnersFile {
 /// gives the real values at its start.
 pub struct Attacher {
     pub permits: Permits,
-    /// What takes the place of a lost owner's memory, a file without a page; -1
-    /// before it is needed. And its identity.
-    gone: c_int,
+    /// What takes the place of a lost owner's memory, a file without a page, once
+    /// it is needed. And its identity.
+    gone: Option<OwnedFd>,
     gone_identity: (u64, u64),
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
@@ -69,7 +69,6 @@ impl Attacher {
     /// Takes note of what this kernel can do.
     pub fn begin(&mut self, poison: bool, map_protected: bool) {
         (self.can_poison, self.can_map_protected) = (poison, map_protected);
-        self.gone = -1;
     }
 
     /// Whether a touch of a hole can be answered with SIGBUS by userfaultfd.

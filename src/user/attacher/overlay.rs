@@ -6,6 +6,7 @@
 use super::{Attacher, OwnersFile, Piece};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::program::Program;
 use crate::user::protocol::wire::Message;
 use crate::user::sys::sysv::{
@@ -19,7 +20,8 @@ pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERV
 /// A file that an owner has sent, and its answer, which says where it stands there.
 pub struct Lent<'a> {
     pub answer: &'a Message,
-    pub fd: c_int,
+    /// None for a System V segment, which the answer names.
+    pub file: Option<Fd>,
 }
 
 impl Lent<'_> {
@@ -28,7 +30,7 @@ impl Lent<'_> {
         if self.answer.id & SYSV != 0 {
             page_told(self.answer.id)
         } else {
-            Some(hugetlb::page_of_file(self.fd))
+            Some(self.file.map_or(PAGE, hugetlb::page_of_file))
         }
     }
 }
@@ -87,7 +89,7 @@ impl Attacher {
         lent: &Lent,
         file: &OwnersFile,
     ) -> bool {
-        let (m, fd, kind) = (lent.answer, lent.fd, lent.answer.id);
+        let (m, fd, kind) = (lent.answer, lent.file.unwrap_or(Fd::NONE), lent.answer.id);
         let offset = m.addr as usize + (part.source - m.lo as usize);
         let mut whole = 0;
         program.for_mapped_parts(part, &mut |_, _, len| whole += len);

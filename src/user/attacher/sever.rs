@@ -5,6 +5,7 @@
 
 use super::{Attacher, GATED};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::program::Program;
 use crate::user::sys::{mem, uffd, Sys};
 
@@ -12,20 +13,17 @@ impl Attacher {
     /// Keeps what [`Self::sever`] needs: later there may be no
     /// descriptor left for it.
     pub fn prepare_to_sever(&mut self, program: &Program) -> Sys<()> {
-        if self.gone >= 0 {
+        if self.gone.is_some() {
             return Ok(());
         }
         let no_room = |_| Errno::ENOMEM;
         let empty = mem::memfd(c"xpmem-gone").map_err(no_room)?;
-        match program.identity_as_mapped(empty) {
+        match program.identity_as_mapped(empty.fd()) {
             Some(identity) => {
-                (self.gone, self.gone_identity) = (empty, identity);
+                (self.gone, self.gone_identity) = (Some(empty), identity);
                 Ok(())
             }
-            None => {
-                crate::rawsys::close(empty);
-                Err(Errno::ENOMEM)
-            }
+            None => Err(Errno::ENOMEM),
         }
     }
 
@@ -34,7 +32,8 @@ impl Attacher {
     /// change: something whose touch is SIGBUS takes the attachments' places,
     /// while the threads stand, and stays there until they are detached.
     pub fn sever(&self, program: &mut Program, i: usize) {
-        let (empty, identity) = (self.gone, self.gone_identity);
+        let empty = self.gone.as_ref().map_or(Fd::NONE, OwnedFd::fd);
+        let identity = self.gone_identity;
         let mut k = 0;
         while let Some(piece) = program.attachments.get(k) {
             k += 1;

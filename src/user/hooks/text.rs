@@ -13,6 +13,7 @@
 //! jump there, is left alone.
 
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::sys::{mem, Sys, PAGE};
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -204,15 +205,14 @@ impl Thunks {
         let jump =
             machine::jump(site.address, machine::thunk(self.page, i)).ok_or(Errno::ERANGE)?;
         let force = || -> Sys<()> {
-            let fd = crate::rawsys::open(c"/proc/self/mem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
+            let memory = crate::fd::open(c"/proc/self/mem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
             let done = crate::user::sys::sys!(
                 libc::SYS_pwrite64,
-                fd,
+                memory.fd(),
                 jump.as_ptr(),
                 jump.len(),
                 site.address
             );
-            crate::rawsys::close(fd);
             match done? {
                 n if n == jump.len() => Ok(()),
                 _ => Err(Errno::EIO),
@@ -232,7 +232,7 @@ fn page_near(near: usize) -> Sys<usize> {
     let mut distance = STEP;
     while distance < machine::REACH {
         for at in [near.wrapping_sub(distance), near + distance] {
-            match mem::map(at, PAGE, prot, flags, -1, 0) {
+            match mem::map(at, PAGE, prot, flags, Fd::NONE, 0) {
                 Ok(page) if page == at => return Ok(page),
                 // A kernel that takes the address for a hint.
                 Ok(page) => {

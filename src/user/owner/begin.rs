@@ -5,8 +5,8 @@
 
 use super::nodes::Nodes;
 use super::{thrift, Owner};
+use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::{mem, task, uffd, Sys, TOP};
-use core::ffi::c_int;
 
 impl Owner {
     /// Looks at what this machine has.
@@ -17,10 +17,11 @@ impl Owner {
 
     /// Makes the file that is the exported address space.
     pub fn open_memory(&mut self) -> Sys<()> {
-        self.memfd = mem::memfd(c"xpmem")?;
+        self.memfd = mem::memfd(c"xpmem")?.keep();
         task::with_file_size_limit_lifted(|| mem::set_size(self.memfd, TOP))?;
         mem::seal_size(self.memfd)?;
-        self.handed_out = mem::open_again(self.memfd, libc::O_RDWR).unwrap_or(self.memfd);
+        self.handed_out =
+            mem::open_again(self.memfd, libc::O_RDWR).map_or(self.memfd, OwnedFd::keep);
         let (device, inode, _) = mem::identity(self.memfd)?;
         // Mappings show the identity in the kernel's own words: take those.
         self.memfd_identity = self
@@ -33,7 +34,7 @@ impl Owner {
     /// Opens what a copy is watched with, on a kernel that `has` such features of
     /// userfaultfd.
     pub fn open_precopy(&mut self, has: u64) {
-        self.precopy = -1;
+        self.precopy = Fd::NONE;
         if has & uffd::FEATURE_WP_ASYNC == 0 || !self.program.space.has_scan() {
             return;
         }
@@ -42,8 +43,8 @@ impl Owner {
             | uffd::FEATURE_WP_HUGETLBFS_SHMEM
             | uffd::FEATURE_MISSING_SHMEM
             | moves;
-        if let Ok(fd) = uffd::open(on_precopy) {
-            (self.precopy, self.can_precopy) = (fd, true);
+        if let Ok(userfaultfd) = uffd::open(on_precopy) {
+            (self.precopy, self.can_precopy) = (userfaultfd.keep(), true);
             self.can_move_pages = moves != 0;
         }
     }
@@ -54,12 +55,12 @@ impl Owner {
     }
 
     /// The exported address space.
-    pub fn memfd(&self) -> c_int {
+    pub fn memfd(&self) -> Fd {
         self.memfd
     }
 
     /// The same file, for peers.
-    pub fn file_for_peers(&self) -> c_int {
+    pub fn file_for_peers(&self) -> Fd {
         self.handed_out
     }
 

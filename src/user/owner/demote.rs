@@ -6,6 +6,7 @@
 use super::locked::lock_if;
 use super::revoke::{PRIVATE, RW};
 use super::Owner;
+use crate::fd::Fd;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
@@ -54,7 +55,7 @@ impl Owner {
         (prot, bits): (i32, Bits),
     ) -> Sys<()> {
         let len = hi - lo;
-        let copy = mem::map(0, len, RW, PRIVATE, -1, 0)?;
+        let copy = mem::map(0, len, RW, PRIVATE, Fd::NONE, 0)?;
         let mut fill = || -> Sys<()> {
             // Whether its pages may be huge, for one.
             advice::apply(bits, copy, len)?;
@@ -123,7 +124,7 @@ impl Owner {
     fn make_shared_anonymous(&mut self, lo: usize, hi: usize, prot: i32) -> Sys<()> {
         let len = hi - lo;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let copy = mem::map(0, len, RW, flags, -1, 0)?;
+        let copy = mem::map(0, len, RW, flags, Fd::NONE, 0)?;
         let mut at = lo;
         while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
             mem::read_into(self.memfd, copy + (a - lo), b - a, a)?;

@@ -27,6 +27,7 @@ use super::refusal::Refusal;
 use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::program::scratch::Place;
@@ -242,7 +243,14 @@ impl Owner {
         x.aside = self
             .program
             .scratch
-            .map(Place::Aside, x.len, x.mapping.prot(), PRIVATE, -1, x.lo)
+            .map(
+                Place::Aside,
+                x.len,
+                x.mapping.prot(),
+                PRIVATE,
+                Fd::NONE,
+                x.lo,
+            )
             .map_err(Refusal::Os)?;
         self.journal.note(x, origin);
         if x.by_page {
@@ -321,7 +329,7 @@ impl Owner {
             } else {
                 self.program.scratch.give_room();
                 let flags = PRIVATE | libc::MAP_FIXED;
-                insist(|| mem::map(at, n, x.mapping.prot(), flags, -1, 0)).and_then(|_| {
+                insist(|| mem::map(at, n, x.mapping.prot(), flags, Fd::NONE, 0)).and_then(|_| {
                     insist(|| uffd::register(self.precopy, at, n, uffd::MODE_MISSING))
                 })
             };

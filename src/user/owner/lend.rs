@@ -14,17 +14,18 @@ use super::refusal::Refusal;
 use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::{self, OwnedFd};
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::sysv::{ipc_namespace, page_bits, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
 use crate::user::sys::{hugetlb, mem, procfs, task, uffd, PAGE};
-use core::ffi::c_int;
+use core::ffi::{c_int, CStr};
 
 /// What goes to an attacher.
 pub struct Loan {
-    /// The file; the caller's to close. -1 for a System V segment.
-    pub fd: c_int,
+    /// The file; none for a System V segment.
+    pub file: Option<OwnedFd>,
     pub lo: usize,
     pub hi: usize,
     /// Offset of `lo` in the file.
@@ -78,28 +79,22 @@ impl Owner {
         let file = self.file_of(&m);
         // The inode of such a segment is its id.
         let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);
-        let Some(fd) = file.or(sysv.map(|_| -1)) else {
+        if file.is_none() && sysv.is_none() {
             return Err(if anonymous {
                 Refusal::Relatives
             } else {
                 Refusal::SharedFile
             });
-        };
-        if let Err(why) = self.note_lent(shared, &m, asker) {
-            if fd >= 0 {
-                crate::rawsys::close(fd);
-            }
-            return Err(why);
         }
-        let page = if fd >= 0 {
-            hugetlb::page_of_file(fd)
-        } else {
-            self.program.space.page_size(&m)
+        self.note_lent(shared, &m, asker)?;
+        let page = match &file {
+            Some(file) => hugetlb::page_of_file(file.fd()),
+            None => self.program.space.page_size(&m),
         };
         let lo = lo.max(m.start) & !(page - 1);
         let hi = hi.min(m.end).next_multiple_of(page);
         Ok(Some(Loan {
-            fd,
+            file,
             lo,
             hi,
             page,
@@ -145,69 +140,54 @@ impl Owner {
     /// Opens the file behind a mapping, for stores where the mapping allows
     /// them: by the mapping itself, which needs a privilege, or by a descriptor
     /// of the program, or by its path.
-    fn file_of(&mut self, m: &Mapping) -> Option<c_int> {
+    fn file_of(&mut self, m: &Mapping) -> Option<OwnedFd> {
         let mode = if m.write {
             libc::O_RDWR
         } else {
             libc::O_RDONLY
         };
         let flags = mode | libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let fits = |fd: c_int| {
+        let identity = Some((m.device, m.inode));
+        let fits = |file: OwnedFd| {
             // Other pages are of files whose identity is what mappings show.
-            let identity = if hugetlb::page_of_file(fd) > PAGE {
-                mem::identity(fd)
-                    .ok()
-                    .map(|(device, inode, _)| (device, inode))
+            let found = if hugetlb::page_of_file(file.fd()) > PAGE {
+                let about = mem::identity(file.fd()).ok();
+                about.map(|(device, inode, _)| (device, inode))
             } else {
-                self.program.identity_as_mapped_for(fd, m.write)
+                self.program.identity_as_mapped_for(file.fd(), m.write)
             };
-            if identity == Some((m.device, m.inode)) {
-                Some(fd)
-            } else {
-                crate::rawsys::close(fd);
-                None
-            }
+            (found == identity).then_some(file)
         };
+        let open = |path: &CStr| fd::open(path, flags, 0).ok().and_then(fits);
         let mut path = [0u8; 64];
-        if let Ok(fd) =
-            crate::rawsys::open(procfs::map_file_path(&mut path, (m.start, m.end)), flags, 0)
-        {
-            if let Some(fd) = fits(fd) {
-                return Some(fd);
-            }
+        if let Some(file) = open(procfs::map_file_path(&mut path, (m.start, m.end))) {
+            return Some(file);
         }
         let mut dir = [0u8; 32];
         let dir = procfs::proc_path(&mut dir, self.program.tgid(), b"/fd");
         let list = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        if let Ok(open) = crate::rawsys::open(dir, list, 0) {
+        if let Ok(dir) = fd::open(dir, list, 0) {
             let numbered = |number: c_int| {
-                let fd = task::descriptor_of(self.program.pidfd(), number).ok()?;
-                if mem::identity(fd).is_ok_and(|(_, inode, _)| inode == m.inode) {
-                    let fd = fits(fd)?;
-                    // Not the program's own: a position, flags and locks belong to
-                    // what is opened, and last as long as anybody has it.
-                    let other = mem::open_again(fd, flags).ok().and_then(fits);
-                    if other.is_some() {
-                        crate::rawsys::close(fd);
-                    }
-                    return Some((number, other.unwrap_or(fd)));
-                }
-                crate::rawsys::close(fd);
-                None
+                let file = task::descriptor_of(self.program.pidfd(), number).ok()?;
+                let (_, inode, _) = mem::identity(file.fd()).ok()?;
+                let file = (inode == m.inode).then_some(file).and_then(fits)?;
+                // Not the program's own: a position, flags and locks belong to
+                // what is opened, and last as long as anybody has it.
+                let other = mem::open_again(file.fd(), flags).ok().and_then(fits);
+                Some((number, other.unwrap_or(file)))
             };
             // Files that are lent one after the other were mostly opened so: with
             // thousands of them a look at all descriptors for each takes minutes.
-            let next = core::iter::once(self.loans.number + 1);
-            let mut numbers = next.chain(procfs::Numbers::from_start(open));
+            let next = core::iter::once(self.loans.next_number());
+            let mut numbers = next.chain(procfs::Numbers::from_start(dir.fd()));
             let found = numbers.find_map(numbered);
-            crate::rawsys::close(open);
-            if let Some((number, fd)) = found {
-                self.loans.number = number;
-                return Some(fd);
+            if let Some((number, file)) = found {
+                self.loans.note_number(number);
+                return Some(file);
             }
         }
         let mut name = [0u8; 4096];
         let path = self.program.space.path_at(m.start, &mut name)?;
-        crate::rawsys::open(path, flags, 0).ok().and_then(fits)
+        open(path)
     }
 }

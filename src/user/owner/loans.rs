@@ -36,10 +36,21 @@ pub struct Loans {
     used: usize,
     lent: [Lent; LENT],
     /// The program's descriptor of the file that was lent last.
-    pub number: c_int,
+    number: c_int,
 }
 
 impl Loans {
+    /// The program's descriptor behind that of the file that was lent last: who lends
+    /// many has mostly opened them one after the other.
+    pub fn next_number(&self) -> c_int {
+        self.number + 1
+    }
+
+    /// The file that is lent now is behind this descriptor of the program.
+    pub fn note_number(&mut self, number: c_int) {
+        self.number = number;
+    }
+
     /// A place for a mapping, which is lent no longer as what it was before; `None`
     /// where there is none left for this asker.
     pub fn place_for(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Option<usize> {

@@ -37,8 +37,8 @@ use super::hooks::Hooks;
 use super::program::Program;
 use super::protocol::limits::CHUNK_MAX;
 use super::sys::{HUGE, PAGE};
+use crate::fd::Fd;
 use changes::{Change, CHANGES};
-use core::ffi::c_int;
 use debts::Debts;
 use headroom::Headroom;
 use journal::Journal;
@@ -60,12 +60,12 @@ pub struct Owner {
     /// Every answer that was given has been acted upon.
     quiet: bool,
     /// The exported address space: offset = address. Its identity on disk.
-    memfd: c_int,
+    memfd: Fd,
     /// The same file for peers: flags that one of them sets there are not ours.
-    handed_out: c_int,
+    handed_out: Fd,
     memfd_identity: (u64, u64),
     /// userfaultfd that tells what was written during a copy; -1 without.
-    precopy: c_int,
+    precopy: Fd,
     pub segments: Segments,
     journal: Journal,
     stuck: Stuck,

@@ -310,7 +310,7 @@ impl Owner {
     /// fork can bring that about, so only relatives can have it, and each of
     /// them that lives shows it in its maps.
     pub fn may_have_relatives(&self, mapping: &Mapping) -> bool {
-        let Ok(proc_dir) = crate::rawsys::open(
+        let Ok(proc_dir) = crate::fd::open(
             c"/proc",
             libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
             0,
@@ -319,7 +319,7 @@ impl Owner {
         };
         let own = [self.program.tgid(), crate::user::sys::task::own_pid()];
         let mut found = false;
-        let mut processes = procfs::Numbers::from_start(proc_dir);
+        let mut processes = procfs::Numbers::from_start(proc_dir.fd());
         for pid in processes.by_ref() {
             if own.contains(&pid) {
                 continue;
@@ -338,7 +338,6 @@ impl Owner {
                 break;
             }
         }
-        crate::rawsys::close(proc_dir);
         found || processes.is_cut()
     }
 }

@@ -11,6 +11,7 @@
 use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
@@ -79,12 +80,19 @@ impl Owner {
             self.retire_standing(shared, r.target, over)?;
             self.program.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
-            mem::map(r.target, r.new_len, none, FRESH | libc::MAP_FIXED, -1, 0)?;
+            mem::map(
+                r.target,
+                r.new_len,
+                none,
+                FRESH | libc::MAP_FIXED,
+                Fd::NONE,
+                0,
+            )?;
             self.program.on_unmapped(r.target, over);
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
-        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, -1, 0)?;
+        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, Fd::NONE, 0)?;
         self.move_pieces(r, to, &last).inspect_err(|_| {
             let _ = insist(|| mem::unmap(to, r.new_len));
         })?;
@@ -114,7 +122,7 @@ impl Owner {
         }
         let more = r.new_len - r.old_len;
         let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
-        match mem::map(end, more, last.prot(), flags, -1, 0) {
+        match mem::map(end, more, last.prot(), flags, Fd::NONE, 0) {
             Ok(at) if at == end => {
                 let (bits, _) = self.settings.at(end - PAGE, end);
                 return Some(advice::apply(bits, at, more).map(|()| r.old));
@@ -149,7 +157,7 @@ impl Owner {
         if r.new_len > r.old_len {
             let flags = FRESH | libc::MAP_FIXED;
             let more = r.new_len - r.old_len;
-            mem::map(to + r.old_len, more, last.prot(), flags, -1, 0)?;
+            mem::map(to + r.old_len, more, last.prot(), flags, Fd::NONE, 0)?;
         }
         let mut at = r.old;
         while at < end {

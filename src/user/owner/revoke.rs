@@ -20,6 +20,7 @@ use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::sys::{insist, mem, page_down, page_up, uffd, Sys, PAGE, TOP};
@@ -58,7 +59,7 @@ impl Owner {
         let flags = PRIVATE | libc::MAP_FIXED;
         if self.still_own(lo, hi) {
             uffd::unregister(self.program.events, lo, hi - lo)?;
-            if let Err(errno) = mem::map(lo, hi - lo, libc::PROT_NONE, flags, -1, 0) {
+            if let Err(errno) = mem::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
                 insist(|| uffd::register(self.program.events, lo, hi - lo, uffd::MODE_WP))?;
                 return Err(errno);
             }

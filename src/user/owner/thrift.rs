@@ -39,11 +39,8 @@ pub fn limit() -> usize {
     }
     let mut text = [0u8; 32];
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let read = crate::rawsys::open(c"/proc/sys/vm/max_map_count", flags, 0).map(|fd| {
-        let n = task::read_text(fd, &mut text);
-        crate::rawsys::close(fd);
-        n
-    });
+    let read = crate::fd::open(c"/proc/sys/vm/max_map_count", flags, 0)
+        .map(|fd| task::read_text(fd.fd(), &mut text));
     let all = read.ok().and_then(|n| number(&text[..n])).unwrap_or(USUAL);
     (all / 4).saturating_sub(SPARE).min(CAPACITY / 2)
 }

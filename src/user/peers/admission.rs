@@ -9,11 +9,12 @@
 use super::{token, Peers, Side};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::protocol::wire::{Message, Status, Verb};
-use crate::user::sys::net::{self, Descriptors};
+use crate::user::sys::message::{self, Descriptors};
+use crate::user::sys::net;
 use crate::user::sys::spare::Spare;
 use crate::user::sys::task;
-use core::ffi::c_int;
 
 /// How many connections are taken before others are looked at.
 const ACCEPT_BATCH: usize = 64;
@@ -35,14 +36,15 @@ impl Peers {
                 // Of the one that was about to be taken.
                 Err(_) => continue,
             };
-            match self.admit(fd) {
-                Ok(()) => {}
-                Err(status) => refuse(fd, status, dispose),
+            match self.admit(fd.fd()) {
+                // The table's to close.
+                Ok(()) => drop(fd.keep()),
+                Err(status) => refuse(&fd, status, dispose),
             }
         }
     }
 
-    fn admit(&mut self, fd: c_int) -> Result<(), Status> {
+    fn admit(&mut self, fd: Fd) -> Result<(), Status> {
         let Ok((pid, uid)) = net::peer(fd) else {
             return Err(Status::Denied);
         };
@@ -67,7 +69,7 @@ impl Peers {
     fn refuse_with(&mut self, spare: &mut Spare, dispose: &dyn Fn(&mut Descriptors)) {
         spare.give_up();
         let refused = net::accept(self.listener);
-        if let Ok(fd) = refused {
+        if let Ok(fd) = &refused {
             debug_log!("refused a connection: no descriptor is left");
             refuse(fd, Status::Full, dispose);
         }
@@ -97,13 +99,13 @@ impl Peers {
 /// Tells an attacher that it is not taken. What it has said is read first, and
 /// it can say no more: what is left unread when a socket is closed would take
 /// the place of our answer.
-fn refuse(fd: c_int, status: Status, dispose: &dyn Fn(&mut Descriptors)) {
+fn refuse(socket: &OwnedFd, status: Status, dispose: &dyn Fn(&mut Descriptors)) {
+    let fd = socket.fd();
     net::end_hearing(fd);
     let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
-    while let Ok(Some(())) = net::receive(fd, &mut words, &mut fds) {
+    while let Ok(Some(())) = message::receive(fd, &mut words, &mut fds) {
         dispose(&mut fds);
     }
     let hello = Message::new(Verb::Hello);
-    let _ = net::send(fd, &hello.answer(status).encode(), None);
-    crate::rawsys::close(fd);
+    let _ = message::send(fd, &hello.answer(status).encode(), None);
 }

@@ -11,11 +11,11 @@
 use super::{Peers, Side};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::patience;
 use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
 use crate::user::protocol::wire::Status;
 use crate::user::sys::{mem, net, task, Sys};
-use core::ffi::c_int;
 
 /// Nanoseconds between two looks at all attachers.
 const BETWEEN_LOOKS: u64 = 1_000_000_000;
@@ -49,23 +49,22 @@ impl Slow {
     }
 }
 
-fn inode_of(fd: c_int) -> u64 {
+fn inode_of(fd: Fd) -> u64 {
     mem::identity(fd).map_or(0, |(_, inode, _)| inode)
 }
 
 /// The inode of the process at the other end of a socket, and whether it has ended.
 #[inline(never)]
-fn process_at(fd: c_int) -> Sys<(u64, bool)> {
+fn process_at(fd: Fd) -> Sys<(u64, bool)> {
     let process = net::process_of(fd)?;
-    let found = (inode_of(process), net::has_input(process));
-    crate::rawsys::close(process);
+    let found = (inode_of(process.fd()), net::has_input(process.fd()));
     Ok(found)
 }
 
 impl Peers {
     /// Makes sure that there is room for a connection of a process; answers what
     /// tells this process from others.
-    pub fn find_room(&mut self, fd: c_int, pid: i32) -> Result<u64, Status> {
+    pub fn find_room(&mut self, fd: Fd, pid: i32) -> Result<u64, Status> {
         let process = self.process_of(fd, pid)?;
         let most = match process {
             UNSEEN => OF_UNSEEN_PEERS,
@@ -88,7 +87,7 @@ impl Peers {
 
     /// What tells the process at the other end from others: the inode of its
     /// descriptor, or where these are all the same, before Linux 6.9, its pid.
-    fn process_of(&self, fd: c_int, pid: i32) -> Result<u64, Status> {
+    fn process_of(&self, fd: Fd, pid: i32) -> Result<u64, Status> {
         let by_pid = UNSEEN + pid as u64;
         match process_at(fd) {
             Err(Errno::ENOPROTOOPT) => Ok(by_pid),

@@ -7,8 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::{mem, task, TOP};
-use core::ffi::c_int;
 
 /// How long the service does nothing else, in nanoseconds.
 const TURN: u64 = 10_000_000;
@@ -22,11 +22,11 @@ const FILES: usize = 64;
 /// Files that are being emptied, and how far that is. All zero is none.
 pub struct Emptying {
     len: usize,
-    files: [(c_int, usize); FILES],
+    files: [(Option<OwnedFd>, usize); FILES],
 }
 
 /// Takes away the next of what a file has; `false` where there is no more.
-fn empty_piece(file: c_int, at: &mut usize) -> bool {
+fn empty_piece(file: Fd, at: &mut usize) -> bool {
     let Some((start, _)) = mem::next_data(file, *at, TOP) else {
         return false;
     };
@@ -37,7 +37,7 @@ fn empty_piece(file: c_int, at: &mut usize) -> bool {
 }
 
 /// Takes away all that a file has.
-pub fn empty(file: c_int) {
+pub fn empty(file: Fd) {
     let mut at = 0;
     while empty_piece(file, &mut at) {}
 }
@@ -48,15 +48,14 @@ impl Emptying {
     }
 
     /// An owner has ended: its file is emptied, and closed then.
-    pub fn take(&mut self, file: c_int) {
+    pub fn take(&mut self, file: OwnedFd) {
         if let Some(place) = self.files.get_mut(self.len) {
-            *place = (file, 0);
+            *place = (Some(file), 0);
             self.len += 1;
             // A small one is empty after that.
             self.go_on();
         } else {
-            empty(file);
-            crate::rawsys::close(file);
+            empty(file.fd());
         }
     }
 
@@ -68,8 +67,9 @@ impl Emptying {
         let until = task::now() + TURN;
         let (file, at) = &mut self.files[last];
         while task::now() < until {
-            if !empty_piece(*file, at) {
-                crate::rawsys::close(*file);
+            let more = file.as_ref().is_some_and(|file| empty_piece(file.fd(), at));
+            if !more {
+                *file = None;
                 self.len = last;
                 return;
             }

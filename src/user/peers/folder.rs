@@ -15,9 +15,10 @@
 
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::dir::{self, About, Entries, NAME};
 use crate::user::sys::{task, Sys};
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use core::fmt::Write;
 
 /// What everybody sees of it: that it is there. Its names cannot be guessed.
@@ -63,7 +64,7 @@ impl Write for Name {
 
 /// Opens the folder that holds the folders of all users: the one that was asked
 /// for, or the first that will do.
-pub fn open_base(asked: &CStr, uid: u32) -> Sys<c_int> {
+pub fn open_base(asked: &CStr, uid: u32) -> Sys<OwnedFd> {
     let mut usual = [c"/dev/shm", c"/tmp"].into_iter();
     let mut asked = (!asked.is_empty()).then_some(asked).into_iter();
     let is_asked = asked.len() > 0;
@@ -78,7 +79,7 @@ pub fn open_base(asked: &CStr, uid: u32) -> Sys<c_int> {
                 continue;
             }
         };
-        match dir::about(fd) {
+        match dir::about(fd.fd()) {
             Ok(about) if is_base(&about, is_asked, uid) => {
                 debug_log!("processes meet below {path:?}");
                 return Ok(fd);
@@ -90,7 +91,6 @@ pub fn open_base(asked: &CStr, uid: u32) -> Sys<c_int> {
             ),
             Err(errno) => debug_log!("{path:?} cannot be looked at: errno {errno}"),
         }
-        crate::rawsys::close(fd);
     }
     Err(Errno::ENOSYS)
 }
@@ -109,7 +109,7 @@ fn is_base(about: &About, is_asked: bool, uid: u32) -> bool {
 }
 
 /// Opens this user's folder in `base`, made where there is none.
-pub fn open(base: c_int, uid: u32) -> Sys<c_int> {
+pub fn open(base: Fd, uid: u32) -> Sys<OwnedFd> {
     let number = outside(uid);
     let first = Name::new(format_args!("xpmem-{number}"));
     match dir::make_at(base, first.as_c_str(), MODE) {
@@ -138,7 +138,7 @@ pub fn open(base: c_int, uid: u32) -> Sys<c_int> {
 }
 
 /// Opens a folder, if it is this user's own and safe.
-fn open_own(base: c_int, name: &CStr, uid: u32) -> Option<c_int> {
+fn open_own(base: Fd, name: &CStr, uid: u32) -> Option<OwnedFd> {
     let fd = match dir::open_at(base, name) {
         // Its user has been locked out, by an odd umask.
         Err(Errno::EACCES) => {
@@ -148,26 +148,19 @@ fn open_own(base: c_int, name: &CStr, uid: u32) -> Option<c_int> {
         answer => answer.ok()?,
     };
     let safe = |about: &About| about.uid == uid && !about.is_open_to_others();
-    match dir::about(fd) {
+    match dir::about(fd.fd()) {
         Ok(about) if safe(&about) => {
             if about.mode & 0o700 != 0o700 {
                 let _ = dir::set_mode_at(base, name, MODE);
             }
             Some(fd)
         }
-        _ => {
-            crate::rawsys::close(fd);
-            None
-        }
+        _ => None,
     }
 }
 
 /// Calls `body` with each folder of this user's in `base` until that has an answer.
-pub fn find<T>(
-    base: c_int,
-    uid: u32,
-    mut body: impl FnMut(c_int, &CStr) -> Option<T>,
-) -> Option<T> {
+pub fn find<T>(base: Fd, uid: u32, mut body: impl FnMut(Fd, &CStr) -> Option<T>) -> Option<T> {
     let prefix = Name::new(format_args!("xpmem-{}", outside(uid)));
     let (mut entries, mut buf) = (Entries::of(base), [0; NAME]);
     while let Some((name, _)) = entries.next(&mut buf) {
@@ -175,9 +168,8 @@ pub fn find<T>(
         if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-")) {
             continue;
         }
-        if let Some(fd) = open_own(base, name, uid) {
-            let answer = body(fd, name);
-            crate::rawsys::close(fd);
+        if let Some(folder) = open_own(base, name, uid) {
+            let answer = body(folder.fd(), name);
             if answer.is_some() {
                 return answer;
             }
@@ -187,7 +179,7 @@ pub fn find<T>(
 }
 
 /// The first, in the order of names, of this user's folders with longer names.
-fn first_of_others(base: c_int, uid: u32) -> Option<Name> {
+fn first_of_others(base: Fd, uid: u32) -> Option<Name> {
     let mut first: Option<Name> = None;
     let _ = find(base, uid, |_, name| -> Option<()> {
         let is_longer = name.to_bytes().iter().filter(|&&b| b == b'-').count() > 1;
@@ -206,12 +198,11 @@ fn first_of_others(base: c_int, uid: u32) -> Option<Name> {
 /// The number of a user outside this user namespace; the same where there is none.
 pub fn outside(uid: u32) -> u32 {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let Ok(fd) = crate::rawsys::open(c"/proc/self/uid_map", flags, 0) else {
+    let Ok(fd) = crate::fd::open(c"/proc/self/uid_map", flags, 0) else {
         return uid;
     };
     let mut text = [0u8; 4096];
-    let n = task::read_text(fd, &mut text);
-    crate::rawsys::close(fd);
+    let n = task::read_text(fd.fd(), &mut text);
     translate(&text[..n], uid).unwrap_or(uid)
 }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod connection;
 pub mod crowd;
 pub mod emptying;
 pub mod folder;
@@ -18,114 +19,22 @@ pub mod streams;
 
 use super::patience::Patience;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
-use super::protocol::wire::{Message, Verb, Words};
+use super::protocol::wire::{Message, Verb};
+use super::sys::message;
 use super::sys::net::{self, IN, OUT};
 use super::sys::{task, Sys};
 use crate::debug_log;
 use crate::errno::Errno;
-use core::ffi::c_int;
+use crate::fd::{Fd, OwnedFd};
+use connection::NEW;
+pub use connection::{Connection, Side};
 use crowd::Slow;
 use emptying::Emptying;
 use requests::Requests;
-use streams::Streams;
 
 /// Cookies with this bit are of a command, and hold its slot; others are of a
 /// fault, and are the page.
 pub const COMMAND_COOKIE: u64 = 1 << 63;
-
-/// Which side of a connection this process is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Side {
-    Free = 0,
-    Attacher,
-    Owner,
-    /// Attacher's side, and the owner is gone: kept for its permits.
-    Dead,
-    /// Owner's side, and the attacher has been hung up on, but has not let go
-    /// yet: it may still act upon what it was told before.
-    Cut,
-}
-
-/// One connection. All zero is a free one.
-pub struct Connection {
-    pub side: Side,
-    pub fd: c_int,
-    /// For which the epoll set watches it.
-    pub interest: u32,
-    /// A message did not go out: the socket is full.
-    pub clogged: bool,
-
-    /// Attacher's side: the owner.
-    pub token: u64,
-    /// Attacher's side: the owner's address space; -1 before it came.
-    pub memfd: c_int,
-    /// As mappings show it.
-    pub identity: (u64, u64),
-    /// Attacher's side: readable when the owner is gone.
-    pub pidfd: c_int,
-    /// Attacher's side: permits that refer to this connection.
-    pub permits: u32,
-    /// Attacher's side: questions that have not been answered.
-    pub under_way: usize,
-    /// Attacher's side: something waits for room to be sent.
-    pub unsent: bool,
-    /// Attacher's side: answers that were acted upon, and the owner is still to
-    /// be told.
-    pub unsaid: u64,
-    /// Attacher's side: the answer to a recall that is still to be sent.
-    pub owes: bool,
-    pub owed: Words,
-    /// Attacher's side: why the owner has refused, as an errno.
-    pub refusal: Option<Errno>,
-
-    /// Owner's side: the attacher's process, as seen from here.
-    pub pid: i32,
-    /// Owner's side: where it has touched memory last.
-    pub streams: Streams,
-    /// Owner's side: it has not had the address space that it has asked for.
-    pub greeting: bool,
-    /// Owner's side: it has had an answer to `Share`, and may show pages.
-    pub served: bool,
-    /// Owner's side: answers to `Share` that have not been acted upon, and how
-    /// long somebody has waited for that.
-    pub unnoted: u64,
-    pub patience: Patience,
-    /// Owner's side: how long it is waited for.
-    pub limit: u64,
-    /// Owner's side: the last recall that it was sent, and the last that it has
-    /// answered. It answers in order, and may leave out what a later answer says.
-    pub recall: u64,
-    pub recalled: u64,
-}
-
-/// A connection of nobody's.
-const NEW: Connection = Connection {
-    side: Side::Free,
-    fd: -1,
-    interest: 0,
-    clogged: false,
-    token: 0,
-    memfd: -1,
-    identity: (0, 0),
-    pidfd: -1,
-    permits: 0,
-    under_way: 0,
-    unsent: false,
-    unsaid: 0,
-    owes: false,
-    owed: [0; 8],
-    refusal: None,
-    pid: 0,
-    streams: Streams::NONE,
-    greeting: false,
-    served: false,
-    unnoted: 0,
-    patience: Patience::NEW,
-    limit: 0,
-    recall: 0,
-    recalled: 0,
-};
 
 /// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
 /// the process of its owner `PIDFD + i`.
@@ -143,8 +52,8 @@ pub mod token {
 /// Everything that is known of peers, and how they find this process. All zero is
 /// valid; the service gives the real values at its start.
 pub struct Peers {
-    pub epoll: c_int,
-    listener: c_int,
+    pub epoll: Fd,
+    listener: Fd,
     /// The listener is not looked at before.
     deaf_until: u64,
     pub connections: [Connection; CONNECTIONS],
@@ -162,8 +71,8 @@ pub struct Peers {
     refusal: Option<Errno>,
     /// The folder of this user's processes, also the working directory, and the
     /// one that holds it.
-    folder: c_int,
-    base: c_int,
+    folder: Fd,
+    base: Fd,
     /// Name of this process in ids and in the folder of sockets.
     token: u64,
     uid: u32,
@@ -225,8 +134,9 @@ impl Peers {
         self.cut_off == 0
     }
 
-    /// Takes a connected socket into the table and the epoll set.
-    pub fn adopt(&mut self, fd: c_int, side: Side) -> Sys<usize> {
+    /// Takes a connected socket into the table and the epoll set, which close it from
+    /// then on.
+    pub fn adopt(&mut self, fd: Fd, side: Side) -> Sys<usize> {
         let free = |c: &Connection| c.side == Side::Free;
         let i = self.connections.iter().position(free);
         let i = i.ok_or(Errno::ENOMEM)?;
@@ -241,14 +151,14 @@ impl Peers {
     }
 
     /// Sends a message; whether it is on its way.
-    pub fn post(&mut self, i: usize, message: &Message, fds: Option<[c_int; 2]>) -> bool {
+    pub fn post(&mut self, i: usize, message: &Message, fds: Option<[Fd; 2]>) -> bool {
         self.try_post(i, message, fds).is_ok()
     }
 
     /// As [`Self::post`]. EAGAIN: there is no room for it, and it is heard of
     /// when there is.
-    pub fn try_post(&mut self, i: usize, m: &Message, fds: Option<[c_int; 2]>) -> Sys<()> {
-        match net::send(self.connections[i].fd, &m.encode(), fds) {
+    pub fn try_post(&mut self, i: usize, m: &Message, fds: Option<[Fd; 2]>) -> Sys<()> {
+        match message::send(self.connections[i].fd, &m.encode(), fds) {
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
                 self.connections[i].clogged = true;
                 self.attend(i);
@@ -382,7 +292,7 @@ impl Peers {
     pub fn close(&mut self, i: usize) -> Connection {
         let old = core::mem::replace(&mut self.connections[i], NEW);
         net::unwatch(self.epoll, old.fd);
-        crate::rawsys::close(old.fd);
+        drop(OwnedFd::new(old.fd.number()));
         if matches!(old.side, Side::Owner | Side::Cut) {
             self.attachers[i] = 0;
             self.unnoted -= old.unnoted;

@@ -14,12 +14,13 @@
 
 use super::{folder, Peers};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::protocol::ids::TOKEN_BITS;
 use crate::user::sys::dir::{self, Entries, NAME};
 use crate::user::sys::net::{self, Address};
 use crate::user::sys::{task, Sys};
 use crate::{debug_log, environment};
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -88,7 +89,7 @@ fn as_c_str(name: &Name) -> &CStr {
 
 /// Removes sockets of processes that are gone, in the working directory, and links
 /// that lead to them.
-fn sweep(folder: c_int) {
+fn sweep(folder: Fd) {
     let (mut entries, mut buf) = (Entries::of(folder), [0; NAME]);
     while let Some((name, kind)) = entries.next(&mut buf) {
         let mut said = [0; DIGITS];
@@ -110,8 +111,8 @@ impl Peers {
     /// only when a connection will be taken.
     pub fn rendezvous(&mut self, asked: &CStr) -> Sys<()> {
         dir::set_umask(0);
-        self.base = folder::open_base(asked, self.uid)?;
-        self.folder = folder::open(self.base, self.uid)?;
+        self.base = folder::open_base(asked, self.uid)?.keep();
+        self.folder = folder::open(self.base, self.uid)?.keep();
         dir::enter(self.folder)?;
         sweep(self.folder);
         for _ in 0..16 {
@@ -124,17 +125,17 @@ impl Peers {
             let (early, name) = (hex(token, EARLY), hex(token, b""));
             let (early, name) = (as_c_str(&early), as_c_str(&name));
             let address = Address::new(early).ok_or(Errno::ENAMETOOLONG)?;
-            let fd = net::socket()?;
+            let socket = net::socket()?;
+            let fd = socket.fd();
             if net::set_mode(fd, 0o600).is_ok() && net::bind(fd, &address).is_ok() {
                 net::refuse_descriptors(fd);
                 let ready = net::listen(fd).and_then(|()| dir::rename(early, name));
                 if ready.is_ok() {
-                    (self.token, self.listener) = (token, fd);
+                    (self.token, self.listener) = (token, socket.keep());
                     return net::watch(self.epoll, fd, super::token::LISTENER);
                 }
                 let _ = dir::unlink(early);
             }
-            crate::rawsys::close(fd);
         }
         debug_log!("no socket can be made in the folder");
         Err(Errno::ENOSYS)
@@ -160,7 +161,7 @@ impl Peers {
     }
 
     /// Connects to the process with this token, which another user does not have.
-    pub fn dial(&self, token: u64) -> Sys<c_int> {
+    pub fn dial(&self, token: u64) -> Sys<OwnedFd> {
         match self.dial_here(token) {
             // Maybe it found this folder taken, or found it free again.
             Err(Errno::ENOENT) => {
@@ -176,21 +177,16 @@ impl Peers {
         }
     }
 
-    fn dial_here(&self, token: u64) -> Sys<c_int> {
+    fn dial_here(&self, token: u64) -> Sys<OwnedFd> {
         let name = hex(token, b"");
         let address = Address::new(as_c_str(&name)).ok_or(Errno::ENOENT)?;
-        let fd = net::socket()?;
-        let connected = net::connect(fd, &address).and_then(|()| net::peer(fd));
+        let socket = net::socket()?;
+        let connected = net::connect(socket.fd(), &address).and_then(|()| net::peer(socket.fd()));
         match connected {
-            Ok((_, uid)) if uid == self.uid => Ok(fd),
-            other => {
-                crate::rawsys::close(fd);
-                Err(match other {
-                    Ok(_) => Errno::EACCES,
-                    Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR) => Errno::ENOENT,
-                    Err(errno) => errno,
-                })
-            }
+            Ok((_, uid)) if uid == self.uid => Ok(socket),
+            Ok(_) => Err(Errno::EACCES),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR) => Err(Errno::ENOENT),
+            Err(errno) => Err(errno),
         }
     }
 }

@@ -88,15 +88,14 @@ extern "C" fn wait_for_the_dead(_: c_int) {
     let path = procfs::proc_path(&mut path, PROGRAM.load(Ordering::Relaxed), b"/task");
     // A directory of its own: it may have interrupted a look through the other.
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let Ok(tasks) = crate::rawsys::open(path, flags, 0) else {
+    let Ok(tasks) = crate::fd::open(path, flags, 0) else {
         return;
     };
-    for tid in procfs::Numbers::from_start(tasks) {
+    for tid in procfs::Numbers::from_start(tasks.fd()) {
         if has_ended(tid) {
             let _ = crate::user::sys::trace::wait(tid);
         }
     }
-    crate::rawsys::close(tasks);
 }
 
 /// Whether a traced thread has ended. It is left to be waited for: a tracer is

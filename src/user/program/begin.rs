@@ -6,10 +6,10 @@
 use super::scratch::Scratch;
 use super::{alarm, restart, Program};
 use crate::debug_log;
+use crate::fd::Fd;
 use crate::user::sys::procfs::{self, Numbers};
 use crate::user::sys::space::Space;
 use crate::user::sys::{task, Sys};
-use core::ffi::c_int;
 
 impl Program {
     /// Meets the program that this task's parent is, and whose thread `anchor` is.
@@ -28,8 +28,8 @@ impl Program {
         let mut path = [0u8; 32];
         let path = procfs::proc_path(&mut path, self.tgid, b"/task");
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        self.task_dir = crate::rawsys::open(path, flags, 0)?;
-        self.pidfd = task::pidfd(self.tgid)?;
+        self.task_dir = crate::fd::open(path, flags, 0)?.keep();
+        self.pidfd = task::pidfd(self.tgid)?.keep();
         restart::prepare(self.tgid, self.pidfd);
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Program {
     }
 
     /// A descriptor of the program.
-    pub fn pidfd(&self) -> c_int {
+    pub fn pidfd(&self) -> Fd {
         self.pidfd
     }
 
@@ -60,7 +60,7 @@ impl Program {
     }
 
     /// The folder in which they are.
-    pub fn task_dir(&self) -> c_int {
+    pub fn task_dir(&self) -> Fd {
         self.task_dir
     }
 }

@@ -9,42 +9,39 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
+use crate::fd::{self, OwnedFd};
+use crate::uapi;
 use crate::user::sys::Sys;
-use crate::{rawsys, uapi};
 
 impl Program {
     /// From here on the module's faults on the program's memory wait while its
     /// threads stand.
     pub fn meet_the_module(&mut self) -> Sys<()> {
-        if self.device != 0 {
+        if self.device.is_some() {
             return Ok(());
         }
-        let fd = rawsys::open(c"/dev/xpmem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
-        // 0 says that there is none.
-        let high = rawsys::dup_above(fd, 3);
-        rawsys::close(fd);
-        self.device = high?;
+        let device = fd::open(c"/dev/xpmem", libc::O_RDWR | libc::O_CLOEXEC, 0)?;
         // A module that knows no hold is an older one.
-        self.ask_module(false).inspect_err(|_| {
-            rawsys::close(core::mem::take(&mut self.device));
-        })
+        ask_module(&device, false)?;
+        self.device = Some(device);
+        Ok(())
     }
 
     /// Whether the program exports its memory both ways.
     pub fn knows_the_module(&self) -> bool {
-        self.device != 0
-    }
-
-    fn ask_module(&self, hold: bool) -> Sys<()> {
-        let mut word = i64::from(hold);
-        let at = (&raw mut word).expose_provenance();
-        rawsys::ioctl(self.device, uapi::HOLD, at).map(drop)
+        self.device.is_some()
     }
 
     /// Lets the module's faults on the program's memory wait, or wait no more.
     pub fn hold(&self, hold: bool) {
-        if self.device != 0 {
-            let _ = self.ask_module(hold);
+        if let Some(device) = &self.device {
+            let _ = ask_module(device, hold);
         }
     }
+}
+
+fn ask_module(device: &OwnedFd, hold: bool) -> Sys<()> {
+    let mut word = i64::from(hold);
+    let at = (&raw mut word).expose_provenance();
+    fd::ioctl(device.fd(), uapi::HOLD, at).map(drop)
 }

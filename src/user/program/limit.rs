@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fd::Fd;
 use crate::user::sys::regs::Registers;
 use crate::user::sys::{mem, net, task};
 use core::ffi::c_int;
@@ -67,7 +68,7 @@ impl Limit {
 
     /// How long the call waits in all, in nanoseconds; `None` where it cannot be
     /// told, or is for ever. `program` is a descriptor of it.
-    pub fn length(self, tid: i32, program: c_int, regs: &Registers) -> Option<u64> {
+    pub fn length(self, tid: i32, program: Fd, regs: &Registers) -> Option<u64> {
         match self {
             Self::Milliseconds(n) => {
                 let ms = u64::try_from(regs.argument(n) as i32).ok()?;
@@ -100,11 +101,9 @@ fn timespec_at(tid: i32, address: u64) -> Option<u64> {
 }
 
 /// The limit that a socket of the program has for reading or writing.
-fn socket_limit(program: c_int, fd: c_int, events: i16) -> Option<u64> {
-    let fd = task::descriptor_of(program, fd).ok()?;
-    let time = net::time_limit(fd, events == libc::POLLIN);
-    crate::rawsys::close(fd);
-    let time = time.ok()?;
+fn socket_limit(program: Fd, number: c_int, events: i16) -> Option<u64> {
+    let fd = task::descriptor_of(program, number).ok()?;
+    let time = net::time_limit(fd.fd(), events == libc::POLLIN).ok()?;
     let ns = time[0].checked_mul(SECOND)?.checked_add(time[1] * 1000)?;
     (ns > 0).then_some(ns)
 }

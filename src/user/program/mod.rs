@@ -16,9 +16,9 @@ pub mod view;
 #[cfg(target_arch = "x86_64")]
 mod waits;
 
+use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::space::Space;
 use crate::user::sys::spare::Spare;
-use core::ffi::c_int;
 use fork::ForkWatch;
 use pieces::Attachments;
 use scratch::Scratch;
@@ -30,23 +30,23 @@ use threads::Threads;
 pub struct Program {
     tgid: i32,
     anchor: i32,
-    pidfd: c_int,
+    pidfd: Fd,
     /// An address of the main stack: where the program began.
     stack_begin: usize,
     pub space: Space,
     pub scratch: Scratch,
     /// The module's device, where this program exports its memory both ways.
-    device: c_int,
+    device: Option<OwnedFd>,
     /// userfaultfd that reports changes of promoted memory. No fault comes here.
-    pub events: c_int,
+    pub events: Fd,
     /// userfaultfd of the attachments of this process.
-    pub faults: c_int,
+    pub faults: Fd,
     /// Given up for a moment by a promotion, and where a new attacher finds none left.
     pub spare: Spare,
     pub attachments: Attachments,
     /// Where the last attachment was made.
     pub last_window: usize,
-    task_dir: c_int,
+    task_dir: Fd,
     /// No stop is tried for requests of peers meanwhile.
     pub pause: Pause,
     pub threads: Threads,

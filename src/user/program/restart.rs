@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fd::Fd;
 use crate::user::sys::regs::{registers, set_registers};
 use crate::user::sys::trace::detach;
 use crate::user::sys::Sys;
@@ -63,7 +64,7 @@ impl Sleep {
 
 /// To be called once, with the program and a descriptor for it.
 #[cfg(target_arch = "x86_64")]
-pub fn prepare(tgid: i32, pidfd: c_int) {
+pub fn prepare(tgid: i32, pidfd: Fd) {
     super::waits::prepare(tgid, pidfd);
 }
 
@@ -167,7 +168,7 @@ impl Sleep {
 
 /// Nothing to be known beforehand.
 #[cfg(target_arch = "aarch64")]
-pub fn prepare(_: i32, _: c_int) {}
+pub fn prepare(_: i32, _: Fd) {}
 
 /// What is needed to know of a thread's /proc/PID/status.
 #[cfg(target_arch = "aarch64")]
@@ -204,12 +205,10 @@ impl Status {
 fn read_about(tid: i32, tail: &[u8], into: &mut [u8]) -> usize {
     let mut path = [0u8; 32];
     let path = crate::user::sys::procfs::proc_path(&mut path, tid, tail);
-    let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+    let Ok(fd) = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
         return 0;
     };
-    let n = crate::user::sys::task::read_text(fd, into);
-    crate::rawsys::close(fd);
-    n
+    crate::user::sys::task::read_text(fd.fd(), into)
 }
 
 /// Undoes what a stop does to such a call, as if the thread had not come to it

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fd::Fd;
 use crate::user::sys::{insist, mem, Sys, HUGE, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;
@@ -55,7 +56,7 @@ impl Scratch {
             ballast: 0,
             laden: Cell::new(false),
         };
-        let Ok(start) = mem::map(0, len, libc::PROT_NONE, NONE, -1, 0) else {
+        let Ok(start) = mem::map(0, len, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
             return none;
         };
         let fit = mem::advise(start, len, libc::MADV_DONTFORK).is_ok() && !mem::is_locked(start);
@@ -96,7 +97,7 @@ impl Scratch {
         if self.len.get() == 0 {
             return Ok(());
         }
-        let at = self.map(Place::Glance, PAGE, libc::PROT_READ, NONE, -1, 0)?;
+        let at = self.map(Place::Glance, PAGE, libc::PROT_READ, NONE, Fd::NONE, 0)?;
         self.close(at, PAGE);
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Scratch {
         len: usize,
         prot: c_int,
         flags: c_int,
-        fd: c_int,
+        fd: Fd,
         off: usize,
     ) -> Sys<usize> {
         let (at, size) = match place {
@@ -161,7 +162,7 @@ impl Scratch {
             return false;
         }
         let flags = NONE | libc::MAP_FIXED;
-        let map = || mem::map(addr, len, libc::PROT_NONE, flags, -1, 0);
+        let map = || mem::map(addr, len, libc::PROT_NONE, flags, Fd::NONE, 0);
         let closed = map().or_else(|_| {
             self.give_room();
             map()

@@ -337,14 +337,13 @@ impl Program {
     fn thread_has_ended(&self, tid: i32) -> bool {
         let mut path = [0u8; 32];
         let path = crate::user::sys::procfs::proc_path(&mut path, tid, b"/stat");
-        let fd = match crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
+        let fd = match crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
             Ok(fd) => fd,
             // There may be no descriptor left to see it by.
             Err(errno) => return matches!(errno, Errno::ENOENT | Errno::ESRCH),
         };
         let mut text = [0u8; 256];
-        let n = crate::user::sys::task::read_text(fd, &mut text);
-        crate::rawsys::close(fd);
+        let n = crate::user::sys::task::read_text(fd.fd(), &mut text);
         // `TID (name) STATE`, and the name may hold anything.
         let text = &text[..n];
         match text.iter().rposition(|&b| b == b')') {

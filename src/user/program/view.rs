@@ -6,18 +6,19 @@
 use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
+use crate::fd::Fd;
 use crate::user::sys::{hugetlb, mem, uffd, Sys};
 use core::ffi::c_int;
 
 impl Program {
     /// Device and inode of a file as they appear in a mapping of it.
-    pub fn identity_as_mapped(&self, fd: c_int) -> Option<(u64, u64)> {
+    pub fn identity_as_mapped(&self, fd: Fd) -> Option<(u64, u64)> {
         self.identity_as_mapped_for(fd, false)
     }
 
     /// As [`Self::identity_as_mapped`]; `None` where it cannot be mapped for
     /// stores, if that is asked.
-    pub fn identity_as_mapped_for(&self, fd: c_int, write: bool) -> Option<(u64, u64)> {
+    pub fn identity_as_mapped_for(&self, fd: Fd, write: bool) -> Option<(u64, u64)> {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let len = crate::user::sys::PAGE;
         if hugetlb::page_of_file(fd) > len {
@@ -55,7 +56,7 @@ impl Program {
         &mut self,
         (source, len): (usize, usize),
         page: usize,
-        memfd: c_int,
+        memfd: Fd,
     ) -> Sys<usize> {
         const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let file = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -75,7 +76,7 @@ impl Program {
             self.last_window = addr;
             return Ok(addr);
         }
-        let Ok(room) = mem::map(0, len + page, libc::PROT_NONE, NONE, -1, 0) else {
+        let Ok(room) = mem::map(0, len + page, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
             return Ok(addr);
         };
         let _ = mem::unmap(addr, len);

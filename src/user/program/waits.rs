@@ -16,9 +16,9 @@
 //! finds it. So it may last up to twice as long as it should, and never less.
 
 use super::limit::{words_at, Limit, SECOND};
+use crate::fd::Fd;
 use crate::user::sys::regs::Registers;
 use crate::user::sys::task;
-use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The kernel's own number: start again unless a handler runs.
@@ -133,9 +133,9 @@ fn again_over() -> u64 {
 }
 
 /// Whose waits are begun again from now on.
-pub fn prepare(tgid: i32, pidfd: c_int) {
+pub fn prepare(tgid: i32, pidfd: Fd) {
     PROGRAM[0].store(tgid, Relaxed);
-    PROGRAM[1].store(pidfd, Relaxed);
+    PROGRAM[1].store(pidfd.number(), Relaxed);
 }
 
 /// Has a thread that stands at the end of a wait with EINTR, and has been
@@ -163,7 +163,8 @@ pub fn begin_again(tid: i32, regs: &mut Registers) -> bool {
     let Some(limit) = Limit::of(number, |n| regs.argument(n)) else {
         return false;
     };
-    let Some(length) = limit.length(tid, PROGRAM[1].load(Relaxed), regs) else {
+    let program = Fd::new(PROGRAM[1].load(Relaxed));
+    let Some(length) = limit.length(tid, program, regs) else {
         return false;
     };
     let Some(wait) = Wait::take(tid) else {
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_wait_begins_again_with_what_is_left_and_ends_where_it_began() {
-        prepare(crate::rawsys::getpid(), -1);
+        prepare(crate::rawsys::getpid(), Fd::NONE);
         let tid = task::gettid();
         let mut regs = Registers {
             rip: 0x1234,

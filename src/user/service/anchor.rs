@@ -16,9 +16,9 @@
 
 use super::{others, rites};
 use crate::debug_log;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::arena::{self, mapping, status, Shared};
 use crate::user::sys::{clone, task};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// Milliseconds between two looks at the service.
@@ -46,7 +46,9 @@ pub extern "C" fn main(_argument: usize) -> ! {
         shared.anchor_tid.store(tid, Ordering::Release);
         crate::debug::note_helpers(0, tid);
         if let Some(counter) = prepare() {
-            shared.bell_counter.store(counter, Ordering::Release);
+            shared
+                .bell_counter
+                .store(counter.number(), Ordering::Release);
             attend(shared, super::boot::main);
             for _ in 0..RITES {
                 if !needs_rites(shared) {
@@ -62,10 +64,10 @@ pub extern "C" fn main(_argument: usize) -> ! {
 }
 
 /// Descriptors of its own, and the first that is needed.
-fn prepare() -> Option<c_int> {
+fn prepare() -> Option<Fd> {
     task::own_descriptors().ok()?;
     keep_only_standard_error();
-    task::counter().ok()
+    task::counter().ok().map(OwnedFd::keep)
 }
 
 /// Whether a service that served has ended without giving back what it had.
@@ -106,7 +108,7 @@ fn attend(shared: &Shared, entry: extern "C" fn(usize) -> !) {
 /// Passes the bell on until the service has ended, or is taken for gone: then
 /// the answer is false.
 fn pass_on(shared: &Shared, service: i32) -> bool {
-    let counter = shared.bell_counter.load(Ordering::Acquire);
+    let counter = Fd::new(shared.bell_counter.load(Ordering::Acquire));
     let mut seen = 1;
     let mut beat = task::BEAT.load(Ordering::Relaxed);
     let mut still = 0;
@@ -150,20 +152,21 @@ fn bury(shared: &Shared, service: i32) {
 fn keep_only_standard_error() {
     task::close_range(3, u32::MAX);
     if let Some(log) = crate::debug::log_file() {
-        if log != 2 {
-            task::duplicate_to(log, 2);
-            crate::rawsys::close(log);
+        if log.number() == 2 {
+            log.keep();
+        } else {
+            task::duplicate_to(log.fd(), 2);
         }
     }
-    if let Ok(null) = crate::rawsys::open(c"/dev/null", libc::O_RDWR, 0) {
+    if let Ok(null) = crate::fd::open(c"/dev/null", libc::O_RDWR, 0) {
         let standard = if crate::debug::enabled() { 2 } else { 3 };
-        for fd in 0..standard {
-            if fd != null {
-                task::duplicate_to(null, fd);
+        for number in 0..standard {
+            if number != null.number() {
+                task::duplicate_to(null.fd(), number);
             }
         }
-        if null >= standard {
-            crate::rawsys::close(null);
+        if null.number() < standard {
+            null.keep();
         }
     }
 }

@@ -102,7 +102,7 @@ impl Service {
         vaddr: usize,
     ) -> Sys<usize> {
         let c = &self.peers.connections[self.attacher.permits.get(p).connection];
-        let (memfd, identity, token) = (c.memfd, c.identity, c.token);
+        let (memfd, identity, token) = (c.owners_file(), c.identity, c.token);
         if !self.owner.program.attachments.has_room() {
             return Err(Errno::ENOMEM);
         }
@@ -160,7 +160,7 @@ impl Service {
             return Ok(addr);
         }
         let c = &self.peers.connections[i];
-        let (memfd, identity) = (c.memfd, c.identity);
+        let (memfd, identity) = (c.owners_file(), c.identity);
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
         attacher::unmap(program, addr);

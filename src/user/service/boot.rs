@@ -2,6 +2,7 @@
 //! The service starts: what it needs is opened, and what this kernel has is looked at.
 
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
@@ -93,9 +94,9 @@ impl Service {
         let anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.owner.program.begin(anchor)?;
         self.owner.look_around();
-        self.signals = task::signal_descriptor()?;
-        self.bell = shared.bell_counter.load(Ordering::Acquire);
-        self.peers.epoll = net::epoll()?;
+        self.signals = task::signal_descriptor()?.keep();
+        self.bell = Fd::new(shared.bell_counter.load(Ordering::Acquire));
+        self.peers.epoll = net::epoll()?.keep();
         net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
         net::watch(self.peers.epoll, self.bell, token::BELL)?;
         self.open_userfaultfds()?;
@@ -146,12 +147,12 @@ impl Service {
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
-        self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?;
+        self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?.keep();
         let poison = has & uffd::FEATURE_POISON;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
-        self.owner.program.faults = uffd::open(ON_FAULTS | poison)?;
+        self.owner.program.faults = uffd::open(ON_FAULTS | poison)?.keep();
         let here = mapping::range().0;
         let map_protected = !crate::testing::plays_old_kernel()
             && uffd::can_map_protected(self.owner.program.faults, here);

@@ -12,6 +12,7 @@ use crate::user::peers::Side;
 use crate::user::protocol::wire::{Message, Verb, Words};
 use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::Service;
+use crate::user::sys::message;
 use crate::user::sys::net::{self, OUT};
 use crate::user::sys::Sys;
 
@@ -47,9 +48,8 @@ impl Service {
             Errno::EAGAIN => OWNER_BUSY,
             _ => errno,
         })?;
-        let i = self.peers.adopt(fd, Side::Attacher).inspect_err(|_| {
-            crate::rawsys::close(fd);
-        })?;
+        let i = self.peers.adopt(fd.fd(), Side::Attacher)?;
+        fd.keep();
         self.peers.connections[i].token = token;
         let mut hello = Message::new(Verb::Hello);
         hello.serial = self.peers.next_question();
@@ -95,7 +95,8 @@ impl Service {
         let Some(c) = self.peers.connections.get(i) else {
             return;
         };
-        if c.side == Side::Attacher && c.pidfd >= 0 && net::has_input(c.pidfd) {
+        let has_ended = c.pidfd.as_ref().is_some_and(|fd| net::has_input(fd.fd()));
+        if c.side == Side::Attacher && has_ended {
             self.hang_up(shared, i);
         }
     }
@@ -109,7 +110,7 @@ impl Service {
     /// Reads what has arrived, and notices the end of the other side.
     fn drain(&mut self, shared: &Shared, i: usize, most: usize) {
         let mut words: Words = [0; 8];
-        let mut fds = net::Descriptors::NONE;
+        let mut fds = message::Descriptors::NONE;
         for _ in 0..most {
             let c = &self.peers.connections[i];
             match c.side {
@@ -118,7 +119,7 @@ impl Service {
                 _ => {}
             }
             let fd = c.fd;
-            match net::receive(fd, &mut words, &mut fds) {
+            match message::receive(fd, &mut words, &mut fds) {
                 Ok(Some(())) => match Message::decode(&words) {
                     _ if self.peers.connections[i].side == Side::Cut => {}
                     Some(message) => self.on_message(shared, i, &message, &mut fds),
@@ -146,20 +147,19 @@ impl Service {
             return;
         }
         // Only a dead owner's memory is ours to clear away.
-        let dead = old.pidfd >= 0 && net::has_input(old.pidfd);
+        let dead = old.pidfd.as_ref().is_some_and(|fd| net::has_input(fd.fd()));
         let permits = &self.attacher.permits;
         let shown = |p: &Piece| permits.get(p.permit).connection == i && (p.overlay || !dead);
-        if old.memfd >= 0 && self.owner.program.attachments.any(shown) {
+        if old.memfd.is_some() && self.owner.program.attachments.any(shown) {
             self.sever_attachments_of(i);
         }
-        if old.pidfd >= 0 {
-            net::unwatch(self.peers.epoll, old.pidfd);
-            crate::rawsys::close(old.pidfd);
+        if let Some(pidfd) = old.pidfd {
+            net::unwatch(self.peers.epoll, pidfd.fd());
         }
-        if old.memfd >= 0 && dead {
-            self.peers.emptying.take(old.memfd);
-        } else if old.memfd >= 0 {
-            close_apart(shared, old.memfd);
+        match old.memfd {
+            Some(memfd) if dead => self.peers.emptying.take(memfd),
+            Some(memfd) => close_apart(shared, memfd),
+            None => {}
         }
         if old.permits > 0 {
             let c = &mut self.peers.connections[i];

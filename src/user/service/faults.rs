@@ -5,6 +5,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::attacher::overlay::Lent;
 use crate::user::attacher::sigbus::Faulting;
 use crate::user::attacher::{OwnersFile, GATED};
@@ -15,7 +16,6 @@ use crate::user::protocol::limits::{CHUNK_MAX, CONNECTIONS};
 use crate::user::protocol::wire::{Message, Status, Verb, ON_HUGE_PAGES, READ_ONLY};
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, page_up, task, uffd, Sys, PAGE, TOP};
-use core::ffi::c_int;
 
 /// How often pages are tried to be mapped while the program changes its address
 /// space; who waits for them then faults again.
@@ -103,7 +103,7 @@ impl Service {
     /// Owner `i` has answered a fault. The answer is used where a thread still
     /// waits for that page, having asked this owner, and where the attachment is
     /// the one that it asked for: else it is too late, or a lie.
-    pub fn on_fault_answer(&mut self, i: usize, m: &Message, fd: c_int) {
+    pub fn on_fault_answer(&mut self, i: usize, m: &Message, file: Option<Fd>) {
         let page = page_down(m.cookie as usize);
         let asked = self.attacher.faulting.last(page).copied();
         let Some(asked) = asked.filter(|f| f.connection == i) else {
@@ -121,7 +121,7 @@ impl Service {
         }
         if m.status == Status::Elsewhere {
             count(&COUNTERS.faults_served);
-            if !self.overlay(i, page, m, fd) {
+            if !self.overlay(i, page, m, file) {
                 return self.answer_sigbus(page, m.serial);
             }
             return self.attacher.fault_again(&self.owner.program, page);
@@ -210,11 +210,11 @@ impl Service {
         done
     }
 
-    /// The owner's memory around `addr` is the file `fd`: it takes the place of
+    /// The owner's memory around `addr` is the file that it has `lent`, if it is one: it takes the place of
     /// that part of the attachment, with all threads standing.
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
-    pub fn overlay(&mut self, i: usize, addr: usize, answer: &Message, fd: c_int) -> bool {
+    pub fn overlay(&mut self, i: usize, addr: usize, answer: &Message, lent: Option<Fd>) -> bool {
         let standing = match self.owner.stop() {
             Ok(standing) => Some(standing),
             // The touch is made again, and asked again.
@@ -224,8 +224,9 @@ impl Service {
         };
         self.on_faults();
         let c = &self.peers.connections[i];
-        let (memfd, identity) = (c.memfd, c.identity);
-        let (lent, file) = (Lent { answer, fd }, OwnersFile { memfd, identity });
+        let (memfd, identity) = (c.owners_file(), c.identity);
+        let lent = Lent { answer, file: lent };
+        let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
         let served = self.attacher.cover(program, addr, &lent, &file);
         self.owner.resume(standing);

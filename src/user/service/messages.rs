@@ -10,6 +10,7 @@
 use super::pending::What;
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::arena::Shared;
 use crate::user::attacher;
 use crate::user::attacher::overlay::Lent;
@@ -17,18 +18,20 @@ use crate::user::owner::copier;
 use crate::user::peers::{token, Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, IN_WHOLE_PAGES, READ_ONLY};
 use crate::user::service::state::Service;
-use crate::user::sys::net::{self, Descriptors};
+use crate::user::sys::message::Descriptors;
+use crate::user::sys::net;
 use crate::user::sys::{mem, task, Sys, PAGE, TOP};
-use core::ffi::c_int;
 
 /// Closes descriptors that came along with a message.
 pub fn dispose(shared: &Shared, fds: &mut Descriptors) {
     let mut any = false;
     while let Some(fd) = fds.pop() {
-        if !copier::is_there(shared) {
-            crate::rawsys::close(fd);
-        } else if shared.closing.put(fd) {
-            any = true;
+        if copier::is_there(shared) {
+            match shared.closing.put(fd) {
+                Ok(()) => any = true,
+                // It stays open.
+                Err(fd) => drop(fd.keep()),
+            }
         }
     }
     if any {
@@ -37,11 +40,9 @@ pub fn dispose(shared: &Shared, fds: &mut Descriptors) {
 }
 
 /// Closes what may be the last that holds much memory, where nobody waits for that.
-pub fn close_apart(shared: &Shared, fd: c_int) {
-    if copier::is_there(shared) && shared.closing.put(fd) {
+pub fn close_apart(shared: &Shared, file: OwnedFd) {
+    if copier::is_there(shared) && shared.closing.put(file).is_ok() {
         shared.copying.ring();
-    } else {
-        crate::rawsys::close(fd);
     }
 }
 
@@ -127,11 +128,11 @@ impl Service {
             debug_log!("there is no room for the owner's descriptors here");
             return Err(Errno::ENOMEM);
         }
-        let [memfd, pidfd] = fds.pair();
+        let [memfd, pidfd] = fds.pair().ok_or(Errno::ENOENT)?;
         let fixed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
         // First what no file can delay: only a file in memory has seals.
         let sealed = mem::seals(memfd).is_ok_and(|seals| seals & fixed == fixed);
-        if !sealed || !task::is_pidfd(pidfd) || self.peers.connections[i].memfd >= 0 {
+        if !sealed || !task::is_pidfd(pidfd) || self.peers.connections[i].memfd.is_some() {
             return Err(Errno::ENOENT);
         }
         if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
@@ -143,22 +144,24 @@ impl Service {
             .identity_as_mapped(memfd)
             .ok_or(Errno::ENOMEM)?;
         net::watch(self.peers.epoll, pidfd, token::PIDFD + i as u64)?;
-        fds.take_pair();
         let c = &mut self.peers.connections[i];
-        (c.memfd, c.pidfd, c.identity) = (memfd, pidfd, mapped);
+        c.identity = mapped;
+        if let Some([memfd, pidfd]) = fds.take_pair() {
+            (c.memfd, c.pidfd) = (Some(memfd), Some(pidfd));
+        }
         Ok(())
     }
 
     /// A peer answered what a command waits for, if it is the peer that was
     /// asked, and the question.
-    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, fd: c_int) {
+    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, file: Option<Fd>) {
         let slot = (m.cookie & !COMMAND_COOKIE) as usize;
         let Some(what) = self.pending.asked(slot, i, m) else {
             return;
         };
         let answer = match what {
             What::Get { segid, flags } => match m.status {
-                Status::Done if self.peers.connections[i].memfd >= 0 => {
+                Status::Done if self.peers.connections[i].memfd.is_some() => {
                     let writable = flags == crate::uapi::RDWR;
                     self.grant(i, segid, writable, (m.lo as usize, m.hi as usize))
                 }
@@ -183,7 +186,7 @@ impl Service {
                 attachment,
                 fixed,
             } => {
-                let addr = self.on_attached(i, (addr, attachment, fixed), m, fd);
+                let addr = self.on_attached(i, (addr, attachment, fixed), m, file);
                 addr.map(|addr| addr as u64)
             }
             What::Alive => Err(if m.status == Status::Done {
@@ -212,7 +215,7 @@ impl Service {
         i: usize,
         (addr, attachment, fixed): (usize, u64, bool),
         m: &Message,
-        fd: c_int,
+        file: Option<Fd>,
     ) -> Sys<usize> {
         let Some(p) = self.owner.program.attachments.at(addr) else {
             return Ok(addr);
@@ -228,14 +231,14 @@ impl Service {
             let read_only = m.flags & READ_ONLY != 0;
             self.publish(addr, m, read_only);
         } else if m.status == Status::Elsewhere {
-            let page = Lent { answer: m, fd }.page().unwrap_or(PAGE);
+            let page = Lent { answer: m, file }.page().unwrap_or(PAGE);
             let mut addr = addr;
             if page > PAGE && !fixed {
                 let last = p.source + (p.end - p.start);
                 let range = (p.source & !(page - 1), last.next_multiple_of(page));
                 addr = self.make_room(i, (addr, attachment), page, range)?;
             }
-            let _ = self.overlay(i, addr, m, fd);
+            let _ = self.overlay(i, addr, m, file);
             return Ok(addr);
         }
         Ok(addr)

@@ -3,9 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fd::Fd;
 use crate::user::sys::procfs::{self, Numbers};
 use crate::user::sys::task;
-use core::ffi::{c_int, CStr};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How the thread is called: another copy of the library knows it by that.
@@ -18,26 +19,23 @@ static LAST: AtomicU32 = AtomicU32::new(0);
 /// `limit`; `own` is not asked.
 pub fn another(own: i32, limit: u32) -> Option<i32> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let tasks = crate::rawsys::open(c"/proc/self/task", flags, 0).ok()?;
-    let found = first_named(tasks, own, limit);
-    crate::rawsys::close(tasks);
-    found
+    let tasks = crate::fd::open(c"/proc/self/task", flags, 0).ok()?;
+    first_named(tasks.fd(), own, limit)
 }
 
 /// As [`another`], of the threads in an open directory.
-pub fn first_named(tasks: c_int, own: i32, limit: u32) -> Option<i32> {
+pub fn first_named(tasks: Fd, own: i32, limit: u32) -> Option<i32> {
     let last = LAST.load(Ordering::Relaxed) as i32;
     Numbers::from_start(tasks)
         .filter(|&tid| tid != own && tid != last && (tid as u32) < limit)
         .find(|&tid| {
             let mut path = [0u8; 32];
             let path = procfs::proc_path(&mut path, tid, b"/comm");
-            let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            let Ok(fd) = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
                 return false;
             };
             let mut name = [0u8; 16];
-            let len = task::read_text(fd, &mut name);
-            crate::rawsys::close(fd);
+            let len = task::read_text(fd.fd(), &mut name);
             name[..len].trim_ascii_end() == NAME.to_bytes()
         })
 }

@@ -202,9 +202,8 @@ impl Service {
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let _ = mem::map(lo, len, prot, flags, empty, lo - piece.start);
+                    let _ = mem::map(lo, len, prot, flags, empty.fd(), lo - piece.start);
                 });
-            crate::rawsys::close(empty);
         }
     }
 

@@ -6,6 +6,7 @@
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena::Shared;
 use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
@@ -16,7 +17,6 @@ use crate::user::protocol::wire::{
 };
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, Sys, PAGE, TOP};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 /// Tries before the answer is that there is nothing: a millisecond apart, or
@@ -88,7 +88,7 @@ impl Service {
         outcome
     }
 
-    fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[c_int; 2]>) -> Outcome {
+    fn send_answer(&mut self, i: usize, answer: &Message, fds: Option<[Fd; 2]>) -> Outcome {
         match self.peers.try_post(i, answer, fds) {
             Err(Errno::EAGAIN) => Outcome::Unsent,
             // As many descriptors are under way to others as may be.
@@ -121,11 +121,11 @@ impl Service {
             }
             Ok(Shareable::Elsewhere(loan)) => {
                 count(&COUNTERS.faults_served);
-                file = (loan.fd >= 0).then_some(loan.fd);
                 let mut answer = m.answer(Status::Elsewhere);
                 (answer.lo, answer.hi) = (loan.lo as u64, loan.hi as u64);
                 answer.addr = loan.offset as u64;
                 answer.id = loan.kind();
+                file = loan.file;
                 answer
             }
             Ok(Shareable::Layout((lo, hi), page)) => {
@@ -151,15 +151,13 @@ impl Service {
                 })
             }
         };
-        let fds = file.map(|fd| [fd, self.owner.program.pidfd()]);
+        let pidfd = self.owner.program.pidfd();
+        let fds = file.as_ref().map(|file| [file.fd(), pidfd]);
         let outcome = self.send_answer(i, &answer, fds);
         if matches!(outcome, Outcome::Answered) {
             self.peers.answered(i);
         }
         self.owner.empty_trash();
-        if let Some(fd) = file {
-            crate::rawsys::close(fd);
-        }
         outcome
     }
 

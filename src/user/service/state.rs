@@ -4,11 +4,11 @@
 #![forbid(unsafe_code)]
 
 use super::pending::Pending;
+use crate::fd::Fd;
 use crate::user::attacher::Attacher;
 use crate::user::owner::Owner;
 use crate::user::peers::Peers;
 use crate::user::sys::rights::Rights;
-use core::ffi::c_int;
 
 /// Everything that the service knows. Made of integers and booleans, so that
 /// all zero is valid; [`Service::start`] gives the real values.
@@ -24,9 +24,9 @@ pub struct Service {
     /// How often it is still asked whether the program is there.
     pub(super) doubt: u32,
 
-    pub(super) signals: c_int,
+    pub(super) signals: Fd,
     /// Counts up when a command has come.
-    pub(super) bell: c_int,
+    pub(super) bell: Fd,
 
     /// The commands that wait for a peer.
     pub(super) pending: Pending,

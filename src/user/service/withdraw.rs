@@ -230,7 +230,7 @@ impl Service {
     /// Puts the owner's memfd back in the place of a file of its.
     fn uncover(&mut self, i: usize, p: Piece) -> bool {
         let c = &self.peers.connections[i];
-        let (memfd, identity) = (c.memfd, c.identity);
+        let (memfd, identity) = (c.owners_file(), c.identity);
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
         c.side != Side::Attacher || self.attacher.uncover(program, p, &file)

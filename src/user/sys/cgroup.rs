@@ -57,8 +57,8 @@ pub fn memory_left(pid: i32, enough: usize) -> Option<usize> {
 fn group_of(pid: i32, path: &mut [u8; LONGEST]) -> Option<(Hierarchy, usize)> {
     let mut name = [0u8; 32];
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let fd = crate::rawsys::open(proc_path(&mut name, pid, b"/cgroup"), flags, 0).ok()?;
-    let mut reader = Reader::new(fd);
+    let fd = crate::fd::open(proc_path(&mut name, pid, b"/cgroup"), flags, 0).ok()?;
+    let mut reader = Reader::new(fd.fd());
     let mut line = [0u8; LONGEST - 64];
     let mut found = None;
     while let Ok(Some(len)) = reader.line(&mut line) {
@@ -74,7 +74,6 @@ fn group_of(pid: i32, path: &mut [u8; LONGEST]) -> Option<(Hierarchy, usize)> {
             break;
         }
     }
-    crate::rawsys::close(fd);
     found
 }
 
@@ -120,8 +119,8 @@ fn first_line(path: &CStr) -> Option<u64> {
 
 /// The number behind a key at the beginning of a line.
 fn find(path: &CStr, key: &[u8]) -> Option<u64> {
-    let fd = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
-    let mut reader = Reader::new(fd);
+    let fd = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let mut reader = Reader::new(fd.fd());
     let mut line = [0u8; 64];
     let mut found = None;
     while let Ok(Some(len)) = reader.line(&mut line) {
@@ -130,7 +129,6 @@ fn find(path: &CStr, key: &[u8]) -> Option<u64> {
             break;
         }
     }
-    crate::rawsys::close(fd);
     found
 }
 

@@ -2,8 +2,9 @@
 //! Directories, by descriptor: no path that somebody else may change is walked
 //! twice, and no link is followed but in the name that a user has given.
 
-use super::{sys, Sys};
+use super::{owned, sys, Sys};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
 use core::mem::MaybeUninit;
 
@@ -27,7 +28,7 @@ impl About {
 }
 
 /// What an open file is.
-pub fn about(fd: c_int) -> Sys<About> {
+pub fn about(fd: Fd) -> Sys<About> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     sys!(libc::SYS_fstat, fd, stat.as_mut_ptr())?;
     // SAFETY: all-zero is a valid stat and the kernel has filled it.
@@ -39,35 +40,35 @@ pub fn about(fd: c_int) -> Sys<About> {
 }
 
 /// Opens a directory; one that may not be listed, to walk through.
-pub fn open(path: &CStr) -> Sys<c_int> {
-    match open_in(libc::AT_FDCWD, path, 0) {
-        Err(Errno::EACCES) => open_in(libc::AT_FDCWD, path, libc::O_PATH),
+pub fn open(path: &CStr) -> Sys<OwnedFd> {
+    match open_in(Fd::HERE, path, 0) {
+        Err(Errno::EACCES) => open_in(Fd::HERE, path, libc::O_PATH),
         answer => answer,
     }
 }
 
 /// Opens a directory in another one; a link is ENOTDIR.
-pub fn open_at(dir: c_int, name: &CStr) -> Sys<c_int> {
+pub fn open_at(dir: Fd, name: &CStr) -> Sys<OwnedFd> {
     open_in(dir, name, libc::O_NOFOLLOW)
 }
 
-fn open_in(dir: c_int, name: &CStr, more: c_int) -> Sys<c_int> {
+fn open_in(dir: Fd, name: &CStr, more: c_int) -> Sys<OwnedFd> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | more;
-    sys!(libc::SYS_openat, dir, name.as_ptr(), flags, 0).map(|fd| fd as c_int)
+    sys!(libc::SYS_openat, dir, name.as_ptr(), flags, 0).map(owned)
 }
 
 /// mkdirat(2).
-pub fn make_at(dir: c_int, name: &CStr, mode: u32) -> Sys<()> {
+pub fn make_at(dir: Fd, name: &CStr, mode: u32) -> Sys<()> {
     sys!(libc::SYS_mkdirat, dir, name.as_ptr(), mode).map(drop)
 }
 
 /// Gives a directory that nobody else can replace another mode.
-pub fn set_mode_at(dir: c_int, name: &CStr, mode: u32) -> Sys<()> {
+pub fn set_mode_at(dir: Fd, name: &CStr, mode: u32) -> Sys<()> {
     sys!(libc::SYS_fchmodat, dir, name.as_ptr(), mode).map(drop)
 }
 
 /// The caller's working directory from now on.
-pub fn enter(dir: c_int) -> Sys<()> {
+pub fn enter(dir: Fd) -> Sys<()> {
     sys!(libc::SYS_fchdir, dir).map(drop)
 }
 
@@ -117,14 +118,14 @@ pub const NAME: usize = 256;
 
 /// The entries of an open directory, from its start.
 pub struct Entries {
-    fd: c_int,
+    fd: Fd,
     buf: [u64; 256],
     have: usize,
     pos: usize,
 }
 
 impl Entries {
-    pub fn of(fd: c_int) -> Self {
+    pub fn of(fd: Fd) -> Self {
         let _ = sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET);
         Self {
             fd,
@@ -181,8 +182,8 @@ mod tests {
             std::fs::write(path.join(name), "").expect("write");
         }
         let c_path = std::ffi::CString::new(path.to_str().expect("name")).expect("name");
-        let fd = open(&c_path).expect("open");
-        let (mut entries, mut name) = (Entries::of(fd), [0; NAME]);
+        let dir = open(&c_path).expect("open");
+        let (mut entries, mut name) = (Entries::of(dir.fd()), [0; NAME]);
         let mut found = BTreeSet::new();
         while let Some((name, kind)) = entries.next(&mut name) {
             let name = name.to_str().expect("name").to_owned();
@@ -191,7 +192,6 @@ mod tests {
         }
         found.retain(|name| !name.starts_with('.'));
         std::fs::remove_dir_all(&path).expect("rmdir");
-        crate::rawsys::close(fd);
         assert_eq!(found, names);
     }
 }

@@ -9,7 +9,7 @@
 
 use super::Sys;
 use crate::errno::Errno;
-use crate::rawsys;
+use crate::fd;
 use core::ffi::{c_int, c_long, CStr};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -47,15 +47,14 @@ pub fn prepare(path: Option<&CStr>, tasks: (usize, usize)) {
     };
     TASKS[0].store(tasks.0, Ordering::Relaxed);
     TASKS[1].store(tasks.1, Ordering::Relaxed);
-    let _ = rawsys::MEET.set(meet);
-    let Ok(file) = rawsys::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
+    let _ = fd::MEET.set(meet);
+    let Ok(file) = fd::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
         return;
     };
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    if let Ok(addr) = super::mem::map(0, super::PAGE, prot, libc::MAP_SHARED, file, 0) {
+    if let Ok(addr) = super::mem::map(0, super::PAGE, prot, libc::MAP_SHARED, file.fd(), 0) {
         WORDS.store(addr, Ordering::Release);
     }
-    rawsys::close(file);
 }
 
 /// Whether this call is to fail.

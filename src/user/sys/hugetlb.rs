@@ -8,13 +8,14 @@
 
 use super::{sys, PAGE};
 use crate::errno::Errno;
-use core::ffi::{c_int, CStr};
+use crate::fd::{self, Fd};
+use core::ffi::CStr;
 
 /// Larger pages there are none.
 const LARGEST: usize = 16 << 30;
 
 /// The page size of an open file; that of ordinary pages for all other files.
-pub fn page_of_file(fd: c_int) -> usize {
+pub fn page_of_file(fd: Fd) -> usize {
     const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
     let mut about = [0u64; 32];
     match sys!(libc::SYS_fstatfs, fd, about.as_mut_ptr()) {
@@ -51,12 +52,10 @@ pub fn page_at(start: usize, end: usize) -> usize {
 pub fn any() -> bool {
     let is_zero = |path: &CStr| {
         let mut text = [0u8; 2];
-        let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+        let Ok(file) = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
             return false;
         };
-        let read = sys!(libc::SYS_read, fd, text.as_mut_ptr(), text.len());
-        crate::rawsys::close(fd);
-        read == Ok(2) && text == *b"0\n"
+        super::task::read_text(file.fd(), &mut text) == 2 && text == *b"0\n"
     };
     !is_zero(c"/proc/sys/vm/nr_hugepages") || !is_zero(c"/proc/sys/vm/nr_overcommit_hugepages")
 }
@@ -70,14 +69,13 @@ mod tests {
     fn ordinary_memory_has_ordinary_pages() {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let addr = mem::map(0, 3 * PAGE, rw, kind, -1, 0).expect("mmap");
+        let addr = mem::map(0, 3 * PAGE, rw, kind, Fd::NONE, 0).expect("mmap");
         assert_eq!(page_at(addr, addr + 3 * PAGE), PAGE);
         assert_eq!(page_at(addr, addr + PAGE), PAGE);
         mem::unmap(addr, 3 * PAGE).expect("munmap");
         let file = mem::memfd(c"ordinary").expect("memfd");
-        assert_eq!(page_of_file(file), PAGE);
-        crate::rawsys::close(file);
-        assert_eq!(page_of_file(-1), PAGE);
+        assert_eq!(page_of_file(file.fd()), PAGE);
+        assert_eq!(page_of_file(Fd::NONE), PAGE);
     }
 
     #[test]
@@ -86,7 +84,7 @@ mod tests {
         let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
         for pages in [1, 3] {
             let kind = kind | libc::MAP_NORESERVE;
-            let Ok(addr) = mem::map(0, pages * HUGE, rw, kind, -1, 0) else {
+            let Ok(addr) = mem::map(0, pages * HUGE, rw, kind, Fd::NONE, 0) else {
                 return;
             };
             // Another size is the default here.

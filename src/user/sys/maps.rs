@@ -5,6 +5,7 @@
 
 use super::procfs::{number, proc_path};
 use super::{sys, Sys, PAGE};
+use crate::fd::Fd;
 use core::ffi::c_int;
 
 /// What is needed to know of one mapping.
@@ -83,7 +84,7 @@ pub fn classify(name: &[u8]) -> Name {
 
 /// Reads such a file line by line.
 pub struct Reader {
-    fd: c_int,
+    fd: Fd,
     at: usize,
     buf: [u8; 1024],
     have: usize,
@@ -92,7 +93,7 @@ pub struct Reader {
 
 impl Reader {
     /// From the beginning of an open file.
-    pub fn new(fd: c_int) -> Self {
+    pub fn new(fd: Fd) -> Self {
         Self {
             fd,
             at: 0,
@@ -163,31 +164,19 @@ pub fn parse(line: &[u8]) -> Option<Mapping> {
 /// Whether process `pid` maps the given file. `Err` where that cannot be seen.
 pub fn process_maps_file(pid: i32, device: u64, inode: u64) -> Sys<bool> {
     let mut path = [0u8; 32];
-    let fd = crate::rawsys::open(
+    let fd = crate::fd::open(
         proc_path(&mut path, pid, b"/maps"),
         libc::O_RDONLY | libc::O_CLOEXEC,
         0,
     )?;
-    let mut reader = Reader::new(fd);
+    let mut reader = Reader::new(fd.fd());
     let mut line = [0u8; 256];
-    let mut found = Ok(false);
-    loop {
-        match reader.line(&mut line) {
-            Ok(Some(len)) => {
-                if parse(&line[..len]).is_some_and(|m| m.inode == inode && m.device == device) {
-                    found = Ok(true);
-                    break;
-                }
-            }
-            Ok(None) => break,
-            Err(errno) => {
-                found = Err(errno);
-                break;
-            }
+    while let Some(len) = reader.line(&mut line)? {
+        if parse(&line[..len]).is_some_and(|m| m.inode == inode && m.device == device) {
+            return Ok(true);
         }
     }
-    crate::rawsys::close(fd);
-    found
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mappings, memfds, and what can be done to their pages.
 
-use super::{sys, Sys};
+use super::{owned, sys, Sys};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
 
 /// mmap(2). With `MAP_FIXED` in `flags` the caller vouches for the range.
-pub fn map(
-    addr: usize,
-    len: usize,
-    prot: c_int,
-    flags: c_int,
-    fd: c_int,
-    off: usize,
-) -> Sys<usize> {
-    sys!(libc::SYS_mmap, addr, len, prot, flags, fd as isize, off)
+pub fn map(addr: usize, len: usize, prot: c_int, flags: c_int, fd: Fd, off: usize) -> Sys<usize> {
+    sys!(libc::SYS_mmap, addr, len, prot, flags, fd, off)
 }
 
 /// munmap(2) of memory that the caller vouches for.
@@ -97,38 +91,38 @@ pub fn unlock(addr: usize, len: usize) -> Sys<()> {
 }
 
 /// memfd_create(2), closed on exec, open for sealing.
-pub fn memfd(name: &CStr) -> Sys<c_int> {
+pub fn memfd(name: &CStr) -> Sys<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    sys!(libc::SYS_memfd_create, name.as_ptr(), flags).map(|fd| fd as c_int)
+    sys!(libc::SYS_memfd_create, name.as_ptr(), flags).map(owned)
 }
 
 /// ftruncate(2).
-pub fn set_size(fd: c_int, size: usize) -> Sys<()> {
+pub fn set_size(fd: Fd, size: usize) -> Sys<()> {
     sys!(libc::SYS_ftruncate, fd, size).map(drop)
 }
 
 /// Forbids anybody to make the file smaller or larger, or to add other seals: with
 /// one against writing no page could be taken back.
-pub fn seal_size(fd: c_int) -> Sys<()> {
+pub fn seal_size(fd: Fd) -> Sys<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     sys!(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals).map(drop)
 }
 
 /// Opens a file of the caller's once more, with a position and flags of its own.
-pub fn open_again(fd: c_int, flags: c_int) -> Sys<c_int> {
+pub fn open_again(fd: Fd, flags: c_int) -> Sys<OwnedFd> {
     let mut path = [0u8; 32];
     let path = super::procfs::descriptor_path(&mut path, fd);
-    crate::rawsys::open(path, flags | libc::O_CLOEXEC, 0)
+    crate::fd::open(path, flags | libc::O_CLOEXEC, 0)
 }
 
 /// The seals of a memfd; EINVAL for any other file.
-pub fn seals(fd: c_int) -> Sys<c_int> {
+pub fn seals(fd: Fd) -> Sys<c_int> {
     sys!(libc::SYS_fcntl, fd, libc::F_GET_SEALS).map(|s| s as c_int)
 }
 
 /// Removes `[off, off + len)` of the file from the file and from every
 /// process that maps it, before it returns.
-pub fn punch(fd: c_int, off: usize, len: usize) -> Sys<()> {
+pub fn punch(fd: Fd, off: usize, len: usize) -> Sys<()> {
     if next_data(fd, off, off.saturating_add(len)).is_none() {
         // Nobody has a page of it mapped either, and looking for that takes long
         // where many map the file.
@@ -150,7 +144,7 @@ const AT_A_TIME: usize = 64 << 20;
 
 /// Writes `len` bytes at address `from` of this process to `off` of the file.
 /// EFAULT where the memory cannot be read.
-pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
+pub fn write_from(fd: Fd, from: usize, len: usize, off: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
         super::task::beat();
@@ -166,7 +160,7 @@ pub fn write_from(fd: c_int, from: usize, len: usize, off: usize) -> Sys<()> {
 
 /// Reads `len` bytes at `off` of the file to address `to` of this process,
 /// memory that the caller vouches for.
-pub fn read_into(fd: c_int, to: usize, len: usize, off: usize) -> Sys<()> {
+pub fn read_into(fd: Fd, to: usize, len: usize, off: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
         super::task::beat();
@@ -181,7 +175,7 @@ pub fn read_into(fd: c_int, to: usize, len: usize, off: usize) -> Sys<()> {
 }
 
 /// The next run of pages that the file has in `[from, end)`.
-pub fn next_data(fd: c_int, from: usize, end: usize) -> Option<(usize, usize)> {
+pub fn next_data(fd: Fd, from: usize, end: usize) -> Option<(usize, usize)> {
     if from >= end {
         return None;
     }
@@ -201,7 +195,7 @@ pub fn next_data(fd: c_int, from: usize, end: usize) -> Option<(usize, usize)> {
 }
 
 /// Device and inode of an open file, as /proc/PID/maps counts them, and its size.
-pub fn identity(fd: c_int) -> Sys<(u64, u64, u64)> {
+pub fn identity(fd: Fd) -> Sys<(u64, u64, u64)> {
     let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
     sys!(libc::SYS_fstat, fd, stat.as_mut_ptr())?;
     // SAFETY: all-zero is a valid stat and the kernel has filled it.
@@ -223,7 +217,7 @@ pub fn touch(addr: usize) -> Sys<()> {
 }
 
 /// Copies `len` bytes at `off` of a file to the same address of process `pid`.
-pub fn copy_file_to_process(fd: c_int, pid: i32, off: usize, len: usize) -> Sys<()> {
+pub fn copy_file_to_process(fd: Fd, pid: i32, off: usize, len: usize) -> Sys<()> {
     const WINDOW: usize = 16 << 20;
     let mut done = 0;
     while done < len {

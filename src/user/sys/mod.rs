@@ -17,6 +17,7 @@ pub mod forking;
 pub mod hugetlb;
 pub mod maps;
 pub mod mem;
+pub mod message;
 pub mod net;
 pub mod policy;
 pub mod procfs;
@@ -32,6 +33,7 @@ pub mod uffd;
 pub mod valgrind;
 
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use crate::rawsys;
 use core::ffi::c_long;
 
@@ -93,13 +95,59 @@ pub(in crate::user) fn padded<const N: usize>(args: [usize; N]) -> [usize; 6] {
     core::array::from_fn(|i| if i < N { args[i] } else { 0 })
 }
 
-/// `sys!(number, arguments...)`: a system call, each argument cast to `usize`.
+/// What can be an argument of a system call.
+pub(in crate::user) trait Argument {
+    fn word(self) -> usize;
+}
+
+macro_rules! arguments {
+    ($($number:ty)*) => {
+        $(impl Argument for $number {
+            #[inline(always)]
+            fn word(self) -> usize {
+                self as usize
+            }
+        })*
+    };
+}
+arguments! { i32 u32 i64 u64 isize usize }
+
+impl<T> Argument for *const T {
+    #[inline(always)]
+    fn word(self) -> usize {
+        self.expose_provenance()
+    }
+}
+
+impl<T> Argument for *mut T {
+    #[inline(always)]
+    fn word(self) -> usize {
+        self.expose_provenance()
+    }
+}
+
+impl Argument for Fd {
+    #[inline(always)]
+    fn word(self) -> usize {
+        self.number() as usize
+    }
+}
+
+/// `sys!(number, arguments...)`: a system call.
 macro_rules! sys {
     ($nr:expr $(, $arg:expr)* $(,)?) => {
-        $crate::user::sys::call($nr, $crate::user::sys::padded([$($arg as usize),*]))
+        $crate::user::sys::call(
+            $nr,
+            $crate::user::sys::padded([$($crate::user::sys::Argument::word($arg)),*]),
+        )
     };
 }
 pub(crate) use sys;
+
+/// The descriptor that a system call has opened.
+fn owned(answer: usize) -> OwnedFd {
+    OwnedFd::new(answer as i32)
+}
 
 /// How often something that must not fail is tried, a millisecond apart.
 const INSIST: u32 = 2000;

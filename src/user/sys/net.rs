@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets, epoll and the passing of descriptors.
+//! Sockets, and epoll.
 
-use super::{sys, Sys};
+use super::{owned, sys, Sys};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
 use core::mem::{size_of, MaybeUninit};
 
@@ -45,7 +46,7 @@ impl Address {
 
 /// The name that a socket was bound to: the kernel's word, which nobody can
 /// have changed.
-pub fn bound_name(fd: c_int) -> Sys<[u8; 108]> {
+pub fn bound_name(fd: Fd) -> Sys<[u8; 108]> {
     let mut address = Address::empty();
     let mut len = address.len() as u32;
     sys!(
@@ -58,7 +59,7 @@ pub fn bound_name(fd: c_int) -> Sys<[u8; 108]> {
 }
 
 /// Gives a socket the mode that its name will have when it is bound.
-pub fn set_mode(fd: c_int, mode: u32) -> Sys<()> {
+pub fn set_mode(fd: Fd, mode: u32) -> Sys<()> {
     sys!(libc::SYS_fchmod, fd, mode).map(drop)
 }
 
@@ -66,40 +67,41 @@ pub fn set_mode(fd: c_int, mode: u32) -> Sys<()> {
 /// of another kind is not let in.
 pub fn is_bound(address: &Address) -> bool {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    let Ok(fd) = sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0) else {
+    let Ok(socket) = sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0).map(owned) else {
         return true;
     };
-    let answer = connect(fd as c_int, address);
-    crate::rawsys::close(fd as c_int);
-    !matches!(answer, Err(Errno::ECONNREFUSED | Errno::ENOENT))
+    !matches!(
+        connect(socket.fd(), address),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT)
+    )
 }
 
 /// A socket that keeps message boundaries.
-pub fn socket() -> Sys<c_int> {
+pub fn socket() -> Sys<OwnedFd> {
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0).map(|fd| fd as c_int)
+    sys!(libc::SYS_socket, libc::AF_UNIX, kind, 0).map(owned)
 }
 
-pub fn bind(fd: c_int, address: &Address) -> Sys<()> {
+pub fn bind(fd: Fd, address: &Address) -> Sys<()> {
     sys!(libc::SYS_bind, fd, &raw const address.raw, address.len()).map(drop)
 }
 
-pub fn listen(fd: c_int) -> Sys<()> {
+pub fn listen(fd: Fd) -> Sys<()> {
     sys!(libc::SYS_listen, fd, 4096).map(drop)
 }
 
-pub fn accept(fd: c_int) -> Sys<c_int> {
+pub fn accept(fd: Fd) -> Sys<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    sys!(libc::SYS_accept4, fd, 0, 0, flags).map(|fd| fd as c_int)
+    sys!(libc::SYS_accept4, fd, 0, 0, flags).map(owned)
 }
 
-pub fn connect(fd: c_int, address: &Address) -> Sys<()> {
+pub fn connect(fd: Fd, address: &Address) -> Sys<()> {
     sys!(libc::SYS_connect, fd, &raw const address.raw, address.len()).map(drop)
 }
 
 /// Pid and effective uid of the process at the other end, at connect or listen
 /// time. A process that this PID namespace does not show has pid 0.
-pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
+pub fn peer(fd: Fd) -> Sys<(i32, u32)> {
     let mut cred = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -120,7 +122,7 @@ pub fn peer(fd: c_int) -> Sys<(i32, u32)> {
 
 /// A descriptor of the process at the other end, at connect time. ENOPROTOOPT before
 /// Linux 6.5; a process that has ended may have none.
-pub fn process_of(fd: c_int) -> Sys<c_int> {
+pub fn process_of(fd: Fd) -> Sys<OwnedFd> {
     const SO_PEERPIDFD: c_int = 77;
     if crate::testing::plays_old_kernel() {
         return Err(Errno::ENOPROTOOPT);
@@ -135,13 +137,13 @@ pub fn process_of(fd: c_int) -> Sys<c_int> {
         &raw mut process,
         &raw mut len
     )?;
-    Ok(process)
+    Ok(OwnedFd::new(process))
 }
 
 /// Has the kernel refuse messages with descriptors, from Linux 6.16 on: who
 /// sends one gets EPERM. What is accepted on a listener inherits that. Whether it
 /// does.
-pub fn refuse_descriptors(fd: c_int) -> bool {
+pub fn refuse_descriptors(fd: Fd) -> bool {
     const SO_PASSRIGHTS: c_int = 83;
     let no: c_int = 0;
     sys!(
@@ -157,148 +159,18 @@ pub fn refuse_descriptors(fd: c_int) -> bool {
 
 /// Hears no more on a socket: the other end can send nothing, and what it has sent
 /// can still be read.
-pub fn end_hearing(fd: c_int) {
+pub fn end_hearing(fd: Fd) {
     let _ = sys!(libc::SYS_shutdown, fd, libc::SHUT_RD);
 }
 
 /// Sends no more on a socket: the other end reads what was sent before, and then
 /// the end.
-pub fn end_sending(fd: c_int) {
+pub fn end_sending(fd: Fd) {
     let _ = sys!(libc::SYS_shutdown, fd, libc::SHUT_WR);
 }
 
-/// Room for two descriptors in a control message.
-#[repr(C, align(8))]
-struct Control {
-    len: usize,
-    level: c_int,
-    kind: c_int,
-    fds: [c_int; 2],
-}
-
-/// Sends one message of plain words, with up to two descriptors.
-pub fn send<const N: usize>(fd: c_int, words: &[u64; N], fds: Option<[c_int; 2]>) -> Sys<()> {
-    let part = libc::iovec {
-        iov_base: words.as_ptr().cast_mut().cast(),
-        iov_len: N * 8,
-    };
-    let control = Control {
-        len: size_of::<Control>(),
-        level: libc::SOL_SOCKET,
-        kind: libc::SCM_RIGHTS,
-        fds: fds.unwrap_or([-1, -1]),
-    };
-    let mut head = empty_head();
-    head.msg_iov = (&raw const part).cast_mut();
-    head.msg_iovlen = 1;
-    if fds.is_some() {
-        head.msg_control = (&raw const control).cast_mut().cast();
-        head.msg_controllen = size_of::<Control>() as _;
-    }
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    sys!(libc::SYS_sendmsg, fd, &raw const head, flags).map(drop)
-}
-
-/// As many descriptors as can come along with a message.
-const MOST: usize = 253;
-
-/// Descriptors that came along with a message. They are the caller's to close,
-/// and their closing may sleep: in a file system of the sender's, for a socket's
-/// peer. So all are taken: what the kernel finds no room for, it closes at once.
-#[repr(C, align(8))]
-pub struct Descriptors {
-    len: usize,
-    level: c_int,
-    kind: c_int,
-    fds: [c_int; MOST],
-    count: usize,
-    cut: bool,
-}
-
-impl Descriptors {
-    pub const NONE: Self = Self {
-        len: 0,
-        level: 0,
-        kind: 0,
-        fds: [-1; MOST],
-        count: 0,
-        cut: false,
-    };
-
-    /// The first descriptor, or -1. It stays with the others.
-    pub fn first(&self) -> c_int {
-        self.pair()[0]
-    }
-
-    /// The first two, or -1. They stay with the others.
-    pub fn pair(&self) -> [c_int; 2] {
-        core::array::from_fn(|i| self.fds[..self.count].get(i).copied().unwrap_or(-1))
-    }
-
-    /// The first two are not among them any more.
-    pub fn take_pair(&mut self) {
-        self.count = self.count.saturating_sub(2);
-        self.fds.copy_within(2.., 0);
-    }
-
-    /// Takes the last one out.
-    pub fn pop(&mut self) -> Option<c_int> {
-        self.count = self.count.checked_sub(1)?;
-        self.fds.get(self.count).copied()
-    }
-
-    /// Whether some were lost, for want of numbers for them.
-    pub fn were_cut(&self) -> bool {
-        self.cut
-    }
-
-    /// Room for a control message, header included.
-    const ROOM: usize = size_of::<usize>() + (2 + MOST) * size_of::<c_int>();
-}
-
-/// Receives one message of exactly `N` words; `Ok(None)` at the end.
-pub fn receive<const N: usize>(
-    fd: c_int,
-    words: &mut [u64; N],
-    fds: &mut Descriptors,
-) -> Sys<Option<()>> {
-    (fds.count, fds.cut) = (0, false);
-    let part = libc::iovec {
-        iov_base: words.as_mut_ptr().cast(),
-        iov_len: N * 8,
-    };
-    let mut head = empty_head();
-    head.msg_iov = (&raw const part).cast_mut();
-    head.msg_iovlen = 1;
-    head.msg_control = (&raw mut *fds).cast();
-    head.msg_controllen = Descriptors::ROOM as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    let n = sys!(libc::SYS_recvmsg, fd, &raw mut head, flags)?;
-    let header = size_of::<usize>() + 2 * size_of::<c_int>();
-    fds.cut = head.msg_flags & libc::MSG_CTRUNC != 0;
-    if head.msg_controllen >= header
-        && fds.level == libc::SOL_SOCKET
-        && fds.kind == libc::SCM_RIGHTS
-    {
-        let count = fds.len.saturating_sub(header) / size_of::<c_int>();
-        fds.count = count.min(MOST);
-    }
-    if n == 0 {
-        return Ok(None);
-    }
-    if n != N * 8 || head.msg_flags & libc::MSG_TRUNC != 0 {
-        return Err(Errno::EPROTO);
-    }
-    Ok(Some(()))
-}
-
-fn empty_head() -> libc::msghdr {
-    // SAFETY: all-zero is a valid message header: no buffers at all.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
-pub fn epoll() -> Sys<c_int> {
-    sys!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| fd as c_int)
+pub fn epoll() -> Sys<OwnedFd> {
+    sys!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC).map(owned)
 }
 
 /// What a descriptor is watched for.
@@ -308,22 +180,22 @@ pub const OUT: u32 = libc::EPOLLOUT as u32;
 pub const HUP: u32 = libc::EPOLLHUP as u32;
 
 /// Watches `fd` for input under the name `token`.
-pub fn watch(epoll: c_int, fd: c_int, token: u64) -> Sys<()> {
+pub fn watch(epoll: Fd, fd: Fd, token: u64) -> Sys<()> {
     control(epoll, libc::EPOLL_CTL_ADD, fd, (token, IN))
 }
 
 /// From now on `fd`, which is watched, is watched for `events`.
-pub fn watch_for(epoll: c_int, fd: c_int, token: u64, events: u32) -> Sys<()> {
+pub fn watch_for(epoll: Fd, fd: Fd, token: u64, events: u32) -> Sys<()> {
     control(epoll, libc::EPOLL_CTL_MOD, fd, (token, events))
 }
 
-fn control(epoll: c_int, what: c_int, fd: c_int, (u64, events): (u64, u32)) -> Sys<()> {
+fn control(epoll: Fd, what: c_int, fd: Fd, (u64, events): (u64, u32)) -> Sys<()> {
     let event = libc::epoll_event { events, u64 };
     sys!(libc::SYS_epoll_ctl, epoll, what, fd, &raw const event).map(drop)
 }
 
 /// Stops watching `fd`.
-pub fn unwatch(epoll: c_int, fd: c_int) {
+pub fn unwatch(epoll: Fd, fd: Fd) {
     let _ = control(epoll, libc::EPOLL_CTL_DEL, fd, (0, 0));
 }
 
@@ -332,7 +204,7 @@ pub const EVENTS: usize = 32;
 
 /// Waits up to `ms` (-1: for ever) until something has happened; answers the
 /// names of where, and what.
-pub fn wait(epoll: c_int, happened: &mut [(u64, u32); EVENTS], ms: c_int) -> usize {
+pub fn wait(epoll: Fd, happened: &mut [(u64, u32); EVENTS], ms: c_int) -> usize {
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     let n = sys!(
         libc::SYS_epoll_pwait,
@@ -351,18 +223,18 @@ pub fn wait(epoll: c_int, happened: &mut [(u64, u32); EVENTS], ms: c_int) -> usi
 }
 
 /// Whether the other end of a socket has gone.
-pub fn is_hung_up(fd: c_int) -> bool {
+pub fn is_hung_up(fd: Fd) -> bool {
     poll(fd) & libc::POLLHUP != 0
 }
 
 /// Whether `fd` has input right now.
-pub fn has_input(fd: c_int) -> bool {
+pub fn has_input(fd: Fd) -> bool {
     poll(fd) & libc::POLLIN != 0
 }
 
-fn poll(fd: c_int) -> i16 {
+fn poll(fd: Fd) -> i16 {
     let mut one = libc::pollfd {
-        fd,
+        fd: fd.number(),
         events: libc::POLLIN,
         revents: 0,
     };
@@ -379,7 +251,7 @@ fn poll(fd: c_int) -> i16 {
 /// The limit of time that a socket has for reading, or for writing: seconds and
 /// microseconds.
 #[cfg(target_arch = "x86_64")]
-pub fn time_limit(fd: c_int, reading: bool) -> Sys<[u64; 2]> {
+pub fn time_limit(fd: Fd, reading: bool) -> Sys<[u64; 2]> {
     let option = if reading {
         libc::SO_RCVTIMEO
     } else {

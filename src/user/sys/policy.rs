@@ -146,9 +146,8 @@ impl Policy {
 fn read<'a>(pid: i32, name: &[u8], text: &'a mut [u8; 512]) -> Option<&'a [u8]> {
     let mut path = [0u8; 32];
     let path = proc_path(&mut path, pid, name);
-    let fd = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
-    let n = task::read_text(fd, text);
-    crate::rawsys::close(fd);
+    let fd = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let n = task::read_text(fd.fd(), text);
     Some(&text[..n])
 }
 
@@ -171,11 +170,10 @@ pub fn has_several_nodes() -> bool {
         Err(_) => {
             let mut text = [0u8; 32];
             let path = c"/sys/devices/system/node/has_memory";
-            let Ok(fd) = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            let Ok(fd) = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
                 return false;
             };
-            let n = task::read_text(fd, &mut text);
-            crate::rawsys::close(fd);
+            let n = task::read_text(fd.fd(), &mut text);
             text[..n].iter().any(|&b| b == b'-' || b == b',')
         }
     }

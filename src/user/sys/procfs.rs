@@ -5,17 +5,17 @@
 
 use super::sys;
 use crate::errno::Errno;
-use core::ffi::{c_int, CStr};
+use crate::fd::Fd;
+use core::ffi::CStr;
 
 /// An address of the main stack of the calling task's address space: the
 /// stack pointer that the program began with. The name `[stack]` tells it only
 /// as long as that part of the stack is ordinary memory.
 pub fn stack_begin() -> Option<usize> {
     const STARTSTACK: usize = 28;
-    let fd = crate::rawsys::open(c"/proc/self/stat", libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    let fd = crate::fd::open(c"/proc/self/stat", libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
     let mut text = [0u8; 512];
-    let n = super::task::read_text(fd, &mut text);
-    crate::rawsys::close(fd);
+    let n = super::task::read_text(fd.fd(), &mut text);
     field(&text[..n], STARTSTACK)
 }
 
@@ -57,8 +57,8 @@ pub fn proc_path<'a>(buf: &'a mut [u8; 32], pid: i32, tail: &[u8]) -> &'a CStr {
 }
 
 /// Composes `/proc/self/fd/NUMBER`.
-pub fn descriptor_path(buf: &mut [u8; 32], fd: c_int) -> &CStr {
-    numbered(buf, b"/proc/self/fd/", fd, b"")
+pub fn descriptor_path(buf: &mut [u8; 32], fd: Fd) -> &CStr {
+    numbered(buf, b"/proc/self/fd/", fd.number(), b"")
 }
 
 fn numbered<'a>(buf: &'a mut [u8], head: &[u8], number: i32, tail: &[u8]) -> &'a CStr {
@@ -104,7 +104,7 @@ pub fn map_file_path(buf: &mut [u8; 64], (start, end): (usize, usize)) -> &CStr 
 
 /// The numeric names in an open /proc directory, from its start.
 pub struct Numbers {
-    fd: c_int,
+    fd: Fd,
     buf: [u64; 128],
     have: usize,
     pos: usize,
@@ -113,7 +113,7 @@ pub struct Numbers {
 
 impl Numbers {
     /// Reads from the beginning of an open directory.
-    pub fn from_start(fd: c_int) -> Self {
+    pub fn from_start(fd: Fd) -> Self {
         Self {
             fd,
             buf: [0; 128],
@@ -210,14 +210,13 @@ mod tests {
 
     #[test]
     fn own_tasks_are_listed() {
-        let fd = crate::rawsys::open(c"/proc/self/task", libc::O_RDONLY | libc::O_DIRECTORY, 0)
+        let dir = crate::fd::open(c"/proc/self/task", libc::O_RDONLY | libc::O_DIRECTORY, 0)
             .expect("task");
         let own = super::super::task::gettid();
-        assert!(Numbers::from_start(fd).any(|tid| tid == own));
+        assert!(Numbers::from_start(dir.fd()).any(|tid| tid == own));
         assert!(
-            Numbers::from_start(fd).any(|tid| tid == own),
+            Numbers::from_start(dir.fd()).any(|tid| tid == own),
             "again from the start"
         );
-        crate::rawsys::close(fd);
     }
 }

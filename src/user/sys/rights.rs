@@ -56,16 +56,15 @@ impl Rights {
     pub fn of(tid: i32) -> Option<Self> {
         let mut path = [0u8; 32];
         let path = procfs::proc_path(&mut path, tid, b"/status");
-        let fd = crate::rawsys::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+        let fd = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
         let mut text = Text::new();
         let mut part = [0u8; 1024];
         loop {
-            match super::task::read_text(fd, &mut part) {
+            match super::task::read_text(fd.fd(), &mut part) {
                 0 => break,
                 n => part[..n].iter().for_each(|&byte| text.add(byte)),
             }
         }
-        crate::rawsys::close(fd);
         text.finish()
     }
 

@@ -37,12 +37,10 @@ const KEY: &[u8] = b"VmFlags: ";
 /// Cheap for the lowest mapping of the process.
 pub fn flags_at(addr: usize) -> Sys<Option<Flags>> {
     let open = libc::O_RDONLY | libc::O_CLOEXEC;
-    let fd = crate::rawsys::open(c"/proc/self/smaps", open, 0)?;
-    let found = read_flags(addr, |buf| {
-        sys!(libc::SYS_read, fd, buf.as_mut_ptr(), buf.len())
-    });
-    crate::rawsys::close(fd);
-    found
+    let file = crate::fd::open(c"/proc/self/smaps", open, 0)?;
+    read_flags(addr, |buf| {
+        sys!(libc::SYS_read, file.fd(), buf.as_mut_ptr(), buf.len())
+    })
 }
 
 fn read_flags(addr: usize, mut read: impl FnMut(&mut [u8]) -> Sys<usize>) -> Sys<Option<Flags>> {
@@ -104,6 +102,7 @@ fn header(line: &[u8]) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::Fd;
 
     const RECORD: &str = "Size:                  4 kB\nKernelPageSize:        4 kB\n\
         Rss:                   0 kB\nVSomething:            0 kB\n";
@@ -162,7 +161,7 @@ mod tests {
     fn the_kernel_tells_of_this_process() {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let addr = super::super::mem::map(0, 0x3000, rw, kind, -1, 0).expect("mmap");
+        let addr = super::super::mem::map(0, 0x3000, rw, kind, Fd::NONE, 0).expect("mmap");
         super::super::mem::advise(addr + 0x1000, 0x1000, libc::MADV_WIPEONFORK).expect("madvise");
         let flags = |addr| flags_at(addr).expect("smaps").expect("mapped");
         assert!(flags(addr + 0x1000).has(b"wf") && !flags(addr).has(b"wf"));

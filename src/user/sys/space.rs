@@ -10,13 +10,14 @@
 use super::maps::{classify, parse, Mapping, Reader};
 use super::{hugetlb, sys, Sys, PAGE};
 use crate::errno::Errno;
-use core::ffi::{c_int, CStr};
+use crate::fd::{Fd, OwnedFd};
+use core::ffi::CStr;
 
 /// The address space of the calling task.
 #[derive(Clone, Copy)]
 pub struct Space {
-    maps: c_int,
-    pagemap: c_int,
+    maps: Fd,
+    pagemap: Fd,
     query: bool,
     scan: bool,
 }
@@ -47,17 +48,11 @@ impl Space {
     /// Opens the caller's own address space.
     pub fn open() -> Sys<Self> {
         let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-        let maps = crate::rawsys::open(c"/proc/self/maps", flags, 0)?;
-        let pagemap = match crate::rawsys::open(c"/proc/self/pagemap", flags, 0) {
-            Ok(fd) => fd,
-            Err(errno) => {
-                crate::rawsys::close(maps);
-                return Err(errno);
-            }
-        };
+        let maps = crate::fd::open(c"/proc/self/maps", flags, 0)?;
+        let pagemap = crate::fd::open(c"/proc/self/pagemap", flags, 0)?;
         let mut space = Self {
-            maps,
-            pagemap,
+            maps: maps.keep(),
+            pagemap: pagemap.keep(),
             query: true,
             scan: true,
         };
@@ -71,17 +66,16 @@ impl Space {
     /// needs one of its own.
     pub fn reopen(&mut self) -> Sys<()> {
         let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-        let maps = crate::rawsys::open(c"/proc/self/maps", flags, 0)?;
-        crate::rawsys::close(self.maps);
-        self.maps = maps;
+        let maps = crate::fd::open(c"/proc/self/maps", flags, 0)?;
+        drop(OwnedFd::new(self.maps.number()));
+        self.maps = maps.keep();
         Ok(())
     }
 
     /// Gives the descriptors back.
     #[cfg(feature = "tool")]
     pub fn close(self) {
-        crate::rawsys::close(self.maps);
-        crate::rawsys::close(self.pagemap);
+        drop([self.maps, self.pagemap].map(|fd| OwnedFd::new(fd.number())));
     }
 
     /// Does as kernels before PROCMAP_QUERY and PAGEMAP_SCAN have it.

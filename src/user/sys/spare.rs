@@ -3,30 +3,25 @@
 
 #![forbid(unsafe_code)]
 
-use core::ffi::c_int;
+use crate::fd::OwnedFd;
 
 /// Where no other descriptor is left, there is one when this is given up. All zero:
 /// there is none.
 pub struct Spare {
-    /// Its number plus 1.
-    next: c_int,
+    kept: Option<OwnedFd>,
 }
 
 impl Spare {
     /// Keeps one, where none is kept and one is left.
     pub fn keep(&mut self) {
-        if self.next == 0 {
+        if self.kept.is_none() {
             let flags = libc::O_RDWR | libc::O_CLOEXEC;
-            self.next = crate::rawsys::open(c"/dev/null", flags, 0).map_or(0, |fd| fd + 1);
+            self.kept = crate::fd::open(c"/dev/null", flags, 0).ok();
         }
     }
 
     /// Gives it up; whether there was one.
     pub fn give_up(&mut self) -> bool {
-        let next = core::mem::take(&mut self.next);
-        if next > 0 {
-            crate::rawsys::close(next - 1);
-        }
-        next > 0
+        self.kept.take().is_some()
     }
 }

@@ -21,11 +21,10 @@ pub const IPC_SHIFT: u32 = 40;
 /// Tells this process's IPC namespace from others.
 pub fn ipc_namespace() -> u64 {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let Ok(fd) = crate::rawsys::open(c"/proc/self/ns/ipc", flags, 0) else {
+    let Ok(fd) = crate::fd::open(c"/proc/self/ns/ipc", flags, 0) else {
         return 0;
     };
-    let inode = mem::identity(fd).map_or(0, |(_, inode, _)| inode);
-    crate::rawsys::close(fd);
+    let inode = mem::identity(fd.fd()).map_or(0, |(_, inode, _)| inode);
     inode & (u64::MAX >> IPC_SHIFT)
 }
 

@@ -3,8 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{sys, Sys};
+use super::{owned, sys, Sys};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -106,14 +107,14 @@ pub fn announce_child_stops() {
 }
 
 /// A descriptor from which the service's signals are read.
-pub fn signal_descriptor() -> Sys<c_int> {
+pub fn signal_descriptor() -> Sys<OwnedFd> {
     let mask = bit(PARENT_GONE) | bit(libc::SIGCHLD);
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    sys!(libc::SYS_signalfd4, -1isize, &raw const mask, 8, flags).map(|fd| fd as c_int)
+    sys!(libc::SYS_signalfd4, -1isize, &raw const mask, 8, flags).map(owned)
 }
 
 /// The next signal from [`signal_descriptor`].
-pub fn read_signal(fd: c_int) -> Sys<c_int> {
+pub fn read_signal(fd: Fd) -> Sys<c_int> {
     let mut info = [0u32; 32];
     sys!(libc::SYS_read, fd, info.as_mut_ptr(), 128).map(|_| info[0] as c_int)
 }
@@ -146,18 +147,18 @@ pub fn processors_allowed() -> u32 {
 }
 
 /// A descriptor that becomes readable when process `pid` is gone.
-pub fn pidfd(pid: i32) -> Sys<c_int> {
-    sys!(libc::SYS_pidfd_open, pid, 0).map(|fd| fd as c_int)
+pub fn pidfd(pid: i32) -> Sys<OwnedFd> {
+    sys!(libc::SYS_pidfd_open, pid, 0).map(owned)
 }
 
-/// A copy of descriptor `fd` of another process that may be traced.
-pub fn descriptor_of(pidfd: c_int, fd: c_int) -> Sys<c_int> {
-    sys!(libc::SYS_pidfd_getfd, pidfd, fd, 0).map(|fd| fd as c_int)
+/// A copy of the descriptor with this number of another process that may be traced.
+pub fn descriptor_of(pidfd: Fd, number: c_int) -> Sys<OwnedFd> {
+    sys!(libc::SYS_pidfd_getfd, pidfd, number, 0).map(owned)
 }
 
 /// Whether a descriptor is of a process.
-pub fn is_pidfd(fd: c_int) -> bool {
-    fd >= 0 && sys!(libc::SYS_pidfd_send_signal, fd, 0, 0, 0) != Err(Errno::EBADF)
+pub fn is_pidfd(fd: Fd) -> bool {
+    sys!(libc::SYS_pidfd_send_signal, fd, 0, 0, 0) != Err(Errno::EBADF)
 }
 
 /// Sent to the caller when the thread that made it is gone.
@@ -189,7 +190,7 @@ pub fn own_descriptors() -> Sys<()> {
 pub fn close_range(first: u32, last: u32) {
     if sys!(libc::SYS_close_range, first, last, 0).is_err() {
         for fd in first..=last.min(65_535) {
-            crate::rawsys::close(fd as c_int);
+            drop(owned(fd as usize));
         }
     }
 }
@@ -233,19 +234,19 @@ pub fn is_stopped(pid: i32) -> bool {
 }
 
 /// A counter that is read and polled: what has been added since the last look.
-pub fn counter() -> Sys<c_int> {
+pub fn counter() -> Sys<OwnedFd> {
     let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
-    sys!(libc::SYS_eventfd2, 0, flags).map(|fd| fd as c_int)
+    sys!(libc::SYS_eventfd2, 0, flags).map(owned)
 }
 
 /// Adds one to a [`counter`].
-pub fn count_up(counter: c_int) {
+pub fn count_up(counter: Fd) {
     let one = 1u64;
     let _ = sys!(libc::SYS_write, counter, &raw const one, 8);
 }
 
 /// Takes what a [`counter`] has.
-pub fn count_down(counter: c_int) {
+pub fn count_down(counter: Fd) {
     let mut value = 0u64;
     let _ = sys!(libc::SYS_read, counter, &raw mut value, 8);
 }
@@ -295,7 +296,7 @@ pub fn with_file_size_limit_lifted<T>(body: impl FnOnce() -> T) -> T {
 }
 
 /// Reads what fits of a small file; answers how much that was.
-pub fn read_text(fd: c_int, into: &mut [u8]) -> usize {
+pub fn read_text(fd: Fd, into: &mut [u8]) -> usize {
     sys!(libc::SYS_read, fd, into.as_mut_ptr(), into.len()).unwrap_or(0)
 }
 
@@ -310,7 +311,7 @@ pub fn own_pid() -> i32 {
 }
 
 /// dup2(2).
-pub fn duplicate_to(fd: c_int, to: c_int) {
+pub fn duplicate_to(fd: Fd, to: c_int) {
     let _ = sys!(libc::SYS_dup3, fd, to, 0);
 }
 

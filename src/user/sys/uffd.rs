@@ -3,8 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{sys, Sys, HUGE};
+use super::{owned, sys, Sys, HUGE};
 use crate::errno::Errno;
+use crate::fd::{Fd, OwnedFd};
 use core::ffi::c_int;
 
 const API: u64 = 0xAA;
@@ -54,40 +55,34 @@ const _: () = assert!(core::mem::size_of::<Event>() == 32);
 
 /// Opens a userfaultfd with `features`, for faults taken in user mode: that
 /// needs no privilege.
-pub fn open(features: u64) -> Sys<c_int> {
+pub fn open(features: u64) -> Sys<OwnedFd> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    let fd = sys!(libc::SYS_userfaultfd, flags)? as c_int;
+    let fd = sys!(libc::SYS_userfaultfd, flags).map(owned)?;
     let mut api = [API, features, 0];
-    match ioctl(fd, iowr(0x3F, 24), &mut api) {
-        Ok(()) => Ok(fd),
-        Err(errno) => {
-            crate::rawsys::close(fd);
-            Err(errno)
-        }
-    }
+    ioctl(fd.fd(), iowr(0x3F, 24), &mut api)?;
+    Ok(fd)
 }
 
 /// Every feature that this kernel's userfaultfd has.
 pub fn features() -> Sys<u64> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    let fd = sys!(libc::SYS_userfaultfd, flags)? as c_int;
+    let fd = sys!(libc::SYS_userfaultfd, flags).map(owned)?;
     let mut api = [API, 0, 0];
-    let answer = ioctl(fd, iowr(0x3F, 24), &mut api);
-    crate::rawsys::close(fd);
-    answer.map(|()| api[1])
+    ioctl(fd.fd(), iowr(0x3F, 24), &mut api)?;
+    Ok(api[1])
 }
 
-fn ioctl<const N: usize>(fd: c_int, cmd: u64, arg: &mut [u64; N]) -> Sys<()> {
+fn ioctl<const N: usize>(fd: Fd, cmd: u64, arg: &mut [u64; N]) -> Sys<()> {
     sys!(libc::SYS_ioctl, fd, cmd, arg.as_mut_ptr()).map(drop)
 }
 
 /// Registers a range for faults or events of the kinds in `mode`.
-pub fn register(fd: c_int, start: usize, len: usize, mode: u64) -> Sys<()> {
+pub fn register(fd: Fd, start: usize, len: usize, mode: u64) -> Sys<()> {
     ioctl(fd, iowr(0x00, 32), &mut [start as u64, len as u64, mode, 0])
 }
 
 /// Takes a range out again: its changes are reported to nobody any more.
-pub fn unregister(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn unregister(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x01, 16), &mut [start as u64, len as u64])
 }
 
@@ -96,7 +91,7 @@ pub fn unregister(fd: c_int, start: usize, len: usize) -> Sys<()> {
 ///
 /// One of a kind that cannot be watched, or that another userfaultfd watches, is
 /// none of `fd`'s: as good as taken.
-pub fn unwatch(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn unwatch(fd: Fd, start: usize, len: usize) -> Sys<()> {
     match unregister(fd, start, len) {
         Err(Errno::EINVAL) => Ok(()),
         answer => answer,
@@ -109,7 +104,7 @@ pub const REGISTER: u64 = iowr(0x00, 32);
 
 /// Whether another userfaultfd than those of the service watches memory that is
 /// under no watch of `fd`: it must be left alone, for its watch would be lost.
-pub fn is_watched_by_others(fd: c_int, start: usize, len: usize) -> bool {
+pub fn is_watched_by_others(fd: Fd, start: usize, len: usize) -> bool {
     match register(fd, start, len, MODE_WP) {
         Ok(()) => {
             let _ = unregister(fd, start, len);
@@ -120,18 +115,18 @@ pub fn is_watched_by_others(fd: c_int, start: usize, len: usize) -> bool {
 }
 
 /// Wakes the threads that wait for a page of the range; they fault again.
-pub fn wake(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn wake(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x02, 16), &mut [start as u64, len as u64])
 }
 
 /// Write-protects a range, so that writes to it can be told afterwards.
-pub fn write_protect(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn write_protect(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 1])
 }
 
 /// Takes the write protection of a range away, also from pages that are not
 /// there, and wakes who waits for it.
-pub fn write_unprotect(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn write_unprotect(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x06, 24), &mut [start as u64, len as u64, 0])
 }
 
@@ -140,7 +135,7 @@ const CONTINUE_WP: u64 = 2;
 
 /// Whether [`map_present`] can write-protect (Linux 6.4). `page` is mapped and
 /// not registered.
-pub fn can_map_protected(fd: c_int, page: usize) -> bool {
+pub fn can_map_protected(fd: Fd, page: usize) -> bool {
     let mut arg = [page as u64, super::PAGE as u64, CONTINUE_WP, 0];
     // The flags are looked at before the range.
     ioctl(fd, CONTINUE, &mut arg) == Err(Errno::ENOENT)
@@ -150,7 +145,7 @@ pub fn can_map_protected(fd: c_int, page: usize) -> bool {
 /// write-protected if `protect`. Answers whether some were mapped before: they
 /// stay as they are. EAGAIN where a change of the address space waits for its
 /// event to be read: nothing can be mapped before.
-pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bool> {
+pub fn map_present(fd: Fd, start: usize, len: usize, protect: bool) -> Sys<bool> {
     let (mut at, end) = (start, start + len);
     let mut known = false;
     while at < end {
@@ -173,7 +168,7 @@ pub fn map_present(fd: c_int, start: usize, len: usize, protect: bool) -> Sys<bo
 }
 
 /// As [`map_present`], not protected; as huge pages where that is asked for.
-pub fn map_present_huge(fd: c_int, start: usize, len: usize, huge: bool) -> Sys<bool> {
+pub fn map_present_huge(fd: Fd, start: usize, len: usize, huge: bool) -> Sys<bool> {
     let (mut at, end) = (start, start + len);
     let mut known = false;
     while at < end {
@@ -197,7 +192,7 @@ pub fn map_present_huge(fd: c_int, start: usize, len: usize, huge: bool) -> Sys<
 /// Gives a range of a shared mapping of a file without pages there, which is
 /// registered here for missing pages, pages with the content of `from`, and maps
 /// them: much cheaper than writing to the file and faulting them in.
-pub fn copy_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<()> {
+pub fn copy_pages(fd: Fd, to: usize, from: usize, len: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
         let (to, from) = (to + done, from + done);
@@ -216,7 +211,7 @@ pub fn copy_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<()> {
 /// Moves private anonymous pages from one range to another, which has none and
 /// is registered here. Answers how many bytes were moved, holes included. EBUSY:
 /// the first page is pinned, or not this process's alone. EAGAIN: not just now.
-pub fn move_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<usize> {
+pub fn move_pages(fd: Fd, to: usize, from: usize, len: usize) -> Sys<usize> {
     const ALLOW_HOLES: u64 = 2;
     let mut arg = [to as u64, from as u64, len as u64, ALLOW_HOLES, 0];
     let done = ioctl(fd, iowr(0x05, 40), &mut arg);
@@ -228,13 +223,13 @@ pub fn move_pages(fd: c_int, to: usize, from: usize, len: usize) -> Sys<usize> {
 }
 
 /// Makes the next touch of a range a SIGBUS, and wakes who waits for it.
-pub fn poison(fd: c_int, start: usize, len: usize) -> Sys<()> {
+pub fn poison(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, iowr(0x08, 32), &mut [start as u64, len as u64, 0, 0])
 }
 
 /// The next message, or EAGAIN. Reading one that is not a page fault lets the
 /// thread that caused it go on.
-pub fn read(fd: c_int) -> Sys<Event> {
+pub fn read(fd: Fd) -> Sys<Event> {
     let mut event = Event::default();
     match sys!(libc::SYS_read, fd, &raw mut event, 32)? {
         32 => Ok(event),
