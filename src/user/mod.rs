@@ -30,13 +30,14 @@ pub mod peers;
 pub mod program;
 pub mod protocol;
 pub mod service;
+mod span;
 pub mod sys;
 
 use crate::backend::Backend;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::uapi;
-use arena::Op;
+use arena::Command;
 use core::ffi::c_int;
 use peers::rendezvous;
 use protocol::ids::Id;
@@ -58,13 +59,11 @@ pub fn backend() -> Result<&'static dyn Backend> {
 
 /// Has the service do something; a new one, if the program's rights have changed
 /// or the old one has ended meanwhile.
-fn call(op: Op, args: [u64; 4]) -> Result<u64> {
+fn call(command: Command) -> Result<u64> {
     const ATTEMPTS: u32 = 4;
-    let [a, b, c, d] = args;
     let mut answer = Err(Errno::ENOSYS);
     for _ in 0..ATTEMPTS {
-        answer =
-            start::running_with_same_rights().and_then(|shared| shared.call(op, [a, b, c, d, 0]));
+        answer = start::running_with_same_rights().and_then(|shared| shared.call(command));
         if answer != Err(arena::OVER) {
             break;
         }
@@ -75,19 +74,31 @@ fn call(op: Op, args: [u64; 4]) -> Result<u64> {
 
 /// Exports what the module has exported as `segid`, too.
 pub fn make_named(segid: i64, made: &uapi::Make) -> Result<()> {
-    let (size, mode) = (made.size as u64, made.permit_value);
-    call(Op::Make, [made.vaddr, size, mode, segid as u64]).map(drop)
+    call(Command::Make {
+        start: made.vaddr as usize,
+        size: made.size,
+        mode: made.permit_value as u32,
+        module: segid,
+    })
+    .map(drop)
 }
 
 /// Withdraws what the module has exported as `segid`.
 pub fn remove_named(segid: i64) -> Result<()> {
-    call(Op::Remove, [segid as u64, 1, 0, 0]).map(drop)
+    let by_module = true;
+    call(Command::Remove { segid, by_module }).map(drop)
 }
 
 /// Asks for access to what the module has exported as `segid`, and its owner by
 /// its service, too.
 pub fn get_named(segid: i64, flags: c_int) -> Result<i64> {
-    call(Op::Get, [segid as u64, flags as u64, 1, 0]).map(|id| id as i64)
+    let by_module = true;
+    call(Command::Get {
+        segid,
+        flags,
+        by_module,
+    })
+    .map(|id| id as i64)
 }
 
 impl Backend for User {
@@ -120,14 +131,21 @@ impl Backend for User {
         {
             return Err(Error::Invalid);
         }
-        call(Op::Make, [vaddr as u64, size as u64, permit_value, 0]).map(|id| id as i64)
+        call(Command::Make {
+            start: vaddr,
+            size,
+            mode: permit_value as u32,
+            module: 0,
+        })
+        .map(|id| id as i64)
     }
 
     fn remove(&self, segid: i64) -> Result<()> {
         if segid <= 0 {
             return Err(Error::Invalid);
         }
-        call(Op::Remove, [segid as u64, 0, 0, 0]).map(drop)
+        let by_module = false;
+        call(Command::Remove { segid, by_module }).map(drop)
     }
 
     fn get(&self, segid: i64, flags: c_int, permit_type: c_int, permit_value: u64) -> Result<i64> {
@@ -135,7 +153,13 @@ impl Backend for User {
         if segid <= 0 || !known || permit_type != uapi::PERMIT_MODE || permit_value != 0 {
             return Err(Error::Invalid);
         }
-        let got = call(Op::Get, [segid as u64, flags as u64, 0, 0]).map(|id| id as i64);
+        let by_module = false;
+        let got = call(Command::Get {
+            segid,
+            flags,
+            by_module,
+        });
+        let got = got.map(|id| id as i64);
         match (got, Id::decode(segid)) {
             (Err(Error::NotFound), Some(id)) if rendezvous::belongs_to_another_user(id.token) => {
                 Err(Error::Denied)
@@ -148,21 +172,26 @@ impl Backend for User {
         if apid <= 0 {
             return Err(Error::Invalid);
         }
-        call(Op::Release, [apid as u64, 0, 0, 0]).map(drop)
+        call(Command::Release { apid }).map(drop)
     }
 
     fn attach(&self, apid: i64, offset: i64, size: usize, vaddr: usize) -> Result<usize> {
         if apid <= 0 || vaddr % PAGE != 0 || offset % PAGE as i64 != 0 {
             return Err(Error::Invalid);
         }
-        let args = [apid as u64, offset as u64, size as u64, vaddr as u64];
-        call(Op::Attach, args).map(|addr| addr as usize)
+        call(Command::Attach {
+            apid,
+            offset,
+            size,
+            vaddr,
+        })
+        .map(|addr| addr as usize)
     }
 
     fn detach(&self, vaddr: usize) -> Result<()> {
         if vaddr == 0 {
             return Ok(());
         }
-        call(Op::Detach, [vaddr as u64, 0, 0, 0]).map(drop)
+        call(Command::Detach { addr: vaddr }).map(drop)
     }
 }

@@ -7,6 +7,7 @@
 //! never wait for it.
 
 pub mod closing;
+pub mod command;
 pub mod copying;
 pub mod mapping;
 pub mod ranges;
@@ -14,6 +15,7 @@ pub mod ranges;
 use super::sys::{rights, task, Sys};
 use crate::errno::Errno;
 use closing::Closing;
+pub use command::Command;
 use copying::Copying;
 use core::ffi::c_int;
 use core::sync::atomic::{
@@ -50,78 +52,6 @@ pub mod ending {
 /// Answer to a command that came too late for this service.
 pub const OVER: Errno = Errno::ERESTART;
 
-/// Answer to [`Op::ForkBegin`]: another thread is in a fork, come again.
-pub const ANOTHER_FORKS: u64 = 1;
-
-/// What a thread can ask the service for, with its arguments.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Op {
-    /// address, size, mode, the module's segid or 0 -> segid
-    Make = 1,
-    /// segid, whether it is the module's
-    Remove,
-    /// segid, flags, whether the segid is the module's -> apid
-    Get,
-    /// apid
-    Release,
-    /// apid, offset, size, address -> address
-    Attach,
-    /// address
-    Detach,
-    /// start, end: about to be unmapped
-    Retire,
-    /// start, end: about to be protected, or replaced, by the program
-    Withdraw,
-    /// start, end: must be private memory for what the program is about to do
-    Demote,
-    /// start, end, advice: a setting changes -> 1 if that is all done
-    Advise,
-    /// start, end, advice: the content is to be dropped -> 1 if that is all done
-    Discard,
-    /// the arguments of mremap -> address, or [`NOT_NEEDED`]
-    Remap,
-    /// address: of a SysV segment that is about to be detached
-    RecallSegment,
-    /// start, end: pages of a file are about to change their places; EINVAL where
-    /// they are not the program's file any more
-    Rearrange,
-    /// tid, whether nobody tells of its end: about to fork
-    ForkBegin,
-    /// the fork is over, in the parent
-    ForkEnd,
-    /// tid: its rights have changed
-    Rights,
-    /// start, end: about to be pinned by a device -> how far that may begin
-    Pin,
-}
-
-impl Op {
-    fn from_number(n: u32) -> Option<Self> {
-        const ALL: &[Op] = &[
-            Op::Make,
-            Op::Remove,
-            Op::Get,
-            Op::Release,
-            Op::Attach,
-            Op::Detach,
-            Op::Retire,
-            Op::Withdraw,
-            Op::Demote,
-            Op::Advise,
-            Op::Discard,
-            Op::Remap,
-            Op::RecallSegment,
-            Op::Rearrange,
-            Op::ForkBegin,
-            Op::ForkEnd,
-            Op::Rights,
-            Op::Pin,
-        ];
-        ALL.iter().copied().find(|op| *op as u32 == n)
-    }
-}
-
 const FREE: u32 = 0;
 const FILLING: u32 = 1;
 const READY: u32 = 2;
@@ -131,14 +61,10 @@ const DONE: u32 = 4;
 /// One command on its way.
 pub struct Slot {
     state: AtomicU32,
-    op: AtomicU32,
-    args: [AtomicU64; 5],
+    command: [AtomicU64; command::WORDS],
     /// A value, or a negated errno.
     answer: AtomicI64,
 }
-
-/// Answer of [`Op::Remap`]: the kernel can do this one by itself.
-pub const NOT_NEEDED: u64 = u64::MAX >> 1;
 
 /// How many commands can be on their way at a time.
 pub const SLOTS: usize = 128;
@@ -215,10 +141,9 @@ impl Shared {
 
     /// Hands a command to the service and waits for its answer: as long as the
     /// service lives, which the anchor sees to ([`super::service::anchor`]).
-    pub fn call(&self, op: Op, args: [u64; 5]) -> Sys<u64> {
+    pub fn call(&self, command: Command) -> Sys<u64> {
         let slot = self.claim()?;
-        slot.op.store(op as u32, Ordering::Relaxed);
-        for (to, from) in slot.args.iter().zip(args) {
+        for (to, from) in slot.command.iter().zip(command.words()) {
             to.store(from, Ordering::Relaxed);
         }
         slot.state.store(READY, Ordering::Release);
@@ -274,12 +199,12 @@ impl Shared {
     }
 
     /// The next command that nobody has taken yet. For the service task.
-    pub fn take(&self, from: usize) -> Option<(usize, Option<Op>, [u64; 5])> {
+    pub fn take(&self, from: usize) -> Option<(usize, Option<Command>)> {
         for (i, slot) in self.slots.iter().enumerate().skip(from) {
             if slot.state.load(Ordering::Acquire) == READY {
                 slot.state.store(BUSY, Ordering::Relaxed);
-                let args = core::array::from_fn(|k| slot.args[k].load(Ordering::Relaxed));
-                return Some((i, Op::from_number(slot.op.load(Ordering::Relaxed)), args));
+                let words = core::array::from_fn(|k| slot.command[k].load(Ordering::Relaxed));
+                return Some((i, Command::from_words(words)));
             }
         }
         None

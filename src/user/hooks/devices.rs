@@ -9,8 +9,8 @@
 #![forbid(unsafe_code)]
 
 use crate::errno::Errno;
-use crate::user::arena::{Op, Shared};
-use crate::user::sys::{mem, page_down, page_up, task, TOP};
+use crate::user::arena::{Command, Shared};
+use crate::user::sys::{mem, page_down, page_up, task, Span, TOP};
 use core::time::Duration;
 
 /// `io_uring_register`, which libc has no function for.
@@ -118,7 +118,9 @@ fn share(shared: &Shared, start: u64, len: u64, deadline: u64) {
     );
     let (mut at, end) = (page_down(start), page_up(end));
     while at < end && task::now() < deadline {
-        match shared.call(Op::Pin, [at as u64, end as u64, 0, 0, 0]) {
+        match shared.call(Command::Pin {
+            span: Span::new(at, end),
+        }) {
             Ok(next) => at = next as usize,
             Err(Errno::EAGAIN) => crate::rawsys::sleep(Duration::from_micros(200)),
             Err(_) => return,

@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crate::debug_log;
-use crate::user::arena::{self, Op, Shared};
+use crate::user::arena::command::ANOTHER_FORKS;
+use crate::user::arena::{self, Command, Shared};
 use crate::user::sys::forking::forks;
 use crate::user::sys::{clone, task};
 use core::sync::atomic::Ordering;
@@ -22,9 +23,9 @@ extern "C" fn prepare() {
 
 /// Tells the service that a thread is about to fork.
 fn announce(shared: &Shared, tid: i32, alone: bool) {
-    let args = [tid as u64, alone.into(), 0, 0, 0];
+    let command = Command::ForkBegin { tid, alone };
     let patience = task::now() + PATIENCE;
-    while shared.call(Op::ForkBegin, args) == Ok(arena::ANOTHER_FORKS) {
+    while shared.call(command) == Ok(ANOTHER_FORKS) {
         if task::now() > patience {
             debug_log!("a fork that was begun does not end: this one is not watched");
             break;
@@ -50,7 +51,7 @@ pub fn before_call(number: u64, args: [u64; 6]) {
 
 extern "C" fn parent() {
     if let Some(shared) = arena::existing().filter(|s| s.is_running()) {
-        let _ = shared.call(Op::ForkEnd, [0; 5]);
+        let _ = shared.call(Command::ForkEnd {});
     }
 }
 

@@ -17,8 +17,9 @@ pub mod fork;
 mod install;
 pub mod text;
 
-use super::arena::{self, Guard, Op, Shared};
-use super::sys::{forking, mem, page_up, uffd, PAGE as PAGE_SIZE, TOP};
+use super::arena::command::NOT_NEEDED;
+use super::arena::{self, Command, Guard, Shared};
+use super::sys::{forking, mem, page_up, uffd, Span, PAGE as PAGE_SIZE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use crate::errno::Errno;
@@ -85,53 +86,28 @@ const MADV_GUARD_REMOVE: i32 = 103;
 static HOOK: Hook = Hook { before, after };
 
 /// What has to be asked of the service before a memory call.
-struct Change {
-    op: Op,
-    start: usize,
-    len: usize,
-}
-
-fn change(number: usize, args: [usize; 6]) -> Option<Change> {
-    let [a, b, c, d, ..] = args;
-    let demote = |start, len| {
-        Some(Change {
-            op: Op::Demote,
-            start,
-            len,
-        })
-    };
-    let withdraw = |start, len| {
-        Some(Change {
-            op: Op::Withdraw,
-            start,
-            len,
-        })
-    };
-    match number as libc::c_long {
+fn command(number: usize, args: [usize; 6]) -> Option<Command> {
+    let [a, b, c, d, e, _] = args;
+    let span = Span::of(a, b);
+    Some(match number as libc::c_long {
         // Beyond the end of addresses it is EINVAL.
         libc::SYS_munmap
             if a % PAGE_SIZE == 0 && b > 0 && b < TOP.saturating_sub(a | (PAGE_SIZE - 1)) =>
         {
-            Some(Change {
-                op: Op::Retire,
-                start: a,
-                len: b,
-            })
+            Command::Retire { span }
         }
         // It may fail, and then nothing must have changed.
-        libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => withdraw(a, b),
-        libc::SYS_mremap => Some(Change {
-            op: Op::Remap,
-            start: a,
-            len: b,
-        }),
-        libc::SYS_mprotect | libc::SYS_pkey_mprotect => withdraw(a, b),
+        libc::SYS_mmap if d as i32 & libc::MAP_FIXED != 0 => Command::Withdraw { span },
+        libc::SYS_mremap => Command::Remap {
+            old: a,
+            old_len: b,
+            new_len: c,
+            flags: d as i32,
+            target: e,
+        },
+        libc::SYS_mprotect | libc::SYS_pkey_mprotect => Command::Withdraw { span },
         // Its length is not told: the service looks.
-        libc::SYS_shmdt if a % PAGE_SIZE == 0 => Some(Change {
-            op: Op::RecallSegment,
-            start: a,
-            len: TOP.saturating_sub(a),
-        }),
+        libc::SYS_shmdt if a % PAGE_SIZE == 0 => Command::RecallSegment { addr: a },
         libc::SYS_shmat if c as i32 & libc::SHM_REMAP != 0 => {
             let start = if c as i32 & libc::SHM_RND != 0 {
                 super::sys::page_down(b)
@@ -139,7 +115,9 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
                 b
             };
             // Who may not ask for its size may not attach it either.
-            demote(start, page_up(mem::sysv_size(a as i32).ok()?))
+            let len = page_up(mem::sysv_size(a as i32).ok()?);
+            let span = Span::of(start, len);
+            Command::Demote { span }
         }
         // A userfaultfd of the program's own takes private memory, and none that
         // is watched already.
@@ -147,35 +125,35 @@ fn change(number: usize, args: [usize; 6]) -> Option<Change> {
             let mut range = [0u8; 16];
             mem::peek_process(crate::rawsys::getpid(), c, &mut range).ok()?;
             let word = |at: usize| usize::from_le_bytes(core::array::from_fn(|i| range[at + i]));
-            demote(word(0), word(8))
+            let span = Span::of(word(0), word(8));
+            Command::Demote { span }
         }
-        libc::SYS_remap_file_pages => Some(Change {
-            op: Op::Rearrange,
-            start: a,
-            len: b,
-        }),
+        libc::SYS_remap_file_pages => Command::Rearrange { span },
         libc::SYS_madvise => match c as i32 {
-            libc::MADV_DONTNEED | libc::MADV_FREE if a % PAGE_SIZE == 0 => Some(Change {
-                op: Op::Discard,
-                start: a,
-                len: b,
-            }),
-            advice if a % PAGE_SIZE == 0 && of_advice(advice).is_some() => Some(Change {
-                op: Op::Advise,
-                start: a,
-                len: b,
-            }),
-            libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => demote(a, b),
-            _ => None,
+            advice @ (libc::MADV_DONTNEED | libc::MADV_FREE) if a % PAGE_SIZE == 0 => {
+                Command::Discard { span, advice }
+            }
+            advice if a % PAGE_SIZE == 0 && of_advice(advice).is_some() => {
+                Command::Advise { span, advice }
+            }
+            libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => Command::Demote { span },
+            _ => return None,
         },
-        _ => None,
-    }
+        _ => return None,
+    })
 }
 
 /// `MREMAP_FIXED` has a second range.
-fn target(number: usize, args: [usize; 6]) -> Option<(usize, usize)> {
-    let fixed = args[3] as i32 & libc::MREMAP_FIXED != 0;
-    (number as libc::c_long == libc::SYS_mremap && fixed).then_some((args[4], args[2]))
+fn target(command: Command) -> Option<Span> {
+    match command {
+        Command::Remap {
+            flags,
+            target,
+            new_len,
+            ..
+        } if flags & libc::MREMAP_FIXED != 0 => Some(Span::of(target, new_len)),
+        _ => None,
+    }
 }
 
 fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
@@ -187,71 +165,64 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
         return (0, None);
     };
     devices::before(shared, number, args);
-    let change = if number as libc::c_long == libc::SYS_brk {
+    let command = if number as libc::c_long == libc::SYS_brk {
         shrink(shared, args[0])
     } else {
-        change(number, args)
+        command(number, args)
     };
-    let Some(Change { op, start, len }) = change else {
+    let Some(command) = command else {
         return (0, None);
     };
-    let Some(end) = start
-        .checked_add(len)
-        .filter(|&end| end <= usize::MAX - PAGE_SIZE)
-    else {
+    let span = command.span();
+    if span.end() > usize::MAX - PAGE_SIZE {
         // A range that wraps around is refused.
         return (0, None);
-    };
-    let mut span = (start, end);
-    if let Some((to, len)) = target(number, args) {
-        // One guard over both: too much is only too careful.
-        span = (start.min(to), end.max(to.saturating_add(len)));
     }
-    let guard = shared.guard(span.0, span.1);
+    // One guard over both: too much is only too careful.
+    let guarded = target(command).map_or(span, |to| span.around(to));
+    let guard = shared.guard(guarded.start(), guarded.end());
     let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
     // What was promoted once may be in pieces still.
-    let concerned = if op == Op::Remap {
+    let concerned = if let Command::Remap { .. } = command {
         COUNTERS.promotions.load(Ordering::Relaxed) > 0
     } else {
-        shared.promoted.overlaps(start, end)
+        shared.promoted.overlaps(span.start(), span.end())
     };
     if !concerned {
         return (word, None);
     }
-    let answer = match op {
-        Op::Remap => match ask(shared, op, core::array::from_fn(|i| args[i] as u64)) {
-            Ok(arena::NOT_NEEDED) | Err(Errno::EAGAIN | arena::OVER) => None,
+    let done = ask(shared, command);
+    let answer = match command {
+        Command::Remap { .. } => match done {
+            Ok(NOT_NEEDED) | Err(Errno::EAGAIN | arena::OVER) => None,
             Ok(addr) => Some(addr as isize),
             Err(errno) => Some(errno.negated()),
         },
         // Of what is shared the kernel would take other pages than are meant.
-        Op::Rearrange => match ask(shared, op, [start as u64, end as u64, 0, 0, 0]) {
+        Command::Rearrange { .. } => match done {
             Err(Errno::EINVAL) => Some(Errno::EINVAL.negated()),
             _ => None,
         },
-        Op::Discard => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+        Command::Discard { .. } => match done {
             Ok(1) => Some(0),
             // As of private memory: of what is shared the kernel would say that it is done.
             Err(Errno::EPERM) => Some(Errno::EPERM.negated()),
             _ => None,
         },
-        Op::Advise => match ask(shared, op, [start as u64, end as u64, args[2] as u64, 0, 0]) {
+        Command::Advise { .. } => match done {
             Ok(1) => Some(0),
             Ok(_) | Err(Errno::ENOSYS) => None,
             Err(errno) => Some(errno.negated()),
         },
-        _ => {
-            let _ = ask(shared, op, [start as u64, end as u64, 0, 0, 0]);
-            None
-        }
+        _ => None,
     };
     (word, answer)
 }
 
 /// Asks the service, again while it cannot do it yet.
-fn ask(shared: &Shared, op: Op, args: [u64; 5]) -> super::sys::Sys<u64> {
+fn ask(shared: &Shared, command: Command) -> super::sys::Sys<u64> {
     for _ in 0..200 {
-        match shared.call(op, args) {
+        match shared.call(command) {
             Err(Errno::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),
             answer => return answer,
         }
@@ -260,16 +231,13 @@ fn ask(shared: &Shared, op: Op, args: [u64; 5]) -> super::sys::Sys<u64> {
 }
 
 /// What a brk would take away.
-fn shrink(shared: &Shared, to: usize) -> Option<Change> {
+fn shrink(shared: &Shared, to: usize) -> Option<Command> {
     if to == 0 || shared.promoted.is_empty() {
         return None;
     }
     let top = super::sys::mem::program_break();
-    (to < top).then_some(Change {
-        op: Op::Withdraw,
-        start: to,
-        len: top - to,
-    })
+    let span = Span::new(to, top);
+    (!span.is_empty()).then_some(Command::Withdraw { span })
 }
 
 fn after(guard: usize) {

@@ -49,10 +49,9 @@ pub fn note(token: u64, segid: i64, name: i64) -> Sys<()> {
     with_link(name, |link| dir::note(link, text))
 }
 
-/// The segment that a command is about; `named`: by the module's segid.
-pub fn segid(id: u64, named: u64) -> i64 {
-    let id = id as i64;
-    if named == 0 {
+/// The segment that a command is about; `by_module`: `id` is the module's segid.
+pub fn segid(id: i64, by_module: bool) -> i64 {
+    if !by_module {
         return id;
     }
     let mut text: Text = [0; DIGITS + ID + 1];
@@ -63,10 +62,10 @@ pub fn segid(id: u64, named: u64) -> i64 {
 }
 
 /// The same; nobody finds it by the module's segid any more.
-pub fn take_segid(id: u64, named: u64) -> i64 {
-    let segid = segid(id, named);
-    if named != 0 {
-        let _ = with_link(id as i64, dir::unlink);
+pub fn take_segid(id: i64, by_module: bool) -> i64 {
+    let segid = segid(id, by_module);
+    if by_module {
+        let _ = with_link(id, dir::unlink);
     }
     segid
 }

@@ -6,12 +6,11 @@
 use super::attach::Wanted;
 use super::pending::Reply;
 use crate::errno::Errno;
-use crate::user::arena::{Op, Shared};
+use crate::user::arena::{Command, Shared};
 use crate::user::owner::remap::Remap;
 use crate::user::peers::names;
 use crate::user::service::state::Service;
 use crate::user::sys::{task, Sys};
-use core::ffi::c_int;
 
 /// No errno: the owner that was dialled has too many who wait to be accepted.
 pub const OWNER_BUSY: Errno = Errno::new(1 << 16);
@@ -26,9 +25,9 @@ impl Service {
     pub fn take_commands(&mut self, shared: &Shared) {
         self.retrying = false;
         let mut from = 0;
-        while let Some((slot, op, args)) = shared.take(from) {
+        while let Some((slot, command)) = shared.take(from) {
             from = slot + 1;
-            self.serve(shared, slot, op, args);
+            self.serve(shared, slot, command);
             self.pay_debts();
         }
     }
@@ -44,8 +43,12 @@ impl Service {
         Ok(segid)
     }
 
-    fn serve(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) {
-        let Reply::Now(answer) = self.reply(shared, slot, op, args) else {
+    fn serve(&mut self, shared: &Shared, slot: usize, command: Option<Command>) {
+        let reply = match command {
+            Some(command) => self.reply(shared, slot, command),
+            None => Reply::Now(Err(Errno::EINVAL)),
+        };
+        let Reply::Now(answer) = reply else {
             return;
         };
         if answer == Err(OWNER_BUSY) {
@@ -55,66 +58,87 @@ impl Service {
         shared.finish(slot, answer);
     }
 
-    fn reply(&mut self, shared: &Shared, slot: usize, op: Option<Op>, args: [u64; 5]) -> Reply {
-        let [a, b, c, d, e] = args;
-        let (start, end) = (a as usize, b as usize);
-        Reply::Now(match op {
-            Some(Op::Make) => {
+    fn reply(&mut self, shared: &Shared, slot: usize, command: Command) -> Reply {
+        let span = command.span();
+        let (start, end) = (span.start(), span.end());
+        Reply::Now(match command {
+            Command::Make {
+                start,
+                size,
+                mode,
+                module,
+            } => {
                 // From now on what a device is to pin is promoted before.
                 let _ = self.owner.meet_libc();
-                self.make_named(start, end, c as u32, d as i64)
+                self.make_named(start, size, mode, module)
             }
-            Some(Op::Pin) => self.before_pin(shared, start, end),
-            Some(Op::Remove) => return self.remove(shared, slot, names::take_segid(a, b)),
-            Some(Op::Get) => return self.get(shared, slot, names::segid(a, c), b as c_int),
-            Some(Op::Release) => return self.release(shared, slot, a as i64),
-            Some(Op::Attach) => {
+            Command::Remove { segid, by_module } => {
+                return self.remove(shared, slot, names::take_segid(segid, by_module))
+            }
+            Command::Get {
+                segid,
+                flags,
+                by_module,
+            } => return self.get(shared, slot, names::segid(segid, by_module), flags),
+            Command::Release { apid } => return self.release(shared, slot, apid),
+            Command::Attach {
+                apid,
+                offset,
+                size,
+                vaddr,
+            } => {
                 let wanted = Wanted {
-                    apid: a as i64,
-                    offset: b as i64,
-                    size: c as usize,
-                    vaddr: d as usize,
+                    apid,
+                    offset,
+                    size,
+                    vaddr,
                 };
                 return self.attach(shared, slot, &wanted);
             }
-            Some(Op::Detach) => self.detach(start),
-            Some(Op::Retire) => {
+            Command::Detach { addr } => self.detach(addr),
+            Command::Pin { .. } => self.before_pin(shared, start, end),
+            Command::Retire { .. } => {
                 self.retire(start, end);
                 Ok(0)
             }
-            Some(Op::Demote) => self.demote_stopped(start, end).map(|()| 0),
-            Some(Op::Withdraw) => {
+            Command::Demote { .. } => self.demote_stopped(start, end).map(|()| 0),
+            Command::Withdraw { .. } => {
                 self.withdraw(shared, start, end);
                 Ok(0)
             }
-            Some(Op::Advise) => self.owner.advise_all(start, end, c as c_int),
-            Some(Op::Discard) => self.owner.discard_all(start, end, c as c_int),
-            Some(Op::Remap) => {
+            Command::Advise { advice, .. } => self.owner.advise_all(start, end, advice),
+            Command::Discard { advice, .. } => self.owner.discard_all(start, end, advice),
+            Command::Remap {
+                old,
+                old_len,
+                new_len,
+                flags,
+                target,
+            } => {
                 let r = Remap {
-                    old: start,
-                    old_len: end,
-                    new_len: c as usize,
-                    flags: d as c_int,
-                    target: e as usize,
+                    old,
+                    old_len,
+                    new_len,
+                    flags,
+                    target,
                 };
                 return self.remap(shared, slot, r);
             }
-            Some(Op::RecallSegment) => {
-                self.recall_segment(shared, start);
+            Command::RecallSegment { addr } => {
+                self.recall_segment(shared, addr);
                 Ok(0)
             }
-            Some(Op::Rearrange) => self.rearrange(shared, start, end),
-            Some(Op::ForkBegin) => Ok(self.fork_begin(shared, a as i32, b != 0)),
-            // The end of this service is the answer.
-            Some(Op::Rights) => {
-                self.on_other_rights(shared, a as i32);
-                return Reply::Later;
-            }
-            Some(Op::ForkEnd) => {
+            Command::Rearrange { .. } => self.rearrange(shared, start, end),
+            Command::ForkBegin { tid, alone } => Ok(self.fork_begin(shared, tid, alone)),
+            Command::ForkEnd {} => {
                 self.fork_end();
                 Ok(0)
             }
-            None => Err(Errno::EINVAL),
+            // The end of this service is the answer.
+            Command::Rights { tid } => {
+                self.on_other_rights(shared, tid);
+                return Reply::Later;
+            }
         })
     }
 

@@ -18,6 +18,7 @@
 
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
+use crate::user::arena::command::ANOTHER_FORKS;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
 use crate::user::program::alarm::Alarm;
@@ -41,11 +42,7 @@ impl Service {
     pub fn fork_begin(&mut self, shared: &Shared, tid: i32, alone: bool) -> u64 {
         if let Some(watched) = self.owner.program.forks.watched() {
             // A signal handler may have led the watched thread out of its fork.
-            return if watched == tid {
-                0
-            } else {
-                arena::ANOTHER_FORKS
-            };
+            return if watched == tid { 0 } else { ANOTHER_FORKS };
         }
         if !alone {
             self.owner.program.forks.begin();

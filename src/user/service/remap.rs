@@ -6,7 +6,8 @@
 
 use super::pending::Reply;
 use crate::errno::Errno;
-use crate::user::arena::{Shared, NOT_NEEDED};
+use crate::user::arena::command::NOT_NEEDED;
+use crate::user::arena::Shared;
 use crate::user::owner::remap::Remap;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;

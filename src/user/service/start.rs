@@ -4,7 +4,7 @@
 use super::boot::Layout;
 use super::{anchor, others};
 use crate::errno::Errno;
-use crate::user::arena::{self, ending, mapping, status, Op, Shared, BASE};
+use crate::user::arena::{self, ending, mapping, status, Command, Shared, BASE};
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
 use core::ffi::CStr;
@@ -76,7 +76,9 @@ pub fn running_with_same_rights() -> Sys<&'static Shared> {
             return Ok(shared);
         }
         // It answers by its end.
-        let _ = shared.call(Op::Rights, [task::gettid() as u64, 0, 0, 0, 0]);
+        let _ = shared.call(Command::Rights {
+            tid: task::gettid(),
+        });
     }
     Err(Errno::ENOSYS)
 }

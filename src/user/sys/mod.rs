@@ -35,38 +35,11 @@ pub mod valgrind;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use crate::rawsys;
+pub use crate::user::span::{page_down, page_up, Span, BOTTOM, HUGE, PAGE, TOP};
 use core::ffi::c_long;
 
 /// A value, or an errno.
 pub type Sys<T> = core::result::Result<T, Errno>;
-
-/// The page size that the user back end supports. [`supported_page_size`]
-/// is asked once, at start.
-pub const PAGE: usize = 4096;
-
-/// The size of a huge page that takes the place of ordinary ones.
-pub const HUGE: usize = 2 << 20;
-
-/// One above the highest user address that a file offset names. The kernel puts
-/// mappings above it only where a program asks for that.
-pub const TOP: usize = if cfg!(target_arch = "aarch64") {
-    1 << 48
-} else {
-    1 << 47
-};
-
-/// Addresses below this are never exported: the kernel keeps them free.
-pub const BOTTOM: usize = 0x10000;
-
-/// Rounds down to a page.
-pub const fn page_down(x: usize) -> usize {
-    x & !(PAGE - 1)
-}
-
-/// Rounds up to a page; the caller has checked that it does not overflow.
-pub const fn page_up(x: usize) -> usize {
-    (x + PAGE - 1) & !(PAGE - 1)
-}
 
 /// Whether this machine's page size is the one supported.
 pub fn supported_page_size() -> bool {
