@@ -42,7 +42,7 @@ use core::ffi::c_int;
 use peers::rendezvous;
 use protocol::ids::Id;
 use service::start;
-use sys::{PAGE, TOP};
+use sys::{Span, PAGE};
 
 /// The user back end: stateless here, its state is in [`arena`].
 struct User;
@@ -127,8 +127,7 @@ impl Backend for User {
             if vaddr != 0 {
                 return Err(Error::Invalid);
             }
-        } else if vaddr.checked_add(size).is_none_or(|end| end > TOP) || (vaddr | size) % PAGE != 0
-        {
+        } else if !Span::below_top(vaddr, size).is_some_and(Span::is_whole_pages) {
             return Err(Error::Invalid);
         }
         call(Command::Make {

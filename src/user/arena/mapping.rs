@@ -7,7 +7,7 @@
 
 use crate::errno::Errno;
 use crate::fd::Fd;
-use crate::user::sys::{mem, Sys};
+use crate::user::sys::{mem, Span, Sys};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -110,23 +110,22 @@ fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
 }
 
 /// The ranges of all arenas there ever were: never to be promoted.
-pub fn ranges() -> impl Iterator<Item = (usize, usize)> {
+pub fn ranges() -> impl Iterator<Item = Span> {
     OLD.iter()
         .chain(core::iter::once(&ARENA))
         .map(|place| place.load(Ordering::Acquire))
         .filter(|&start| start != 0)
-        .map(|start| (start, start + size()))
+        .map(|start| Span::of(start, size()))
 }
 
 /// The range of the arena.
-pub fn range() -> (usize, usize) {
-    let start = ARENA.load(Ordering::Acquire);
-    (start, start + size())
+pub fn range() -> Span {
+    Span::of(ARENA.load(Ordering::Acquire), size())
 }
 
 /// Top of the service task's stack, at the end of the arena.
 pub fn stack_top() -> usize {
-    range().1 - 64
+    range().end() - 64
 }
 
 /// Top of the stack of the service's second thread, below the first one's.

@@ -5,7 +5,7 @@
 
 use super::Attacher;
 use crate::user::program::Program;
-use crate::user::sys::{uffd, PAGE};
+use crate::user::sys::PAGE;
 
 impl Attacher {
     /// Whether the permit of an attached page allows writing.
@@ -17,7 +17,7 @@ impl Attacher {
     /// Who waits for a page touches it again.
     pub fn fault_again(&mut self, program: &Program, page: usize) {
         self.faulting.forget(page, page + PAGE);
-        let _ = uffd::wake(program.faults, page, PAGE);
+        program.touches().wake(page, PAGE);
     }
 
     /// An owner is gone: threads that wait for its pages fault again, and get
@@ -28,7 +28,7 @@ impl Attacher {
                 break;
             };
             if self.permits.get(p.permit).connection == i {
-                let _ = uffd::wake(program.faults, p.start, p.end - p.start);
+                program.touches().wake(p.start, p.end - p.start);
             }
         }
         // The program may have unmapped what a thread waits for.

@@ -101,12 +101,14 @@ impl Attacher {
             true => (libc::PROT_WRITE, GATED),
             false => (0, GATED),
         };
-        let ready = uffd::register(program.faults, addr, len, mode)
+        let ready = program
+            .touches()
+            .watch(addr, len, mode)
             .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if uffd::unwatch(program.faults, addr, len).is_ok() {
+            if program.touches().unwatch(addr, len).is_ok() {
                 let _ = mem::unmap(addr, len);
             }
             return Err(if errno == Errno::EINVAL {
@@ -139,7 +141,7 @@ pub fn unmap(program: &mut Program, addr: usize) {
         program.for_mapped_parts(piece, &mut |program, lo, len| {
             // Else each page would be looked at for its protection first.
             let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
-            if uffd::unwatch(program.faults, lo, len).is_ok() {
+            if program.touches().unwatch(lo, len).is_ok() {
                 let _ = mem::unmap(lo, len);
             }
         });

@@ -126,7 +126,7 @@ impl Attacher {
         }
         let _ = mem::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
-        let _ = uffd::register(program.faults, start, len, uffd::MODE_WP);
+        let _ = program.touches().watch(start, len, uffd::MODE_WP);
         let Ok(Some(now)) = program.space.at(start) else {
             return true;
         };

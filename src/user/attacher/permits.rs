@@ -5,7 +5,7 @@
 
 use crate::errno::Errno;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
-use crate::user::sys::{Sys, TOP};
+use crate::user::sys::{Span, Sys, TOP};
 
 /// One access permit of this process. All zero is a free one.
 #[derive(Clone, Copy)]
@@ -20,8 +20,7 @@ pub struct Permit {
     pub segid: i64,
     pub writable: bool,
     /// The segment's addresses in its owner.
-    pub start: usize,
-    pub end: usize,
+    pub span: Span,
 }
 
 /// The permits of this process. All zero is none.
@@ -56,9 +55,9 @@ impl Permits {
         (connection, identity): (usize, (u64, u64)),
         segid: i64,
         writable: bool,
-        (start, end): (usize, usize),
+        span: Span,
     ) -> Sys<u64> {
-        if start >= end || end > TOP {
+        if span.is_empty() || span.end() > TOP {
             return Err(Errno::ENOENT);
         }
         let slot = (0..IDS)
@@ -75,8 +74,7 @@ impl Permits {
             identity,
             segid,
             writable,
-            start,
-            end,
+            span,
         };
         Ok(Id {
             token: self.token,

@@ -7,7 +7,7 @@ use super::{Attacher, GATED};
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use crate::user::program::Program;
-use crate::user::sys::{mem, uffd, Sys};
+use crate::user::sys::{mem, Sys};
 
 impl Attacher {
     /// Keeps what [`Self::sever`] needs: later there may be no
@@ -39,7 +39,7 @@ impl Attacher {
             k += 1;
             if self.permits.get(piece.permit).connection == i {
                 program.for_mapped_parts(piece, &mut |program, lo, len| {
-                    if uffd::unwatch(program.faults, lo, len).is_err() {
+                    if program.touches().unwatch(lo, len).is_err() {
                         return;
                     }
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
@@ -47,7 +47,7 @@ impl Attacher {
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
                     let offset = lo - piece.start;
                     let _ = mem::map(lo, len, prot, flags, empty, offset);
-                    let _ = uffd::register(program.faults, lo, len, GATED);
+                    let _ = program.touches().watch(lo, len, GATED);
                 });
                 program.attachments.show(k - 1, identity);
             }

@@ -8,7 +8,7 @@ use super::{Attacher, OwnersFile, Piece, GATED};
 use crate::debug_log;
 use crate::user::program::Program;
 use crate::user::sys::space::{Run, Space};
-use crate::user::sys::{mem, page_down, page_up, uffd, Sys, TOP};
+use crate::user::sys::{mem, page_down, page_up, Sys, TOP};
 
 /// Unmaps the pages of an attachment, which stays what it is.
 pub fn drop_pages(program: &Program, part: Piece) -> bool {
@@ -53,7 +53,7 @@ impl Attacher {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         program.unwatch(start, part.end)?;
         mem::map(start, len, libc::PROT_NONE, FIXED, file.memfd, part.source)?;
-        uffd::register(program.faults, start, len, GATED)?;
+        program.touches().watch(start, len, GATED)?;
         mem::advise(start, len, libc::MADV_DONTFORK)?;
         mem::protect(start, len, prot)
     }

@@ -92,7 +92,7 @@ impl Owner {
     /// Reads one event. Its caller goes on, and must stand before it comes back
     /// to user mode.
     pub fn take_event(&mut self) {
-        let Ok(event) = uffd::read(self.program.events) else {
+        let Ok(event) = self.program.changes().next() else {
             return;
         };
         let (from, to) = (event.a as usize, event.b as usize);

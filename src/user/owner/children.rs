@@ -90,9 +90,10 @@ impl Owner {
             }
             if bits & WIPED == 0 {
                 let mut at = lo;
-                while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
-                    mem::copy_file_to_process(self.memfd, child, a, b - a)?;
-                    at = b;
+                while let Some(data) = mem::next_data(self.memfd, at, hi) {
+                    let (start, len) = (data.start(), data.len());
+                    mem::copy_file_to_process(self.memfd, child, start, len)?;
+                    at = data.end();
                 }
             }
             if m.prot() != RW {

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::Owner;
 use crate::errno::Errno;
 use crate::user::sys::space::{Run, WRITTEN};
-use crate::user::sys::{insist, mem, uffd, Sys, PAGE};
+use crate::user::sys::{insist, mem, uffd, Span, Sys, PAGE};
 
 /// Up to this size the second copy of a file's mapping is a copy of all of it;
 /// beyond, of what the kernel has seen to be written.
@@ -90,9 +90,9 @@ impl Owner {
     fn map_copied_pages(&self, x: &Exchange) -> Sys<()> {
         const MADV_POPULATE_WRITE: i32 = 23;
         let mut at = x.lo;
-        while let Some((start, end)) = mem::next_data(self.memfd, at, x.lo + x.len) {
-            mem::advise(x.stage_of(start), end - start, MADV_POPULATE_WRITE)?;
-            at = end;
+        while let Some(data) = mem::next_data(self.memfd, at, x.lo + x.len) {
+            mem::advise(x.stage_of(data.start()), data.len(), MADV_POPULATE_WRITE)?;
+            at = data.end();
         }
         Ok(())
     }
@@ -157,7 +157,8 @@ impl Owner {
     fn bring_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
         let mut at = lo;
         while at < hi {
-            let (start, end) = mem::next_data(self.memfd, at, hi).unwrap_or((hi, hi));
+            let data = mem::next_data(self.memfd, at, hi).unwrap_or(Span::new(hi, hi));
+            let (start, end) = (data.start(), data.end());
             if at < start {
                 self.write_near(x.aside_of(at), start - at, at)?;
             }

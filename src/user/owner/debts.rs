@@ -8,13 +8,15 @@
 
 #![forbid(unsafe_code)]
 
+use crate::user::sys::Span;
+
 /// Most ranges that are told apart; more are recalled with what lies between.
 const DEBTS: usize = 64;
 
 /// Ranges that have been unmapped and are still to be recalled. All zero is none.
 pub struct Debts {
     len: usize,
-    ranges: [(usize, usize); DEBTS],
+    ranges: [Span; DEBTS],
 }
 
 impl Debts {
@@ -23,22 +25,22 @@ impl Debts {
         self.len == 0
     }
 
-    /// Takes note of `[lo, hi)`.
-    pub fn add(&mut self, lo: usize, hi: usize) {
+    /// Takes note of a range.
+    pub fn add(&mut self, span: Span) {
         match self.ranges.get_mut(self.len) {
             Some(place) => {
-                *place = (lo, hi);
+                *place = span;
                 self.len += 1;
             }
             None => {
                 let last = &mut self.ranges[DEBTS - 1];
-                *last = (last.0.min(lo), last.1.max(hi));
+                *last = last.around(span);
             }
         }
     }
 
     /// One of them, which stays until it is [paid](Self::paid).
-    pub fn last(&self) -> Option<(usize, usize)> {
+    pub fn last(&self) -> Option<Span> {
         self.len.checked_sub(1).map(|i| self.ranges[i])
     }
 
@@ -61,15 +63,16 @@ mod tests {
     fn what_finds_no_room_is_recalled_with_what_lies_between() {
         let mut debts = Debts {
             len: 0,
-            ranges: [(0, 0); DEBTS],
+            ranges: [Span::EMPTY; DEBTS],
         };
         for i in 0..DEBTS + 2 {
-            debts.add(10 * i, 10 * i + 5);
+            debts.add(Span::of(10 * i, 5));
         }
-        assert_eq!(debts.last(), Some((10 * (DEBTS - 1), 10 * (DEBTS + 1) + 5)));
+        let last = Span::new(10 * (DEBTS - 1), 10 * (DEBTS + 1) + 5);
+        assert_eq!(debts.last(), Some(last));
         for i in (0..DEBTS - 1).rev() {
             debts.paid();
-            assert_eq!(debts.last(), Some((10 * i, 10 * i + 5)));
+            assert_eq!(debts.last(), Some(Span::of(10 * i, 5)));
         }
         debts.paid();
         assert!(debts.is_empty() && debts.last().is_none());

@@ -12,7 +12,7 @@ use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{mem, uffd, Sys};
+use crate::user::sys::{mem, Sys};
 
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
@@ -61,9 +61,10 @@ impl Owner {
             advice::apply(bits, copy, len)?;
             let stop = end.min(offset + len);
             let mut at = offset;
-            while let Some((a, b)) = mem::next_data(self.memfd, at, stop) {
-                self.read_near(copy + (a - offset), b - a, (a, lo + (a - offset)))?;
-                at = b;
+            while let Some(data) = mem::next_data(self.memfd, at, stop) {
+                let (start, into) = (data.start(), data.start() - offset);
+                self.read_near(copy + into, data.len(), (start, lo + into))?;
+                at = data.end();
             }
             if self.may_have_policies() {
                 let _ = Policy::of(lo).give(copy, len);
@@ -72,7 +73,7 @@ impl Owner {
                 mem::protect(copy, len, prot)?;
             }
             // Else the event of the replacement would come to this very task.
-            uffd::unregister(self.program.events, lo, len)?;
+            self.program.changes().unwatch(lo, len)?;
             mem::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);
@@ -126,15 +127,16 @@ impl Owner {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let copy = mem::map(0, len, RW, flags, Fd::NONE, 0)?;
         let mut at = lo;
-        while let Some((a, b)) = mem::next_data(self.memfd, at, hi) {
-            mem::read_into(self.memfd, copy + (a - lo), b - a, a)?;
-            at = b;
+        while let Some(data) = mem::next_data(self.memfd, at, hi) {
+            let start = data.start();
+            mem::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
+            at = data.end();
         }
         let place = || {
             if prot != RW {
                 mem::protect(copy, len, prot)?;
             }
-            uffd::unregister(self.program.events, lo, len)?;
+            self.program.changes().unwatch(lo, len)?;
             mem::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);

@@ -230,7 +230,7 @@ impl Owner {
             })?;
         } else {
             // Before Linux 6.17 it would be taken from any other that watches it.
-            if uffd::is_watched_by_others(self.program.events, x.lo, x.len) {
+            if self.program.changes().find_others_at(x.lo, x.len) {
                 return Err(Refusal::Os(Errno::EBUSY));
             }
             self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
@@ -355,7 +355,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let (lo, len) = (x.lo, x.done);
-        if let Err(errno) = uffd::register(self.program.events, lo, len, uffd::MODE_WP) {
+        if let Err(errno) = self.program.changes().watch(lo, len) {
             debug_log!("promotion of {lo:#x} is undone: errno {errno}");
             self.put_back(x, lo, len);
             x.done = 0;

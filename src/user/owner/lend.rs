@@ -19,7 +19,7 @@ use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::sysv::{ipc_namespace, page_bits, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use crate::user::sys::{hugetlb, mem, procfs, task, uffd, PAGE};
+use crate::user::sys::{hugetlb, mem, procfs, task, PAGE};
 use core::ffi::{c_int, CStr};
 
 /// What goes to an attacher.
@@ -118,7 +118,7 @@ impl Owner {
             return Err(Refusal::Os(Errno::ENOMEM));
         };
         // Watched from here on, and so in the set: nobody changes it unaware.
-        if let Err(errno) = uffd::register(self.program.events, m.start, len, uffd::MODE_WP) {
+        if let Err(errno) = self.program.changes().watch(m.start, len) {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }

@@ -10,6 +10,7 @@
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::sys::maps::Mapping;
+use crate::user::sys::Span;
 use crate::user::sys::PAGE;
 use core::ffi::c_int;
 
@@ -108,10 +109,13 @@ impl Loans {
 
     /// Of what stands as far from `address` as its offset says, the first from place
     /// `from` on: its place, and its range.
-    pub fn next_of(&self, address: usize, from: usize) -> Option<(usize, (usize, usize))> {
+    pub fn next_of(&self, address: usize, from: usize) -> Option<(usize, Span)> {
         let is_part = |l: &Lent| l.start < l.end && l.start.checked_sub(address) == Some(l.offset);
         let rest = self.lent[..self.used].get(from..)?;
         let found = from + rest.iter().position(is_part)?;
-        Some((found, (self.lent[found].start, self.lent[found].end)))
+        Some((
+            found,
+            Span::new(self.lent[found].start, self.lent[found].end),
+        ))
     }
 }

@@ -20,9 +20,9 @@ impl Owner {
     pub fn lock_promoted(&self, lo: usize, hi: usize) {
         self.lock_again(lo, hi - lo);
         let mut at = lo;
-        while let Some((start, end)) = mem::next_data(self.memfd, at, hi) {
-            let _ = mem::populate(start, end - start);
-            at = end;
+        while let Some(data) = mem::next_data(self.memfd, at, hi) {
+            let _ = mem::populate(data.start(), data.len());
+            at = data.end();
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::user::arena::{mapping, Shared};
 use crate::user::owner::refusal::Refusal;
 use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::sys::maps::{self, Mapping, Name};
-use crate::user::sys::{mem, procfs, uffd, BOTTOM, HUGE, PAGE, TOP};
+use crate::user::sys::{mem, procfs, Span, BOTTOM, HUGE, PAGE, TOP};
 use core::sync::atomic::Ordering;
 
 /// Pages that stay below what is promoted of the main stack, so that it can
@@ -142,13 +142,13 @@ impl Owner {
         }
         let mut at = lo;
         for _ in 0..RUNS {
-            let (start, end) = mem::next_data(self.memfd, at, hi)?;
-            if addr < end {
-                let (start, end) = (start.max(lo), end.min(hi));
+            let data = mem::next_data(self.memfd, at, hi)?;
+            if addr < data.end() {
+                let (start, end) = (data.start().max(lo), data.end().min(hi));
                 let here = start <= addr && !shared.guarded(start, end);
                 return here.then_some((start, end));
             }
-            at = end;
+            at = data.end();
         }
         None
     }
@@ -192,18 +192,18 @@ impl Owner {
         let (mut lo, mut hi) = (lo, hi);
         let others = [
             self.program.scratch.range(),
-            (page, page + crate::process::WIPED_PAGE_SIZE),
-            (thunks, thunks + PAGE),
+            Span::of(page, crate::process::WIPED_PAGE_SIZE),
+            Span::of(thunks, PAGE),
         ];
-        for (start, end) in mapping::ranges().chain(others) {
-            if addr >= start && addr < end {
+        for own in mapping::ranges().chain(others) {
+            if own.contains(addr) {
                 return Err(Refusal::Special);
             }
-            if end > lo && end <= addr {
-                lo = end;
+            if own.end() > lo && own.end() <= addr {
+                lo = own.end();
             }
-            if start > addr && start < hi {
-                hi = start;
+            if own.start() > addr && own.start() < hi {
+                hi = own.start();
             }
         }
         Ok((lo, hi))
@@ -278,7 +278,7 @@ impl Owner {
         if mem::is_sealed(lo, len) && !crate::testing::nothing_is_undone() {
             return Err(Refusal::Sealed);
         }
-        if uffd::is_watched_by_others(self.program.events, lo, len) {
+        if self.program.changes().find_others_at(lo, len) {
             return Err(Refusal::Os(Errno::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.

@@ -23,7 +23,7 @@ use crate::errno::Errno;
 use crate::fd::Fd;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
-use crate::user::sys::{insist, mem, page_down, page_up, uffd, Sys, PAGE, TOP};
+use crate::user::sys::{insist, mem, page_down, page_up, Span, Sys, TOP};
 
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -44,7 +44,8 @@ impl Owner {
     /// addresses stay taken until then, but nothing is behind them. What was lent there
     /// has been recalled. An error where that will be refused: nothing has changed.
     pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
-        let (start, end) = outward(start, end);
+        let span = outward(Span::new(start, end));
+        let (start, end) = (span.start(), span.end());
         if shared.promoted.first_in(start, end).is_none() {
             return Ok(());
         }
@@ -58,9 +59,9 @@ impl Owner {
     fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<()> {
         let flags = PRIVATE | libc::MAP_FIXED;
         if self.still_own(lo, hi) {
-            uffd::unregister(self.program.events, lo, hi - lo)?;
+            self.program.changes().unwatch(lo, hi - lo)?;
             if let Err(errno) = mem::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
-                insist(|| uffd::register(self.program.events, lo, hi - lo, uffd::MODE_WP))?;
+                insist(|| self.program.changes().watch(lo, hi - lo))?;
                 return Err(errno);
             }
         }
@@ -154,11 +155,8 @@ impl Owner {
     }
 }
 
-/// Whole pages around `[start, end)`.
-pub fn outward(start: usize, end: usize) -> (usize, usize) {
-    let end = end.min(TOP);
-    (
-        page_down(start.min(TOP)),
-        if end % PAGE == 0 { end } else { page_up(end) },
-    )
+/// Whole pages around a range.
+pub fn outward(span: Span) -> Span {
+    let end = page_up(span.end().min(TOP));
+    Span::new(page_down(span.start().min(TOP)), end)
 }

@@ -6,15 +6,14 @@
 use crate::errno::Errno;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
 use crate::user::protocol::wire::{Message, Status};
-use crate::user::sys::{Sys, TOP};
+use crate::user::sys::{Span, Sys, TOP};
 
 /// One segment of this process. All zero is a free one.
 #[derive(Clone, Copy)]
 struct Segment {
     used: bool,
     generation: u32,
-    start: usize,
-    end: usize,
+    span: Span,
     mode: u32,
 }
 
@@ -42,7 +41,8 @@ impl Segments {
         let s = &mut self.segments[slot];
         s.used = true;
         s.generation = Id::next_generation(s.generation);
-        (s.start, s.end, s.mode) = (start, start.saturating_add(size).min(TOP), mode);
+        let below_top = Span::new(start, TOP);
+        (s.span, s.mode) = (Span::of(start, size).cut_to(below_top), mode);
         let (token, generation) = (self.token, s.generation);
         Ok(Id {
             token,
@@ -66,24 +66,23 @@ impl Segments {
     }
 
     /// The range of a live segment.
-    pub fn range_of(&self, id: i64) -> Option<(usize, usize)> {
-        let s = &self.segments[self.find(id)?];
-        Some((s.start, s.end))
+    pub fn range_of(&self, id: i64) -> Option<Span> {
+        Some(self.segments[self.find(id)?].span)
     }
 
     /// Ends a live segment; answers its range.
-    pub fn withdraw(&mut self, id: i64) -> Option<(usize, usize)> {
+    pub fn withdraw(&mut self, id: i64) -> Option<Span> {
         let s = self.find(id)?;
         let s = &mut self.segments[s];
         s.used = false;
-        Some((s.start, s.end))
+        Some(s.span)
     }
 
-    /// The lowest part of `[lo, hi)` that is exported.
-    pub fn first_in(&self, lo: usize, hi: usize) -> Option<(usize, usize)> {
+    /// The lowest part of `span` that is exported.
+    pub fn first_in(&self, span: Span) -> Option<Span> {
         let used = self.segments.iter().filter(|s| s.used);
-        let parts = used.map(|s| (s.start.max(lo), s.end.min(hi)));
-        parts.filter(|p| p.0 < p.1).min()
+        let parts = used.map(|s| s.span.cut_to(span));
+        parts.filter(|part| !part.is_empty()).min()
     }
 
     /// May this attacher? `uid` is the program's.
@@ -102,7 +101,7 @@ impl Segments {
             } else {
                 Status::Denied
             };
-            (answer.lo, answer.hi) = (s.start as u64, s.end as u64);
+            (answer.lo, answer.hi) = (s.span.start() as u64, s.span.end() as u64);
         }
         answer
     }

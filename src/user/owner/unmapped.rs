@@ -8,7 +8,7 @@ use crate::debug::{count, COUNTERS};
 use crate::user::arena;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, uffd, TOP};
+use crate::user::sys::{mem, uffd, Span, TOP};
 
 impl Owner {
     /// Cuts off what events say has been unmapped; those that remain are of
@@ -43,7 +43,7 @@ impl Owner {
             at = range.end;
             if range.origin == Origin::Lent {
                 shared.promoted.remove(range.start, range.end);
-                self.debts.add(range.start, range.end);
+                self.debts.add(Span::new(range.start, range.end));
             }
         }
     }
@@ -63,7 +63,7 @@ impl Owner {
             at = hi;
             shared.promoted.remove(lo, hi);
             if range.origin == Origin::Lent {
-                self.debts.add(lo, hi);
+                self.debts.add(Span::new(lo, hi));
             } else if self.cut_off_unless_moved(lo, hi) && reused {
                 count(&COUNTERS.late_revocations);
             }
@@ -75,7 +75,8 @@ impl Owner {
     fn cut_off_leftovers(&mut self, start: usize, end: usize) {
         let end = end.min(TOP);
         let mut at = start;
-        while let Some((lo, hi)) = mem::next_data(self.memfd, at, end) {
+        while let Some(data) = mem::next_data(self.memfd, at, end) {
+            let (lo, hi) = (data.start(), data.end());
             let part = Range {
                 start: lo,
                 end: hi,

@@ -27,9 +27,10 @@ pub struct Emptying {
 
 /// Takes away the next of what a file has; `false` where there is no more.
 fn empty_piece(file: Fd, at: &mut usize) -> bool {
-    let Some((start, _)) = mem::next_data(file, *at, TOP) else {
+    let Some(data) = mem::next_data(file, *at, TOP) else {
         return false;
     };
+    let start = data.start();
     let _ = mem::punch(file, start, PIECE.min(TOP - start));
     // Whoever fills it anew is not followed.
     *at = start + PIECE;

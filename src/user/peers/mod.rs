@@ -21,13 +21,14 @@ use super::patience::Patience;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::wire::{Message, Verb};
 use super::sys::message;
-use super::sys::net::{self, IN, OUT};
+use super::sys::net::{self, EVENTS, IN, OUT};
 use super::sys::{task, Sys};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use connection::NEW;
 pub use connection::{Connection, Side};
+use core::ffi::c_int;
 use crowd::Slow;
 use emptying::Emptying;
 use requests::Requests;
@@ -52,17 +53,17 @@ pub mod token {
 /// Everything that is known of peers, and how they find this process. All zero is
 /// valid; the service gives the real values at its start.
 pub struct Peers {
-    pub epoll: Fd,
+    epoll: Fd,
     listener: Fd,
     /// The listener is not looked at before.
     deaf_until: u64,
-    pub connections: [Connection; CONNECTIONS],
+    connections: [Connection; CONNECTIONS],
     /// Of each connection of an attacher: its process; 0: of none.
-    pub attachers: [u64; CONNECTIONS],
-    pub slow: Slow,
+    attachers: [u64; CONNECTIONS],
+    slow: Slow,
     /// Those that have ended are looked for then, and a place for another not before.
-    pub ended_due: u64,
-    pub full_until: u64,
+    ended_due: u64,
+    full_until: u64,
     /// Of all attachers: answers that have not been acted upon.
     unnoted: u64,
     /// How many attachers have been hung up on that have not let go.
@@ -84,6 +85,68 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// Opens what everything is waited for with.
+    pub fn open(&mut self) -> Sys<()> {
+        self.epoll = net::epoll()?.keep();
+        Ok(())
+    }
+
+    /// Tells, under the name `token`, when there is something to read from `fd`.
+    pub fn watch(&self, fd: Fd, token: u64) -> Sys<()> {
+        net::watch(self.epoll, fd, token)
+    }
+
+    /// Tells of it no more.
+    pub fn unwatch(&self, fd: Fd) {
+        net::unwatch(self.epoll, fd);
+    }
+
+    /// Waits up to `ms` (-1: for ever) until something has happened; answers how much,
+    /// and the names of where.
+    pub fn wait(&self, happened: &mut [(u64, u32); EVENTS], ms: c_int) -> usize {
+        net::wait(self.epoll, happened, ms)
+    }
+
+    /// Connection `i`, which is one of the table.
+    pub fn connection(&self, i: usize) -> &Connection {
+        &self.connections[i]
+    }
+
+    /// The same, to be changed.
+    pub fn connection_mut(&mut self, i: usize) -> &mut Connection {
+        &mut self.connections[i]
+    }
+
+    /// Which side of connection `i` this process is.
+    pub fn side(&self, i: usize) -> Side {
+        self.connections[i].side
+    }
+
+    /// Connection `i`, if it is one of the table that is in use.
+    pub fn in_use(&self, i: usize) -> Option<&Connection> {
+        let c = self.connections.get(i)?;
+        (!matches!(c.side, Side::Free | Side::Dead)).then_some(c)
+    }
+
+    /// The connection to the owner with this token.
+    pub fn to_owner(&self, token: u64) -> Option<usize> {
+        let is_it = |c: &Connection| c.side == Side::Attacher && c.token == token;
+        self.connections.iter().position(is_it)
+    }
+
+    /// Takes note that recall `serial` goes to every attacher that may show something,
+    /// or to `all`; answers to which, a bit for each.
+    pub fn begin_recall(&mut self, serial: u64, all: bool) -> [u64; CONNECTIONS / 64] {
+        let mut asked = [0; CONNECTIONS / 64];
+        for (i, c) in self.connections.iter_mut().enumerate() {
+            if c.side == Side::Owner && (c.served || all) {
+                c.recall = serial;
+                asked[i / 64] |= 1 << (i % 64);
+            }
+        }
+        asked
+    }
+
     /// The user whom this process and its peers are of.
     pub fn set_uid(&mut self, uid: u32) {
         self.uid = uid;

@@ -15,6 +15,7 @@ pub mod threads;
 pub mod view;
 #[cfg(target_arch = "x86_64")]
 mod waits;
+pub mod watch;
 
 use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::space::Space;
@@ -24,6 +25,7 @@ use pieces::Attachments;
 use scratch::Scratch;
 use stop::Pause;
 use threads::Threads;
+use watch::{Changes, Touches};
 
 /// The program: what the service knows of it, and holds of it. All zero is valid;
 /// the service gives the real values at its start.
@@ -37,10 +39,8 @@ pub struct Program {
     pub scratch: Scratch,
     /// The module's device, where this program exports its memory both ways.
     device: Option<OwnedFd>,
-    /// userfaultfd that reports changes of promoted memory. No fault comes here.
-    pub events: Fd,
-    /// userfaultfd of the attachments of this process.
-    pub faults: Fd,
+    changes: Changes,
+    touches: Touches,
     /// Given up for a moment by a promotion, and where a new attacher finds none left.
     pub spare: Spare,
     pub attachments: Attachments,

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::fd::Fd;
-use crate::user::sys::{insist, mem, Sys, HUGE, PAGE};
+use crate::user::sys::{insist, mem, Span, Sys, HUGE, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;
 
@@ -111,8 +111,8 @@ impl Scratch {
     }
 
     /// The reserved range, never to be promoted.
-    pub fn range(&self) -> (usize, usize) {
-        (self.start, self.start + self.len.get())
+    pub fn range(&self) -> Span {
+        Span::of(self.start, self.len.get())
     }
 
     /// The range is used no longer.
@@ -157,8 +157,7 @@ impl Scratch {
     /// What [`Self::map`] made has been moved away, with no thread running since:
     /// closes the hole, if it is one of the reserved range. Whether it is.
     pub fn close(&self, addr: usize, len: usize) -> bool {
-        let (start, end) = self.range();
-        if addr < start || addr >= end {
+        if !self.range().contains(addr) {
             return false;
         }
         let flags = NONE | libc::MAP_FIXED;

@@ -12,7 +12,7 @@
 use super::threads::Standing;
 pub use super::threads::Unstoppable;
 use super::Program;
-use crate::user::sys::{net, task};
+use crate::user::sys::task;
 
 /// How long a stop may take before it is given up and tried again later.
 const PATIENCE: u64 = 20_000_000;
@@ -79,7 +79,7 @@ pub trait Events {
 /// those that have stopped still stand.
 pub fn stop(events: &mut impl Events) -> Result<Standing, Unstoppable> {
     let began = task::now();
-    let queue = events.program().events;
+    let changes = events.program().changes();
     events.program().threads.begin(began);
     // When something last happened, and how many microseconds to wait for
     // more: one call can bring an event for each of many mappings.
@@ -96,7 +96,7 @@ pub fn stop(events: &mut impl Events) -> Result<Standing, Unstoppable> {
             } else {
                 PATIENCE
             };
-            if net::has_input(queue) {
+            if changes.has_next() {
                 // A thread sleeps until its event is read, and then stops: it
                 // must be one that has been asked to.
                 if running > 1 || fresh > 0 {
@@ -118,7 +118,7 @@ pub fn stop(events: &mut impl Events) -> Result<Standing, Unstoppable> {
         }
     }
     let standing = events.program().stand();
-    while net::has_input(queue) {
+    while changes.has_next() {
         events.take();
     }
     Ok(standing)

@@ -42,7 +42,7 @@ impl Program {
         let mut at = lo;
         while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi && at < hi) {
             let (start, end) = (m.start.max(at), m.end.min(hi));
-            for userfaultfd in [self.events, self.faults] {
+            for userfaultfd in [self.changes().fd(), self.touches().fd()] {
                 uffd::unwatch(userfaultfd, start, end - start)?;
             }
             at = end;

@@ -12,7 +12,7 @@ use crate::user::protocol::ids::{Id, Kind};
 use crate::user::protocol::limits::EAGER;
 use crate::user::protocol::wire::{Message, Verb, LAYOUT, WHOLE};
 use crate::user::service::state::Service;
-use crate::user::sys::{hugetlb, Sys, HUGE, PAGE, TOP};
+use crate::user::sys::{hugetlb, Span, Sys, HUGE, PAGE, TOP};
 use core::ffi::c_int;
 
 /// What `xpmem_attach` is asked for.
@@ -55,20 +55,21 @@ impl Service {
             };
         };
         let i = self.attacher.permits.get(p).connection;
-        if self.peers.connections[i].side == Side::Attacher {
+        if self.peers.side(i) == Side::Attacher {
             self.drain_all(shared, i);
         }
         let permit = *self.attacher.permits.get(p);
-        if permit.dead || self.peers.connections[i].side != Side::Attacher {
+        if permit.dead || self.peers.side(i) != Side::Attacher {
             return Reply::Now(Err(Errno::ENOENT));
         }
         let len = match size.checked_next_multiple_of(PAGE) {
             Some(len) if len > 0 && offset >= 0 => len,
             _ => return Reply::Now(Err(Errno::EINVAL)),
         };
-        let source = permit.start.saturating_add(offset as usize);
-        if source.checked_add(len).is_none_or(|end| end > permit.end) {
-            return Reply::Now(Err(Errno::EINVAL));
+        let source = permit.span.start().saturating_add(offset as usize);
+        match Span::below_top(source, len) {
+            Some(source) if source.end() <= permit.span.end() => {}
+            _ => return Reply::Now(Err(Errno::EINVAL)),
         }
         let addr = match self.map_attachment(shared, p, (source, len), vaddr) {
             Ok(addr) => addr,
@@ -101,18 +102,18 @@ impl Service {
         (source, len): (usize, usize),
         vaddr: usize,
     ) -> Sys<usize> {
-        let c = &self.peers.connections[self.attacher.permits.get(p).connection];
+        let c = self
+            .peers
+            .connection(self.attacher.permits.get(p).connection);
         let (memfd, identity, token) = (c.owners_file(), c.identity, c.token);
         if !self.owner.program.attachments.has_room() {
             return Err(Errno::ENOMEM);
         }
         if vaddr != 0 {
-            let end = vaddr
-                .checked_add(len)
-                .filter(|&end| end <= TOP)
-                .ok_or(Errno::EINVAL)?;
+            let window = Span::below_top(vaddr, len).ok_or(Errno::EINVAL)?;
+            let end = window.end();
             let own = token == self.peers.token();
-            if own && vaddr < source + len && end > source {
+            if own && window.overlaps(Span::of(source, len)) {
                 return Err(Errno::EINVAL);
             }
             if self.owner.program.attachments.overlaps(vaddr, end) {
@@ -120,7 +121,7 @@ impl Service {
             }
             self.owner.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
-                self.retire(vaddr, end);
+                self.retire(Span::new(vaddr, end));
             }
             self.owner.program.unwatch(vaddr, end)?;
         }
@@ -159,7 +160,7 @@ impl Service {
         if !is_it || !sane || fits {
             return Ok(addr);
         }
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         let (memfd, identity) = (c.owners_file(), c.identity);
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
@@ -207,7 +208,7 @@ impl Service {
             attacher::unmap(&mut self.owner.program, at);
         }
         let i = self.attacher.permits.give_back(p);
-        let c = &mut self.peers.connections[i];
+        let c = self.peers.connection_mut(i);
         c.permits -= 1;
         if c.permits == 0 && c.side == Side::Dead {
             c.side = Side::Free;

@@ -9,7 +9,7 @@ use crate::user::hooks::Hooks;
 use crate::user::peers::token;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
-use crate::user::sys::{net, task, uffd, Sys};
+use crate::user::sys::{task, uffd, Sys};
 use crate::{debug_log, facilities};
 #[cfg(feature = "fault-injection")]
 use crate::{environment, user::sys::faults};
@@ -96,9 +96,9 @@ impl Service {
         self.owner.look_around();
         self.signals = task::signal_descriptor()?.keep();
         self.bell = Fd::new(shared.bell_counter.load(Ordering::Acquire));
-        self.peers.epoll = net::epoll()?.keep();
-        net::watch(self.peers.epoll, self.signals, token::SIGNALS)?;
-        net::watch(self.peers.epoll, self.bell, token::BELL)?;
+        self.peers.open()?;
+        self.peers.watch(self.signals, token::SIGNALS)?;
+        self.peers.watch(self.bell, token::BELL)?;
         self.open_userfaultfds()?;
         self.owner.open_memory()?;
         await_permission(shared);
@@ -112,9 +112,11 @@ impl Service {
         self.peers.rendezvous(asked)?;
         self.owner.segments.set_token(self.peers.token());
         self.attacher.permits.set_token(self.peers.token());
-        net::watch(self.peers.epoll, self.owner.program.pidfd(), token::OWNER)?;
-        net::watch(self.peers.epoll, self.owner.program.events, token::EVENTS)?;
-        net::watch(self.peers.epoll, self.owner.program.faults, token::FAULTS)?;
+        self.peers.watch(self.owner.program.pidfd(), token::OWNER)?;
+        self.peers
+            .watch(self.owner.program.changes().fd(), token::EVENTS)?;
+        self.peers
+            .watch(self.owner.program.touches().fd(), token::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
             self.owner.program.tgid(),
@@ -147,15 +149,15 @@ impl Service {
         }
         // With asynchronous write protection any kind of file can be watched.
         let asynchronous = has & uffd::FEATURE_WP_ASYNC;
-        self.owner.program.events = uffd::open(ON_EVENTS | asynchronous)?.keep();
         let poison = has & uffd::FEATURE_POISON;
         // A fault inside a system call could be served too, with a privilege. But
         // a thread in such a fault cannot be stopped before it is answered, and
         // two processes that need each other's pages would wait for each other.
-        self.owner.program.faults = uffd::open(ON_FAULTS | poison)?.keep();
-        let here = mapping::range().0;
-        let map_protected = !crate::testing::plays_old_kernel()
-            && uffd::can_map_protected(self.owner.program.faults, here);
+        let program = &mut self.owner.program;
+        program.open_watches(ON_EVENTS | asynchronous, ON_FAULTS | poison)?;
+        let here = mapping::range().start();
+        let map_protected =
+            !crate::testing::plays_old_kernel() && program.touches().can_map_protected(here);
         self.attacher.begin(poison != 0, map_protected);
         self.owner.open_precopy(has);
         Ok(())

@@ -96,14 +96,14 @@ impl Service {
                 return self.attach(shared, slot, &wanted);
             }
             Command::Detach { addr } => self.detach(addr),
-            Command::Pin { .. } => self.before_pin(shared, start, end),
+            Command::Pin { .. } => self.before_pin(shared, span),
             Command::Retire { .. } => {
-                self.retire(start, end);
+                self.retire(span);
                 Ok(0)
             }
-            Command::Demote { .. } => self.demote_stopped(start, end).map(|()| 0),
+            Command::Demote { .. } => self.demote_stopped(span).map(|()| 0),
             Command::Withdraw { .. } => {
-                self.withdraw(shared, start, end);
+                self.withdraw(shared, span);
                 Ok(0)
             }
             Command::Advise { advice, .. } => self.owner.advise_all(start, end, advice),

@@ -32,14 +32,9 @@ impl Service {
     /// The connection to the owner `token`, made where there is none. `OWNER_BUSY`:
     /// the owner has more to accept than it can, for now.
     pub fn connection_to(&mut self, shared: &Shared, token: u64) -> Sys<usize> {
-        let known = self
-            .peers
-            .connections
-            .iter()
-            .position(|c| c.side == Side::Attacher && c.token == token);
-        if let Some(i) = known {
+        if let Some(i) = self.peers.to_owner(token) {
             self.drain_all(shared, i);
-            if self.peers.connections[i].side == Side::Attacher {
+            if self.peers.side(i) == Side::Attacher {
                 return Ok(i);
             }
         }
@@ -50,15 +45,15 @@ impl Service {
         })?;
         let i = self.peers.adopt(fd.fd(), Side::Attacher)?;
         fd.keep();
-        self.peers.connections[i].token = token;
+        self.peers.connection_mut(i).token = token;
         let mut hello = Message::new(Verb::Hello);
         hello.serial = self.peers.next_question();
-        self.peers.connections[i].under_way = 1;
+        self.peers.connection_mut(i).under_way = 1;
         if !self.peers.post(i, &hello, None) {
             // Why not, it may have said.
             self.peers.set_refusal(Errno::ENOENT);
             self.drain_all(shared, i);
-            if self.peers.connections[i].side == Side::Attacher {
+            if self.peers.side(i) == Side::Attacher {
                 self.hang_up(shared, i);
             }
             return Err(self.peers.refusal());
@@ -68,12 +63,10 @@ impl Service {
 
     /// Something has happened on a connection, or had when it was told.
     pub fn on_connection(&mut self, shared: &Shared, i: usize, events: u32) {
-        let Some(c) = self.peers.connections.get_mut(i) else {
-            return;
-        };
-        if matches!(c.side, Side::Free | Side::Dead) {
+        if self.peers.in_use(i).is_none() {
             return;
         }
+        let c = self.peers.connection_mut(i);
         if events & OUT != 0 && c.clogged {
             c.clogged = false;
             if c.side == Side::Attacher {
@@ -81,7 +74,7 @@ impl Service {
             }
             self.peers.attend(i);
         }
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         // What an attacher wanted that is gone is not looked at. What an owner has
         // said before is: perhaps why.
         if events & net::HUP != 0 && c.side == Side::Owner && net::is_hung_up(c.fd) {
@@ -92,11 +85,9 @@ impl Service {
 
     /// An owner has ended, or had when it was told.
     pub fn on_pidfd(&mut self, shared: &Shared, i: usize) {
-        let Some(c) = self.peers.connections.get(i) else {
-            return;
-        };
-        let has_ended = c.pidfd.as_ref().is_some_and(|fd| net::has_input(fd.fd()));
-        if c.side == Side::Attacher && has_ended {
+        // An attacher's side alone has one.
+        let pidfd = self.peers.in_use(i).and_then(|c| c.pidfd.as_ref());
+        if pidfd.is_some_and(|pidfd| net::has_input(pidfd.fd())) {
             self.hang_up(shared, i);
         }
     }
@@ -112,7 +103,7 @@ impl Service {
         let mut words: Words = [0; 8];
         let mut fds = message::Descriptors::NONE;
         for _ in 0..most {
-            let c = &self.peers.connections[i];
+            let c = self.peers.connection(i);
             match c.side {
                 Side::Free | Side::Dead => break,
                 Side::Owner if !self.peers.requests.has_room(i) => break,
@@ -121,7 +112,7 @@ impl Service {
             let fd = c.fd;
             match message::receive(fd, &mut words, &mut fds) {
                 Ok(Some(())) => match Message::decode(&words) {
-                    _ if self.peers.connections[i].side == Side::Cut => {}
+                    _ if self.peers.side(i) == Side::Cut => {}
                     Some(message) => self.on_message(shared, i, &message, &mut fds),
                     None => {
                         debug_log!("a peer sends what is not of this protocol: hung up");
@@ -154,7 +145,7 @@ impl Service {
             self.sever_attachments_of(i);
         }
         if let Some(pidfd) = old.pidfd {
-            net::unwatch(self.peers.epoll, pidfd.fd());
+            self.peers.unwatch(pidfd.fd());
         }
         match old.memfd {
             Some(memfd) if dead => self.peers.emptying.take(memfd),
@@ -162,7 +153,7 @@ impl Service {
             None => {}
         }
         if old.permits > 0 {
-            let c = &mut self.peers.connections[i];
+            let c = self.peers.connection_mut(i);
             (c.side, c.permits, c.identity) = (Side::Dead, old.permits, old.identity);
         }
         let refusal = old.refusal.unwrap_or(Errno::ENOENT);

@@ -7,7 +7,7 @@
 use crate::debug_log;
 use crate::user::program::stop::{Unstoppable, LAST_PATIENCE};
 use crate::user::service::state::Service;
-use crate::user::sys::{net, TOP};
+use crate::user::sys::TOP;
 
 /// How long, in nanoseconds, events wait for a tracer of the program to go. It
 /// is waited for once: a debugger that stays must not slow each call.
@@ -17,7 +17,7 @@ impl Service {
     /// Something has happened to promoted memory, and who did it sleeps.
     pub fn on_events(&mut self) {
         // What a stop has read that was given up then is still to be acted on.
-        if !net::has_input(self.owner.program.events) && !self.owner.has_changes() {
+        if !self.owner.program.changes().has_next() && !self.owner.has_changes() {
             return;
         }
         match self.owner.stop() {
@@ -38,7 +38,7 @@ impl Service {
                 debug_log!("events are handled without a stop: {why:?}");
                 self.owner.act_on_events();
                 self.pay_debts();
-                while net::has_input(self.owner.program.events) {
+                while self.owner.program.changes().has_next() {
                     self.owner.cut_off_unmapped(0, TOP);
                     self.pay_debts();
                     self.owner.take_event();

@@ -24,7 +24,7 @@ const TRIES: u32 = 8;
 impl Service {
     /// Faults on attachments, and changes that the program made to them.
     pub fn on_faults(&mut self) {
-        while let Ok(event) = uffd::read(self.owner.program.faults) {
+        while let Ok(event) = self.owner.program.touches().next() {
             match event.kind {
                 uffd::EVENT_PAGEFAULT => {
                     let protected = event.a & uffd::FAULT_WP != 0;
@@ -74,7 +74,7 @@ impl Service {
         let piece = self.owner.program.attachments.at(page);
         let piece = piece.filter(|p| p.attachment == fault.attachment);
         let permit = piece.map(|p| self.attacher.permits.get(p.permit));
-        let alive = i < CONNECTIONS && self.peers.connections[i].side == Side::Attacher;
+        let alive = i < CONNECTIONS && self.peers.side(i) == Side::Attacher;
         let permit = permit.filter(|p| !p.dead && p.connection == i && alive);
         let (Some(piece), Some(permit)) = (piece, permit) else {
             self.attacher.faulting.is_sent(question);
@@ -166,7 +166,7 @@ impl Service {
                 self.map_writable(here, end - first, huge)
             };
             self.attacher.faulting.forget(here, here + (end - first));
-            let _ = uffd::wake(self.owner.program.faults, here, end - first);
+            self.owner.program.touches().wake(here, end - first);
             if done != Err(Errno::EAGAIN) {
                 return;
             }
@@ -178,11 +178,11 @@ impl Service {
 
     /// Maps the pages of `[start, start + len)` that the file has.
     fn map_writable(&mut self, start: usize, len: usize, huge: bool) -> Sys<()> {
-        let faults = self.owner.program.faults;
+        let touches = self.owner.program.touches();
         // What the owner could not write to before, it can now.
-        if uffd::map_present_huge(faults, start, len, huge)? {
+        if touches.map(start, len, huge)? {
             // Where nothing was ever protected the kernel knows of no protection.
-            match uffd::write_unprotect(faults, start, len) {
+            match touches.unprotect(start, len) {
                 Err(Errno::ENOENT) => {}
                 done => return done,
             }
@@ -196,16 +196,16 @@ impl Service {
             self.owner
                 .program
                 .for_mapped_parts(p, &mut |program, lo, len| {
-                    let _ = uffd::register(program.faults, lo, len, GATED);
+                    let _ = program.touches().watch(lo, len, GATED);
                 });
         }
         if self.attacher.can_map_protected() {
-            return uffd::map_present(self.owner.program.faults, start, len, true).map(drop);
+            return self.owner.program.touches().map_small(start, len, true);
         }
         // If they cannot be stopped the pages can be written to for a moment.
         let standing = self.owner.stop().ok();
-        let mapped = uffd::map_present(self.owner.program.faults, start, len, false);
-        let done = uffd::write_protect(self.owner.program.faults, start, len).and(mapped.map(drop));
+        let mapped = self.owner.program.touches().map_small(start, len, false);
+        let done = self.owner.program.touches().protect(start, len).and(mapped);
         self.owner.resume(standing);
         done
     }
@@ -223,7 +223,7 @@ impl Service {
             Err(Unstoppable::Forbidden) => None,
         };
         self.on_faults();
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         let (memfd, identity) = (c.owners_file(), c.identity);
         let lent = Lent { answer, file: lent };
         let file = OwnersFile { memfd, identity };
@@ -258,14 +258,14 @@ impl Service {
                 // The thread faults again, and asks again. But one that is in a
                 // system call can not be stopped before it has its answer.
                 Err(Unstoppable::Busy) if self.attacher.faulting.tries_again() => {
-                    let _ = uffd::wake(self.owner.program.faults, page, PAGE);
+                    self.owner.program.touches().wake(page, PAGE);
                     return;
                 }
                 Err(_) => self.attacher.faulting.stopped(),
             }
         }
         let can = self.attacher.can_poison() && self.attacher.poisoned.has_room();
-        let poisoned = can.then(|| uffd::poison(self.owner.program.faults, page, PAGE));
+        let poisoned = can.then(|| self.owner.program.touches().poison(page, PAGE));
         if let Some(Ok(())) = poisoned {
             self.attacher.poisoned.push(page);
         } else {
@@ -276,7 +276,7 @@ impl Service {
                 let _ = task::signal_task(self.owner.program.tgid(), tid, libc::SIGBUS);
             }
             // The thread faults again, when there is room for its page.
-            let _ = uffd::wake(self.owner.program.faults, page, PAGE);
+            self.owner.program.touches().wake(page, PAGE);
         }
     }
 

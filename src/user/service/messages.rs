@@ -19,8 +19,7 @@ use crate::user::peers::{token, Side, COMMAND_COOKIE};
 use crate::user::protocol::wire::{Message, Status, Verb, IN_WHOLE_PAGES, READ_ONLY};
 use crate::user::service::state::Service;
 use crate::user::sys::message::Descriptors;
-use crate::user::sys::net;
-use crate::user::sys::{mem, task, Sys, PAGE, TOP};
+use crate::user::sys::{mem, task, Span, Sys, PAGE, TOP};
 
 /// Closes descriptors that came along with a message.
 pub fn dispose(shared: &Shared, fds: &mut Descriptors) {
@@ -49,13 +48,13 @@ pub fn close_apart(shared: &Shared, file: OwnedFd) {
 impl Service {
     /// Descriptors that are of use are taken out of `fds`.
     pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
-        match (self.peers.connections[i].side, m.verb) {
+        match (self.peers.side(i), m.verb) {
             (Side::Owner, Verb::Hello | Verb::Get | Verb::Share | Verb::Query) => {
                 self.peers.requests.push(i, &m.encode());
             }
             (Side::Owner, Verb::Noted) => self.on_noted(shared, i, m.lo),
             (Side::Owner, _) if m.answers(Verb::Recall) || m.answers(Verb::Removed) => {
-                let c = &mut self.peers.connections[i];
+                let c = self.peers.connection_mut(i);
                 if c.recalled < m.serial && m.serial <= c.recall {
                     c.recalled = m.serial;
                     self.recall_refused |= m.status != Status::Done;
@@ -82,26 +81,26 @@ impl Service {
     /// Attacher's side: an answer to a recall goes out, at once or when there is
     /// room. The last one then stands for those before it.
     fn owe(&mut self, i: usize, answer: &Message) {
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         let mut answer = *answer;
         if c.owes && Message::decode(&c.owed).is_some_and(|m| m.status != Status::Done) {
             answer.status = Status::Bad;
         }
         let answer = &answer;
-        if !self.peers.post(i, answer, None) && self.peers.connections[i].clogged {
-            let c = &mut self.peers.connections[i];
+        if !self.peers.post(i, answer, None) && self.peers.connection(i).clogged {
+            let c = self.peers.connection_mut(i);
             (c.owes, c.owed, c.unsent) = (true, answer.encode(), true);
         }
     }
 
     /// Attacher's side: the owner has answered.
     fn on_answer(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
-        let c = &mut self.peers.connections[i];
+        let c = self.peers.connection_mut(i);
         c.under_way = c.under_way.saturating_sub(1);
         if m.answers(Verb::Hello) {
             if let Err(errno) = self.on_hello(i, m.status, fds) {
                 debug_log!("an owner takes nobody, or has no address space: errno {errno}");
-                self.peers.connections[i].refusal = Some(errno);
+                self.peers.connection_mut(i).refusal = Some(errno);
                 return self.hang_up(shared, i);
             }
         } else if m.cookie & COMMAND_COOKIE != 0 {
@@ -109,8 +108,8 @@ impl Service {
         } else if m.answers(Verb::Share) {
             self.on_fault_answer(i, m, fds.first());
         }
-        if m.answers(Verb::Share) && self.peers.connections[i].side == Side::Attacher {
-            self.peers.connections[i].unsaid += 1;
+        if m.answers(Verb::Share) && self.peers.side(i) == Side::Attacher {
+            self.peers.connection_mut(i).unsaid += 1;
             self.peers.say_noted(i);
         }
         self.send_unsent(i);
@@ -132,7 +131,7 @@ impl Service {
         let fixed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
         // First what no file can delay: only a file in memory has seals.
         let sealed = mem::seals(memfd).is_ok_and(|seals| seals & fixed == fixed);
-        if !sealed || !task::is_pidfd(pidfd) || self.peers.connections[i].memfd.is_some() {
+        if !sealed || !task::is_pidfd(pidfd) || self.peers.connection(i).memfd.is_some() {
             return Err(Errno::ENOENT);
         }
         if !mem::identity(memfd).is_ok_and(|(_, _, size)| size == TOP as u64) {
@@ -143,8 +142,8 @@ impl Service {
             .program
             .identity_as_mapped(memfd)
             .ok_or(Errno::ENOMEM)?;
-        net::watch(self.peers.epoll, pidfd, token::PIDFD + i as u64)?;
-        let c = &mut self.peers.connections[i];
+        self.peers.watch(pidfd, token::PIDFD + i as u64)?;
+        let c = self.peers.connection_mut(i);
         c.identity = mapped;
         if let Some([memfd, pidfd]) = fds.take_pair() {
             (c.memfd, c.pidfd) = (Some(memfd), Some(pidfd));
@@ -161,9 +160,9 @@ impl Service {
         };
         let answer = match what {
             What::Get { segid, flags } => match m.status {
-                Status::Done if self.peers.connections[i].memfd.is_some() => {
+                Status::Done if self.peers.connection(i).memfd.is_some() => {
                     let writable = flags == crate::uapi::RDWR;
-                    self.grant(i, segid, writable, (m.lo as usize, m.hi as usize))
+                    self.grant(i, segid, writable, Span::new(m.lo as usize, m.hi as usize))
                 }
                 Status::Denied => Err(Errno::EACCES),
                 _ => Err(Errno::ENOENT),
@@ -200,10 +199,10 @@ impl Service {
     }
 
     /// Owner `i` grants access to a range of its own.
-    fn grant(&mut self, i: usize, segid: i64, writable: bool, range: (usize, usize)) -> Sys<u64> {
-        let c = &mut self.peers.connections[i];
+    fn grant(&mut self, i: usize, segid: i64, writable: bool, span: Span) -> Sys<u64> {
+        let c = self.peers.connection_mut(i);
         let owner = (i, c.identity);
-        let granted = self.attacher.permits.grant(owner, segid, writable, range)?;
+        let granted = self.attacher.permits.grant(owner, segid, writable, span)?;
         c.permits += 1;
         Ok(granted)
     }

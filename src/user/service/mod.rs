@@ -44,7 +44,7 @@ impl Service {
     fn run(&mut self, shared: &Shared) {
         while !self.is_to_end(shared) {
             let mut happened = [(0, 0); net::EVENTS];
-            let n = net::wait(self.peers.epoll, &mut happened, self.timeout());
+            let n = self.peers.wait(&mut happened, self.timeout());
             task::beat();
             self.look_at_rights(shared);
             for &(token, events) in &happened[..n] {

@@ -52,17 +52,17 @@ impl Service {
 
     /// Sends what has waited for room: first what the owner waits for.
     pub fn send_unsent(&mut self, i: usize) {
-        let c = &mut self.peers.connections[i];
+        let c = self.peers.connection_mut(i);
         if c.side != Side::Attacher || !c.unsent || c.clogged {
             return;
         }
         c.unsent = false;
         self.peers.say_noted(i);
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         if c.owes && !c.clogged {
             let owed = Message::decode(&c.owed);
             let sent = owed.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(Errno::EAGAIN));
-            let c = &mut self.peers.connections[i];
+            let c = self.peers.connection_mut(i);
             (c.owes, c.unsent) = (!sent, c.unsent | !sent);
         }
         let mut from = 0;

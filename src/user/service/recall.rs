@@ -30,26 +30,20 @@ impl Service {
         count(&COUNTERS.revocations);
         let mut m = *m;
         m.serial = self.peers.next_question();
-        let mut asked = [0u64; CONNECTIONS / 64];
+        let all = m.verb == Verb::Removed;
+        let mut asked = self.peers.begin_recall(m.serial, all);
         let mut unsent = asked;
-        for (i, c) in self.peers.connections.iter_mut().enumerate() {
-            if c.side == Side::Owner && (c.served || m.verb == Verb::Removed) {
-                c.recall = m.serial;
-                asked[i / 64] |= 1 << (i % 64);
-            }
-        }
-        unsent.copy_from_slice(&asked);
         let before = core::mem::replace(&mut self.recalling, true);
         let refused = core::mem::replace(&mut self.recall_refused, false);
         let mut patience = Patience::NEW;
         let mut pause = 10;
         loop {
             for_each(&mut unsent, |i| {
-                let open = self.peers.connections[i].side == Side::Owner;
+                let open = self.peers.side(i) == Side::Owner;
                 open && !self.peers.post(i, &m, None)
             });
             let open = for_each(&mut asked, |i| {
-                let c = &self.peers.connections[i];
+                let c = self.peers.connection(i);
                 c.side == Side::Owner && c.recalled < m.serial
             });
             if !open {
@@ -57,7 +51,7 @@ impl Service {
             }
             let spent = patience.spent();
             for_each(&mut asked, |i| {
-                let is_late = spent > self.peers.connections[i].limit;
+                let is_late = spent > self.peers.connection(i).limit;
                 if is_late {
                     self.peers.cut(i);
                 }
@@ -85,8 +79,8 @@ impl Service {
             return;
         };
         self.paying = true;
-        while let Some((lo, hi)) = self.owner.debts.last() {
-            self.recall_range(shared, lo, hi);
+        while let Some(span) = self.owner.debts.last() {
+            self.recall_range(shared, span.start(), span.end());
             self.owner.debts.paid();
         }
         self.paying = false;
@@ -107,7 +101,7 @@ impl Service {
     /// Reads what peers have to say just now; whether there was anything.
     fn hear_peers(&mut self, shared: &Shared) -> bool {
         let mut happened = [(0, 0); net::EVENTS];
-        let n = net::wait(self.peers.epoll, &mut happened, 0);
+        let n = self.peers.wait(&mut happened, 0);
         let mut any = false;
         for &(token, events) in &happened[..n] {
             if token >= token::PIDFD {

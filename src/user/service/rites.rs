@@ -28,7 +28,7 @@ use crate::user::service::boot::{await_permission, take_over};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::rights::{Difference, Rights};
-use crate::user::sys::{mem, task, uffd, Sys, TOP};
+use crate::user::sys::{mem, task, Sys, TOP};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
@@ -198,7 +198,7 @@ impl Service {
                         // Else it could be touched between the two.
                         let _ = mem::protect(lo, len, libc::PROT_NONE);
                     }
-                    let _ = uffd::unwatch(program.faults, lo, len);
+                    let _ = program.touches().unwatch(lo, len);
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;

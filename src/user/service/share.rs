@@ -16,7 +16,7 @@ use crate::user::protocol::wire::{
     Message, Status, Verb, IN_WHOLE_PAGES, LAYOUT, ON_HUGE_PAGES, READ_ONLY, WHOLE,
 };
 use crate::user::service::state::Service;
-use crate::user::sys::{page_down, Sys, PAGE, TOP};
+use crate::user::sys::{page_down, Span, Sys, PAGE, TOP};
 use core::sync::atomic::Ordering;
 
 /// Tries before the answer is that there is nothing: a millisecond apart, or
@@ -64,7 +64,7 @@ impl Service {
             Verb::Share => self.try_share(shared, i, m, effort),
             Verb::Hello => self.greet(i, m, effort),
             // Without an address space it could do nothing with the answer.
-            _ if self.peers.connections[i].greeting => Outcome::Later(0),
+            _ if self.peers.connection(i).greeting => Outcome::Later(0),
             Verb::Get => {
                 self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid()), None)
             }
@@ -84,7 +84,7 @@ impl Service {
             Outcome::Later(_) => self.send_answer(i, &m.answer(Status::Full), None),
             outcome => outcome,
         };
-        self.peers.connections[i].greeting = !matches!(outcome, Outcome::Answered);
+        self.peers.connection_mut(i).greeting = !matches!(outcome, Outcome::Answered);
         outcome
     }
 
@@ -188,7 +188,8 @@ impl Service {
 
     /// Makes pages sharable; answers which.
     fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<Shareable, Refusal> {
-        let (start, end) = self.owner.segments.range_of(m.id).ok_or(Refusal::Gone)?;
+        let segment = self.owner.segments.range_of(m.id).ok_or(Refusal::Gone)?;
+        let (start, end) = (segment.start(), segment.end());
         let lo = page_down(m.lo as usize).max(start).min(TOP);
         let hi = page_down((m.hi as usize).min(TOP)).min(end);
         let addr = page_down(m.addr as usize);
@@ -216,7 +217,7 @@ impl Service {
             let (lo, hi) = self.owner.share_whole(shared, addr, hi, &mut wait)?;
             return Ok(Shareable::Here(lo, hi));
         }
-        let block = self.peers.connections[i].streams.block_at(addr, hi - lo);
+        let block = self.peers.connection_mut(i).streams.block_at(addr, hi - lo);
         let mut wait = || self.peers.await_acknowledgements();
         let mut share = |block| {
             self.owner
@@ -228,17 +229,18 @@ impl Service {
             Err(Refusal::Pinned | Refusal::Os(Errno::EFAULT)) => share(PAGE)?,
             done => done?,
         };
-        let c = &mut self.peers.connections[i];
+        let c = self.peers.connection_mut(i);
         c.streams.answered(addr, done, block);
         Ok(Shareable::Here(done.0, done.1))
     }
 
-    /// A device is about to pin `[lo, hi)`: promotes what of it a peer may attach, or
+    /// A device is about to pin `span`: promotes what of it a peer may attach, or
     /// a first part of that. Answers up to where nothing more can be done.
-    pub fn before_pin(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<u64> {
-        let Some((at, end)) = self.owner.segments.first_in(lo, hi) else {
-            return Ok(hi as u64);
+    pub fn before_pin(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
+        let Some(part) = self.owner.segments.first_in(span) else {
+            return Ok(span.end() as u64);
         };
+        let (at, end) = (part.start(), part.end());
         if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(Errno::EAGAIN);
         }
@@ -252,7 +254,7 @@ impl Service {
             Err(_) => match self.owner.program.space.find(at)? {
                 Some(m) if m.start > at => m.start,
                 Some(m) => m.end,
-                None => hi,
+                None => span.end(),
             },
         };
         Ok(next.max(at + PAGE) as u64)

@@ -170,7 +170,7 @@ fn nanoseconds(text: &[u8]) -> Option<u64> {
 /// Whether each mapping from now on is locked and counts against a limit: one
 /// that a peer asks for would fail then, when it is too late to say so.
 fn is_short_of_locked_memory() -> bool {
-    let here = mapping::range().0;
+    let here = mapping::range().start();
     mem::is_locked(here) && !rights::may_lock_all()
 }
 

@@ -50,7 +50,7 @@ impl Service {
 
     /// Serves the oldest request of a connection that is due; whether there was one.
     fn serve_one(&mut self, shared: &Shared, i: usize) -> bool {
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         if c.side != Side::Owner || c.clogged {
             return false;
         }

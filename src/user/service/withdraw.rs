@@ -29,7 +29,7 @@ use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::ids::Kind;
 use crate::user::protocol::wire::{Message, Verb};
 use crate::user::service::state::Service;
-use crate::user::sys::{page_down, page_up, uffd, Sys, TOP};
+use crate::user::sys::{Span, Sys, TOP};
 
 /// Tries to stop the threads for a copy that nothing else can replace.
 const TRIES: u32 = 100;
@@ -39,11 +39,11 @@ const TRIES_IN_TIME: u32 = 20;
 
 /// The owner's side.
 impl Service {
-    /// The calling thread is about to change `[start, end)`, under its guard:
-    /// no attacher shows any of it when this returns, nor before the guard is
-    /// released.
-    pub fn withdraw(&mut self, shared: &Shared, start: usize, end: usize) {
-        let (start, end) = (page_down(start.min(TOP)), page_up(end.min(TOP)));
+    /// The calling thread is about to change `span`, under its guard: no attacher
+    /// shows any of it when this returns, nor before the guard is released.
+    pub fn withdraw(&mut self, shared: &Shared, span: Span) {
+        let span = outward(span);
+        let (start, end) = (span.start(), span.end());
         if shared.promoted.first_in(start, end).is_none() {
             return;
         }
@@ -67,7 +67,11 @@ impl Service {
         let mut any = false;
         while let Some(r) = shared.promoted.first_in(at, end) {
             if r.origin == Origin::Lent {
-                let _ = uffd::unregister(self.owner.program.events, r.start, r.end - r.start);
+                let _ = self
+                    .owner
+                    .program
+                    .changes()
+                    .unwatch(r.start, r.end - r.start);
                 shared.promoted.remove(r.start, r.end);
                 any = true;
             }
@@ -87,7 +91,7 @@ impl Service {
     pub fn take_by_force(&mut self, start: usize, end: usize) {
         debug_log!("{start:#x}..{end:#x} is copied, since an attacher does not let go of it");
         let mut taken = || {
-            let done = self.demote_stopped(start, end).is_ok();
+            let done = self.demote_stopped(Span::new(start, end)).is_ok();
             self.pay_debts();
             done
         };
@@ -99,28 +103,30 @@ impl Service {
 
 /// Commands of the owner's program.
 impl Service {
-    /// The calling thread of the program is about to unmap `[start, end)`, or
+    /// The calling thread of the program is about to unmap `span`, or
     /// to put something else in its place. The addresses stay taken until it
     /// does, but nothing is behind them; or all of it, where that will be refused.
-    pub fn retire(&mut self, start: usize, end: usize) {
+    pub fn retire(&mut self, span: Span) {
         let Some(shared) = arena::existing() else {
             return;
         };
-        let (start, end) = outward(start, end);
+        let span = outward(span);
+        let (start, end) = (span.start(), span.end());
         self.recall(shared, start, end);
         if let Err(errno) = self.owner.retire_standing(shared, start, end) {
             debug_log!("{start:#x}..{end:#x} may stay, it is only withdrawn: errno {errno}");
-            self.withdraw(shared, start, end);
+            self.withdraw(shared, span);
         }
     }
 
-    /// Makes everything promoted in `[start, end)` private again, with all
+    /// Makes everything promoted in `span` private again, with all
     /// threads standing. EAGAIN where they cannot be stopped.
-    pub fn demote_stopped(&mut self, start: usize, end: usize) -> Sys<()> {
+    pub fn demote_stopped(&mut self, span: Span) -> Sys<()> {
         let Some(shared) = arena::existing() else {
             return Ok(());
         };
-        let (start, end) = outward(start, end);
+        let span = outward(span);
+        let (start, end) = (span.start(), span.end());
         self.recall(shared, start, end);
         if shared.promoted.first_in(start, end).is_none() {
             return Ok(());
@@ -140,8 +146,8 @@ impl Service {
     /// far from there as its offset says is part of it.
     pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
         let mut from = 0;
-        while let Some((place, (start, end))) = self.owner.loans.next_of(address, from) {
-            self.recall(shared, start, end);
+        while let Some((place, span)) = self.owner.loans.next_of(address, from) {
+            self.recall(shared, span.start(), span.end());
             from = place + 1;
         }
     }
@@ -160,7 +166,7 @@ impl Service {
     /// Withdraws a segment: every attachment of it is cut off before this is
     /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Reply {
-        let Some((start, end)) = self.owner.segments.withdraw(id) else {
+        let Some(span) = self.owner.segments.withdraw(id) else {
             return if self.owner.segments.issued(id) {
                 Reply::Now(Err(Errno::ENOENT))
             } else {
@@ -170,7 +176,7 @@ impl Service {
         let mut m = Message::new(Verb::Removed);
         m.id = id;
         if !self.ask_attachers(shared, &m) {
-            self.take_by_force(start, end);
+            self.take_by_force(span.start(), span.end());
         }
         Reply::Now(Ok(0))
     }
@@ -229,7 +235,7 @@ impl Service {
 
     /// Puts the owner's memfd back in the place of a file of its.
     fn uncover(&mut self, i: usize, p: Piece) -> bool {
-        let c = &self.peers.connections[i];
+        let c = self.peers.connection(i);
         let (memfd, identity) = (c.owners_file(), c.identity);
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;

@@ -7,7 +7,7 @@
 //! stands beside it; 0 is none, and kills the service there. So a test fails each
 //! call of an operation in turn, and the count tells it where to end.
 
-use super::Sys;
+use super::{Span, Sys};
 use crate::errno::Errno;
 use crate::fd;
 use core::ffi::{c_int, c_long, CStr};
@@ -40,13 +40,13 @@ static TASKS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// Maps the words, where `path` names some. At the start of the service, whose
 /// tasks have their stacks in `tasks`.
-pub fn prepare(path: Option<&CStr>, tasks: (usize, usize)) {
+pub fn prepare(path: Option<&CStr>, tasks: Span) {
     WORDS.store(0, Ordering::Relaxed);
     let Some(path) = path else {
         return;
     };
-    TASKS[0].store(tasks.0, Ordering::Relaxed);
-    TASKS[1].store(tasks.1, Ordering::Relaxed);
+    TASKS[0].store(tasks.start(), Ordering::Relaxed);
+    TASKS[1].store(tasks.end(), Ordering::Relaxed);
     let _ = fd::MEET.set(meet);
     let Ok(file) = fd::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) else {
         return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mappings, memfds, and what can be done to their pages.
 
+use super::Span;
 use super::{owned, sys, Sys};
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -175,7 +176,7 @@ pub fn read_into(fd: Fd, to: usize, len: usize, off: usize) -> Sys<()> {
 }
 
 /// The next run of pages that the file has in `[from, end)`.
-pub fn next_data(fd: Fd, from: usize, end: usize) -> Option<(usize, usize)> {
+pub fn next_data(fd: Fd, from: usize, end: usize) -> Option<Span> {
     if from >= end {
         return None;
     }
@@ -191,7 +192,10 @@ pub fn next_data(fd: Fd, from: usize, end: usize) -> Option<(usize, usize)> {
         return None;
     }
     let stop = seek(start, libc::SEEK_HOLE).ok().flatten().unwrap_or(end);
-    Some((super::page_down(start), super::page_up(stop).min(end)))
+    Some(Span::new(
+        super::page_down(start),
+        super::page_up(stop).min(end),
+    ))
 }
 
 /// Device and inode of an open file, as /proc/PID/maps counts them, and its size.
