@@ -12,22 +12,15 @@ root=$("$vm_top/tests/vm/root.sh" arm64-rust) || { echo "no root of Debian 13"; 
 # One at a time; what has been compiled of the crates stays there for the next.
 exec 8>"$vm_cache/check-oldest.lock"
 flock 8
-mkdir -p "$root/src/cargo" "$root/src/oldest" "$root/etc/ssl/certs"
+vm_cargo_root "$root"
+mkdir -p "$root/src/oldest"
 find "$root/src/oldest" -mindepth 1 -delete
 (cd "$vm_top" && tar -c Cargo.toml Cargo.lock build.rs README.md docs man include src tests cbindgen*.toml) |
     tar -C "$root/src/oldest" -xf -
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-# The machine's own certificates, for one that reaches its registries through a proxy.
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 
 check() {
-    vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C HOME=/src CARGO_HOME=/src/cargo CC=gcc \
-        CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt RUSTFLAGS=-Dwarnings \
-        CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
-        sh -ec "cd /src/oldest && exec cargo check --quiet --locked --target-dir /src/oldest-target $*"
+    vm_cargo "$root" /src/oldest "exec cargo check --quiet --locked --target-dir /src/oldest-target $*"
 }
 # No crate in the cache and no network: nothing can be said.
-vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin HOME=/src CARGO_HOME=/src/cargo \
-    CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt \
-    sh -ec "cd /src/oldest && cargo fetch --quiet --locked" || { echo "the crates cannot be had"; exit 77; }
+vm_cargo "$root" /src/oldest "cargo fetch --quiet --locked" || { echo "the crates cannot be had"; exit 77; }
 check --all-targets && check --lib --no-default-features --target aarch64-unknown-linux-gnu

@@ -60,6 +60,13 @@ static void expect_in_child(char *source, long special)
 	}
 }
 
+/* Says so of the two of them, once they are shared. */
+static void set_two(char *source, int advice)
+{
+	EXPECT_EQ(madvise(source + PAGE, PAGE, advice), 0);
+	EXPECT_EQ(madvise(source + 6 * PAGE, PAGE, advice), 0);
+}
+
 /* Moves sixteen pages that are several mappings to the kernel. */
 static char *move_sixteen(char *from)
 {
@@ -77,8 +84,7 @@ CASE(wiped_on_fork_after, "memory that is wiped in children is wiped when that i
 	char *source = two_of_sixteen(0);
 	long addr = share_now(&p, source, 16 * PAGE);
 
-	EXPECT_EQ(madvise(source + PAGE, PAGE, MADV_WIPEONFORK), 0);
-	EXPECT_EQ(madvise(source + 6 * PAGE, PAGE, MADV_WIPEONFORK), 0);
+	set_two(source, MADV_WIPEONFORK);
 	expect_in_child(source, 0);
 	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
 	/* Moved, it is private memory again and wiped still. */
@@ -96,8 +102,7 @@ CASE(kept_from_children_after, "memory that children are not to have is absent w
 	char *source = two_of_sixteen(0);
 	long addr = share_now(&p, source, 16 * PAGE);
 
-	EXPECT_EQ(madvise(source + PAGE, PAGE, MADV_DONTFORK), 0);
-	EXPECT_EQ(madvise(source + 6 * PAGE, PAGE, MADV_DONTFORK), 0);
+	set_two(source, MADV_DONTFORK);
 	expect_in_child(source, -SIGSEGV);
 	EXPECT_EQ(r_verify(&p, addr, 16 * PAGE, 1), 0);
 	EXPECT_EQ(madvise(source, 2 * PAGE, MADV_DOFORK), 0);

@@ -172,8 +172,7 @@ CASE(killed_unmap, "in libc's munmap, and new memory at the same place")
 	EXPECT_EQ(munmap(s.memory, SIZE), 0);
 	disarm();
 	EXPECT(FAULTED(r_peek(&s.peer, s.there)));
-	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-		  s.memory);
+	map_over(&s);
 	mark(s.memory, 2);
 	touch(&s, 2);
 	expect_service(&s, 5);

@@ -117,8 +117,7 @@ CASE(unmap, "libc's munmap, and new memory at the same place")
 	EXPECT_EQ(munmap(s.memory, SIZE), 0);
 	disarm();
 	EXPECT(FAULTED(r_peek(&s.peer, s.there)));
-	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-		  s.memory);
+	map_over(&s);
 	fill(s.memory, SIZE, 2);
 	expect_bytes(&s, 2);
 	close_scene(&s);
@@ -130,8 +129,7 @@ CASE(replace, "libc's mmap over it")
 
 	shared_scene(&s, anonymous(SIZE));
 	arm();
-	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-		  s.memory);
+	map_over(&s);
 	disarm();
 	EXPECT_EQ(s.memory[0], 0);
 	fill(s.memory, SIZE, 2);
@@ -207,8 +205,7 @@ CASE(raw_unmap, "munmap past libc")
 	EXPECT_EQ(raw6(SYS_munmap, (long)s.memory, SIZE, 0, 0, 0, 0), 0);
 	disarm();
 	EXPECT(faulted_soon(&s));
-	EXPECT_EQ(mmap(s.memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-		  s.memory);
+	map_over(&s);
 	fill(s.memory, SIZE, 2);
 	expect_bytes(&s, 2);
 	close_scene(&s);

@@ -47,6 +47,12 @@ void open_scene(struct scene *s, char *memory, size_t size)
 	EXPECT(s->there != -1);
 }
 
+void map_over(struct scene *s)
+{
+	EXPECT_EQ(mmap(s->memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		  s->memory);
+}
+
 void touch_there(struct scene *s, long seed)
 {
 	long result = r_verify(&s->peer, s->there, s->size, seed);

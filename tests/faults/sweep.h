@@ -55,6 +55,8 @@ void open_scene(struct scene *s, char *memory, size_t size);
 void expect_bytes(struct scene *s, long seed);
 /* As expect_bytes, without the owner having a look: part of the operation. */
 void touch_there(struct scene *s, long seed);
+/* libc's mmap of fresh memory over it. */
+void map_over(struct scene *s);
 /* From here on calls fail, and from here on they do not. */
 void arm(void);
 void disarm(void);

@@ -7,50 +7,24 @@
 # system's release and synthetic machines are what there is. As many machines
 # at a time as there are processors.
 set -u
-exchange=$1 ours=$2
-cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
-top=$(mktemp -d)
-trap 'rm -rf "$top"' EXIT
-export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
+. "$(dirname "$0")/matrix.sh"
 # hwloc checks each topology that it loads, copies or adopts.
 export HWLOC_DEBUG_CHECK=1
-jobs=0 most=$(nproc)
 
 releases=(here)
 for suite in trixie sid; do
     [ -e "$cache/$suite/done" ] && releases+=("$suite")
 done
 
-# run RELEASE stock|ours ARGUMENTS...: exchange over that release.
-run() {
-    local release=$1 preload=
-    [ "$2" = ours ] && preload=$ours
-    shift 2
-    if [ "$release" = here ]; then
-        LD_PRELOAD=$preload "$exchange" "$@"
-    else
-        local libs
-        libs=$(dirname "$(find "$cache/$release" -name 'libhwloc.so.15' | head -n 1)")
-        local libc
-        libc=$(dirname "$(find "$cache/$release" -name 'libc.so.6' | head -n 1)")
-        # shellcheck disable=SC2211 # There is one; its name has the machine in it.
-        "$libc"/ld-linux-*.so.2 ${preload:+--preload "$preload"} \
-            --library-path "$libs:$libc" "$exchange" "$@"
-    fi
-}
-
 # matrix NAME RELEASES...: all pairs on the machine that the environment names,
 # beside others.
 matrix() {
-    while [ "$(jobs -rp | wc -l)" -ge "$most" ]; do wait -n; done
-    jobs=$((jobs + 1))
-    pairs "$top/$jobs" "$@" &
+    beside pairs "$@"
 }
 
 pairs() { # pairs FOLDER NAME RELEASES...: its account is left in FOLDER
     local work=$1 name=$2 writer adopter w a log cross passed=0 failed=0
     shift 2
-    mkdir "$work"
     for writer in "$@"; do
         for w in stock ours; do
             if ! run "$writer" $w write "$work/t" 300000000000 x >"$work/log" 2>&1; then
@@ -138,14 +112,4 @@ with EXCHANGE_SYNTHETIC "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8" "10240 PUs
 with EXCHANGE_SYNTHETIC "pu:700" "flat" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "core:350 pu:2(indexes=core:pu)" "interleaved" "${releases[@]}"
 with EXCHANGE_SYNTHETIC "core:700 pu:1" "only children" "${releases[@]}"
-wait
-passed=0 failed=0
-for job in $(seq $jobs); do
-    if read -r p f <"$top/$job/account"; then
-        passed=$((passed + p)) failed=$((failed + f))
-    else
-        failed=$((failed + 1))
-    fi
-done
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+sum

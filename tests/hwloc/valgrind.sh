@@ -6,33 +6,20 @@
 # stock and ours wrote, with hwloc's own check on; on several machines, as many at
 # a time as there are processors.
 set -u
-exchange=$1 ours=$2
-cache=${XPMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xpmem}/hwloc
-top=$(mktemp -d)
-trap 'rm -rf "$top"' EXIT
-export HWLOC_PLUGINS_PATH=/nonexistent HWLOC_HIDE_ERRORS=2
-jobs=0 most=$(nproc)
+. "$(dirname "$0")/matrix.sh"
 command -v valgrind >/dev/null || { echo "valgrind is not installed"; exit 77; }
 grind=(-q "--suppressions=$(dirname "$0")/valgrind.supp" --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=9)
 
-# run RELEASE stock|ours COMMAND...: exchange over that release.
-run() {
-    local release=$1 preload=
-    [ "$2" = ours ] && preload=$ours
-    shift 2
-    if [ "$release" = here ]; then
-        LD_PRELOAD=$preload ${check:+env HWLOC_DEBUG_CHECK=1 valgrind "${grind[@]}"} "$exchange" "$@"
-        return
-    fi
-    local libs own=$cache/$release/valgrind/usr
-    libs=$(dirname "$(find "$cache/$release/usr" -name libhwloc.so.15 | head -n 1)")
-    ${check:+env HWLOC_DEBUG_CHECK=1 VALGRIND_LIB="$own/libexec/valgrind" "$own/bin/valgrind" "${grind[@]}"} \
-        "$libs"/ld-linux-x86-64.so.2 ${preload:+--preload "$preload"} --library-path "$libs" "$exchange" "$@"
-}
-cell() { # cell NAME COMMAND...
-    local name=$1
+cell() { # cell NAME RELEASE stock|ours ARGUMENTS...: under a valgrind that knows that release's libc
+    local name=$1 own=$cache/$2/valgrind/usr
     shift
-    if check=1 run "$@" >"$work/log" 2>&1; then
+    local under=(env HWLOC_DEBUG_CHECK=1)
+    if [ "$1" = here ]; then
+        under+=(valgrind "${grind[@]}")
+    else
+        under+=("VALGRIND_LIB=$own/libexec/valgrind" "$own/bin/valgrind" "${grind[@]}")
+    fi
+    if run "$@" >"$work/log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
@@ -40,21 +27,18 @@ cell() { # cell NAME COMMAND...
     fi
 }
 machine() { # machine NAME VARIABLE=VALUE
-    while [ "$(jobs -rp | wc -l)" -ge "$most" ]; do wait -n; done
-    jobs=$((jobs + 1))
-    cells "$top/$jobs" "$@" &
+    beside cells "$@"
 }
 cells() { # cells FOLDER NAME VARIABLE=VALUE: its account is left in FOLDER
     local work=$1 release passed=0 failed=0 skipped=0
     shift
-    mkdir "$work"
     export "${2?}"
     for release in here trixie sid; do
         if [ $release != here ] && [ ! -e "$cache/$release/valgrind/done" ]; then
             skipped=$((skipped + 1))
             continue
         fi
-        check='' run $release stock write "$work/stock" 300000000000 x || echo "stock does not write"
+        run $release stock write "$work/stock" 300000000000 x || echo "stock does not write"
         cell "$1: ours/$release writes" $release ours write "$work/ours" 300000000000 x
         cell "$1: ours to ours/$release" $release ours adopt "$work/ours" 300000000000 ours-ours
         cell "$1: stock to ours/$release" $release ours adopt "$work/stock" 300000000000 stock-ours
@@ -68,14 +52,4 @@ for name in 8intel64-4n2t-memattrs fakecpukinds fakeheterodistances 96em64t-4n4d
     64intel64-fakeKNL-SNC4-hybrid power8gpudistances; do
     [ ! -e "$cache/xml/$name.xml" ] || machine $name "EXCHANGE_XML=$cache/xml/$name.xml"
 done
-wait
-passed=0 failed=0 skipped=0
-for job in $(seq $jobs); do
-    if read -r p f s <"$top/$job/account"; then
-        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    else
-        failed=$((failed + 1))
-    fi
-done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+sum

@@ -253,26 +253,12 @@ def unwanted():
 @case("one process cannot take all connections")
 def connections():
     honest, id, addr = owner()
-    taken, refused = [], 0
-    for _ in range(40):
-        s = dial(id)
-        try:
-            s.send(message(HELLO))
-        except BrokenPipeError:
-            pass
-        m, fds = receive(s)
-        for fd in fds:
-            os.close(fd)
-        if m.status == DONE:
-            taken.append(s)
-        else:
-            expect(m.status, FULL, "refusal")
-            refused += 1
-    expect((len(taken), refused), (16, 24), "taken and refused")
+    kept, answers = take(id, 40)
+    expect((answers.count(DONE), answers.count(FULL)), (16, 24), "taken and refused")
     attacher = Host()
     at = attacher.attach(id, addr, PAGE)
     expect(attacher.do("read", at), 65, "another process")
-    for s in taken:
+    for s in kept:
         s.close()
     eventually(lambda: Message(hello_of(id)).status == DONE, "there is room again")
 

@@ -288,23 +288,6 @@ def unshown(**env):
     return honest, honest.make(), addr
 
 
-def take(id, count):
-    """Connections to an owner, and what it has answered to each."""
-    kept, answers = [], []
-    for _ in range(count):
-        s = dial(id)
-        try:
-            s.send(message(HELLO))
-        except BrokenPipeError:
-            pass
-        m, fds = receive(s)
-        answers.append(m.status)
-        for fd in fds:
-            os.close(fd)
-        kept.append(s)
-    return kept, answers
-
-
 @case("processes that the owner's PID namespace does not show are told apart: sixteen connections for one")
 def unseen():
     release = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])

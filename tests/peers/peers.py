@@ -361,3 +361,20 @@ def eventually(condition, what, seconds=60.0):
         if time.monotonic() > end:
             raise AssertionError(what)
         time.sleep(0.01)
+
+
+def take(id, count):
+    """Connections to an owner, and what it has answered to each."""
+    kept, answers = [], []
+    for _ in range(count):
+        s = dial(id)
+        try:
+            s.send(message(HELLO))
+        except BrokenPipeError:
+            pass
+        m, fds = receive(s)
+        answers.append(m.status)
+        for fd in fds:
+            os.close(fd)
+        kept.append(s)
+    return kept, answers

@@ -16,21 +16,13 @@ root=$("$vm_top/tests/vm/root.sh" arm64-rust) || { echo "arm64-library.sh: no ro
 # One at a time, and the crates stay there for the next.
 exec 8>"$vm_cache/build-arm64-library.lock"
 flock 8
-mkdir -p "$root/src/cargo" "$root/etc/ssl/certs"
 rm -rf "$root/src/xpmem"
-mkdir "$root/src/xpmem"
+mkdir -p "$root/src/xpmem"
 (cd "$vm_top" && tar -c --exclude=./target --exclude=./build --exclude=./.git .) | tar -C "$root/src/xpmem" -xf -
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-# The machine's own certificates, for one that reaches its registries through a proxy.
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+vm_cargo_root "$root"
 
-# A warning is a failure.
 in_root() {
-	vm_chroot "$root" /usr/bin/env -i PATH=/usr/bin LC_ALL=C HOME=/src CARGO_HOME=/src/cargo CC=gcc \
-		CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt RUSTFLAGS=-Dwarnings \
-		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
-		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-		sh -ec "cd /src/xpmem; $*"
+	vm_cargo "$root" /src/xpmem "$*"
 }
 target=aarch64-unknown-linux-gnu
 library() {
@@ -70,10 +62,6 @@ status=0
 VM_SECONDS=${VM_SECONDS:-1800} "$vm_top/tests/vm/run.sh" arm64 "$SCRATCH/list" \
 	"${files[@]}" >"$SCRATCH/out" 2>&1 || status=$?
 cat "$SCRATCH/out"
-while read -r line; do
-	# shellcheck disable=SC2086
-	set -- ${line//[!0-9]/ }
-	PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
-done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/out")
+vm_count "$SCRATCH/out"
 if [ $status = 0 ]; then ok "arm64: guest"; else not_ok "arm64: guest" "status $status"; fi
 finish

@@ -57,11 +57,7 @@ guest() {
 	local suite=$1 status=0
 	"$vm_top/tests/vm/run.sh" "$@" 2>&1 | tee "$SCRATCH/out"
 	grep -q 'guest succeeded' "$SCRATCH/out" || status=1
-	while read -r line; do
-		# shellcheck disable=SC2086
-		set -- ${line//[!0-9]/ }
-		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
-	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/out")
+	vm_count "$SCRATCH/out"
 	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest"; fi
 }
 

@@ -92,11 +92,7 @@ for suite in $suites; do
 	VM_MEM=$memory VM_SECONDS=${VM_SECONDS:-900} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list-$suite" \
 		"${files[@]}" >"$SCRATCH/$suite.out" 2>&1 || status=$?
 	cat "$SCRATCH/$suite.out"
-	while read -r line; do
-		# shellcheck disable=SC2086
-		set -- ${line//[!0-9]/ }
-		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
-	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/$suite.out")
+	vm_count "$SCRATCH/$suite.out"
 	if [ $status = 0 ]; then
 		ok "$suite: guest"
 	else

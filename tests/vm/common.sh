@@ -42,6 +42,33 @@ vm_chroot() {
 	unshare $map --mount --pid --fork --mount-proc="$root/proc" chroot "$root" "$@"
 }
 
+# vm_cargo_root ROOT: the network, and a place for cargo, in a root that is compiled in.
+vm_cargo_root() {
+	mkdir -p "$1/src/cargo" "$1/etc/ssl/certs"
+	cp /etc/resolv.conf "$1/etc/resolv.conf"
+	# The machine's own certificates, for one that reaches its registries through a proxy.
+	cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/ca-certificates.crt"
+}
+
+# vm_cargo ROOT FOLDER COMMAND: in that folder of the root; a warning is a failure.
+vm_cargo() {
+	vm_chroot "$1" /usr/bin/env -i PATH=/usr/bin LC_ALL=C HOME=/src CARGO_HOME=/src/cargo CC=gcc \
+		CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt RUSTFLAGS=-Dwarnings \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+		sh -ec "cd $2; $3"
+}
+
+# vm_count FILE: adds the accounts of the programs that a guest has run to ours.
+vm_count() {
+	local line
+	while read -r line; do
+		# shellcheck disable=SC2086
+		set -- ${line//[!0-9]/ }
+		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
+	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$1")
+}
+
 # vm_closure FILE...: the libraries of this machine that programs or libraries need,
 # without ours.
 vm_closure() {

@@ -32,11 +32,7 @@ for suite; do
 	VM_MODULE=none VM_SECONDS=${VM_SECONDS:-900} "$vm_top/tests/vm/run.sh" "$suite" "$SCRATCH/list" "${files[@]}" \
 		>"$SCRATCH/out" 2>&1 || status=$?
 	cat "$SCRATCH/out"
-	while read -r line; do
-		# shellcheck disable=SC2086
-		set -- ${line//[!0-9]/ }
-		PASSED=$((PASSED + $1)) FAILED=$((FAILED + $2)) SKIPPED=$((SKIPPED + ${3:-0}))
-	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed' "$SCRATCH/out")
+	vm_count "$SCRATCH/out"
 	if [ $status = 0 ]; then ok "user back end, $suite"; else not_ok "user back end, $suite" "status $status"; fi
 done
 finish
