@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # Rules of the house that no compiler holds, for src/: no file beyond 400 lines, no
-# function beyond five parameters beside self, and where the user back end has
-# `unsafe` at all. What is beyond is listed here, and the lists may only shrink.
+# function beyond five parameters beside self, and where `unsafe` may stand at all. What is beyond is listed here, and the lists may only shrink.
 import pathlib
 import re
 import sys
@@ -25,9 +24,24 @@ WIDE = {
     ("user/program/scratch.rs", "map"),
     ("user/sys/mem.rs", "map"),
 }
-# Where `unsafe` may stand in the user back end, and the folders' files above it,
-# whose promise to have none would count for them too.
+# Where `unsafe` may stand, and the folders' files above it, whose promise to have
+# none would count for them too. src/hwloc is written over C's structures: there it
+# may stand anywhere.
 UNSAFE = {
+    "api.rs": "functions that trust the caller",
+    "backtrace.rs": "the unwinder's symbol",
+    "bin/xpmem/main.rs": None,
+    "bin/xpmem/sys.rs": "system calls of the tool",
+    "capi/hwloc.rs": "C's pointers",
+    "capi/mod.rs": "C's pointers",
+    "capi/xpmem.rs": "C's pointers",
+    "debug.rs": "a path that is written once",
+    "environment.rs": "libc's getenv",
+    "fd.rs": "system calls",
+    "lib.rs": None,
+    "process.rs": "a page that forks wipe",
+    "rawsys.rs": "system calls",
+    "uapi.rs": "structures of the ABI",
     "user/arena/mapping.rs": "state in a mapping",
     "user/hooks/text.rs": "libc's instructions",
     "user/hooks/text/aarch64.rs": "jumps into the library",
@@ -87,7 +101,7 @@ def main():
                 wide.add((name, function))
         if "too_many_arguments" in code:
             wrong.append(f"{name}: too_many_arguments is allowed")
-        if name.startswith("user/"):
+        if not name.startswith("hwloc/"):
             if not PROMISE.search(text):
                 trusted.add(name)
     wrong += [f"{name}: {function} has more than {PARAMETERS} parameters" for name, function in sorted(wide - WIDE)]
@@ -95,7 +109,7 @@ def main():
     wrong += [f"an exception that is no longer needed: {name}" for name in sorted(LONG.keys() - long)]
     wrong += [f"an exception that is no longer needed: {name} {function}" for name, function in sorted(WIDE - wide)]
     wrong += [f"an exception that is no longer needed: {name}" for name in sorted(UNSAFE.keys() - trusted)]
-    print("\n".join(wrong) or f"{len(LONG)} long files, {len(WIDE)} wide functions, {len(UNSAFE)} files of the user back end without a promise")
+    print("\n".join(wrong) or f"{len(LONG)} long files, {len(WIDE)} wide functions, {len(UNSAFE)} files that may have unsafe")
     return 1 if wrong else 0
 
 

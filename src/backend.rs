@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a back end does: the operations of XPMEM.
 
+#![forbid(unsafe_code)]
+
 use crate::error::Result;
 use crate::uapi::Make;
 use core::ffi::c_int;

@@ -8,6 +8,8 @@
 //!
 //! An id is the module's, or else the service's; both are too random to meet.
 
+#![forbid(unsafe_code)]
+
 use crate::backend::Backend;
 use crate::debug_log;
 use crate::error::{Error, Result};

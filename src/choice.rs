@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who serves in this process: chosen once, at the first call.
 
+#![forbid(unsafe_code)]
+
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::{both, debug, debug_log, environment, kernel, user};

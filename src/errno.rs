@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The number with which the kernel refuses a system call.
 
+#![forbid(unsafe_code)]
+
 use crate::error::Error;
 use core::ffi::c_int;
 use core::fmt;

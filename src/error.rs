@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every way an operation can fail, and the errno a C caller sees.
 
+#![forbid(unsafe_code)]
+
 use core::ffi::c_int;
 use core::fmt;
 

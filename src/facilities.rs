@@ -5,6 +5,8 @@
 //! `xpmem info` shows it for the machine it runs on, and a test holds the table
 //! in `docs/facilities.md` to it.
 
+#![forbid(unsafe_code)]
+
 /// How much depends on a facility.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {

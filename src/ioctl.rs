@@ -3,6 +3,8 @@
 //! ioctl, done here. Structures are copied in, and answers copied out, without
 //! ever trusting the caller's pointer.
 
+#![forbid(unsafe_code)]
+
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::rawsys;

@@ -2,6 +2,8 @@
 //! Tries facilities of the kernel with the very calls that the service makes,
 //! for `xpmem info`.
 
+#![forbid(unsafe_code)]
+
 use crate::fd::Fd;
 use crate::process;
 use crate::user::sys::{mem, net, space::Space, task, uffd, PAGE};

@@ -2,6 +2,8 @@
 //! Switches with which a test has the library leave something out, to show that
 //! the test notices. Only a build with the feature `fault-injection` has any.
 
+#![forbid(unsafe_code)]
+
 use crate::environment::{self, Variable};
 
 fn is_set(switch: &Variable) -> bool {

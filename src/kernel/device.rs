@@ -7,6 +7,8 @@
 //! process that opened it, and a child opens its own at its first call. Should
 //! the module answer 2004 all the same, the device is opened again, once.
 
+#![forbid(unsafe_code)]
+
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::error::{Error, Result, ERRNO_NOPROC};

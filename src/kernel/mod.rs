@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The back end behind `/dev/xpmem`: each operation is one ioctl.
 
+#![forbid(unsafe_code)]
+
 mod device;
 
 use crate::backend::Backend;

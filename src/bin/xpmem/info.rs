@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `xpmem info`: what is here, and which back end would serve.
 
+#![forbid(unsafe_code)]
+
 use crate::probe::{self, Facility, Need};
 use serde_json::json;
 use std::fmt::Write as _;

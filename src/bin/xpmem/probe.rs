@@ -2,6 +2,8 @@
 //! Tries what the library uses of the kernel ([`xpmem::facilities`]), and what
 //! else is worth knowing.
 
+#![forbid(unsafe_code)]
+
 use crate::sys;
 use std::fs;
 use std::io;

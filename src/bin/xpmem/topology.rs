@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `xpmem topology`: hwloc topologies in shared memory.
 
+#![forbid(unsafe_code)]
+
 mod drawing;
 mod text;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors of peers are closed in a thread that nobody waits for.
+//! Closes peers' descriptors in the service's second thread, which nothing waits for.
 //!
 //! The last close of a file can sleep for as long as its sender likes: in a file
 //! system that he serves, or until a socket's peer has read what lingers. The

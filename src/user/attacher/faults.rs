@@ -14,7 +14,7 @@ impl Attacher {
         piece.is_some_and(|piece| self.permits.get(piece.permit).writable)
     }
 
-    /// Who waits for a page touches it again.
+    /// Wakes who waits for a page, which is touched again then.
     pub fn fault_again(&mut self, program: &Program, page: usize) {
         self.faulting.forget(page, page + PAGE);
         program.touches().wake(page, PAGE);

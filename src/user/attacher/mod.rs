@@ -27,7 +27,7 @@ use sigbus::{FaultingThreads, Poisoned};
 /// allow it: then a write is reported too.
 pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
 
-/// The same where writing is allowed. As long as nothing can be protected there are
+/// The kinds of touches that are told where writing is allowed. As long as nothing can be protected there are
 /// huge pages: what cannot be written to after all is registered once more.
 const WRITABLE: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
 

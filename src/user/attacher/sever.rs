@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Attachments whose owner's service is gone are taken out of sight.
+//! Replaces attachments whose owner's service is gone by what raises SIGBUS.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Attachments let go of what their owner takes back, and stay.
+//! Unmaps from attachments what their owner takes back; the attachments stay.
 
 #![forbid(unsafe_code)]
 

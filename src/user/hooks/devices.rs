@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that a program is about to register with a device is promoted first.
+//! Promotes memory that the program is about to register with a device.
 //!
 //! What a device has pinned cannot be promoted any more, and registrations are
 //! kept for hours. So the calls that pin are met, too, and what of their memory

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The hooks in libc are written, with all threads standing.
+//! Writes the hooks into libc's instructions, with all threads standing.
 
 #![forbid(unsafe_code)]
 

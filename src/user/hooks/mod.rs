@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory calls that go through libc are met before they happen.
+//! Intercepts libc's memory calls, so that pages are revoked before they change.
 //!
 //! The kernel's events tell of an unmapping when it is done: another thread can
 //! be given the addresses, fill them and tell a peer of them in the moment

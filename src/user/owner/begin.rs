@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the owner's side needs is opened, once, at the service's start.
+//! Opens what the owner's side needs, once, at the service's start.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A standing child of a fork gets private copies of what is promoted.
+//! Gives a stopped fork child private copies of what is promoted.
 
 #![forbid(unsafe_code)]
 

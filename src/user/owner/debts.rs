@@ -49,7 +49,7 @@ impl Debts {
         self.len = self.len.saturating_sub(1);
     }
 
-    /// Forgets all of them.
+    /// Forgets all that is owed.
     pub fn forget(&mut self) {
         self.len = 0;
     }

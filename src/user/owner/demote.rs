@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Promoted memory becomes the program's own again.
+//! Demotion: promoted memory becomes the program's own again.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory on huge pages stays on huge pages.
+//! Keeps memory that is on huge pages on huge pages.
 //!
 //! The kernel gives the file small pages, whatever it copies from. It puts them
 //! together when it is asked to, if all are there, and if no userfaultfd watches

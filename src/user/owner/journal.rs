@@ -49,7 +49,7 @@ impl Journal {
         };
     }
 
-    /// It is done, or undone.
+    /// The exchange is done, or undone.
     pub fn close(&mut self) {
         self.len = 0;
     }

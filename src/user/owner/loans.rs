@@ -33,7 +33,7 @@ const NOBODY: usize = usize::MAX;
 
 /// What is lent. All zero: nothing.
 pub struct Loans {
-    /// Those that were ever in use are the first ones.
+    /// How many places were ever in use; they are the first ones.
     used: usize,
     lent: [Lent; LENT],
     /// The program's descriptor of the file that was lent last.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that the program has locked stays locked.
+//! Keeps memory locked that the program has locked.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The number of mappings that a process may have is the program's.
+//! Keeps to a quarter of the mappings that the process may have.
 //!
 //! Each promoted range that stands alone takes two of them: its own, and the one
 //! that it cuts in two. So beyond a quarter of what the kernel allows no range

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Promoted memory that is no longer mapped is taken from the attachers.
+//! Revokes promoted memory that is no longer mapped.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The owner's side: who is taken as an attacher.
+//! The owner's side: accepts attachers, or tells them why not.
 //!
 //! Who is not is told, so that its call fails and does not wait: also where
 //! there is no room in the table, and where no descriptor is left.

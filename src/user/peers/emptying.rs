@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory of owners that have ended is taken away piece by piece.
+//! Removes the pages of owners that have ended, piece by piece.
 //!
 //! To take a page away costs the kernel a quarter of a microsecond or more, so a
 //! file of many gigabytes takes seconds, in which nobody may wait. What an owner

@@ -112,7 +112,7 @@ impl Peers {
         &self.connections[i]
     }
 
-    /// The same, to be changed.
+    /// Connection `i`, to be changed.
     pub fn connection_mut(&mut self, i: usize) -> &mut Connection {
         &mut self.connections[i]
     }
@@ -147,12 +147,12 @@ impl Peers {
         asked
     }
 
-    /// The user whom this process and its peers are of.
+    /// Sets the user whom this process and its peers are of.
     pub fn set_uid(&mut self, uid: u32) {
         self.uid = uid;
     }
 
-    /// That user.
+    /// The user whom this process and its peers are of.
     pub fn uid(&self) -> u32 {
         self.uid
     }
@@ -167,7 +167,7 @@ impl Peers {
         self.refusal.unwrap_or(Errno::ENOENT)
     }
 
-    /// Takes note of that.
+    /// Takes note of why an owner hung up.
     pub fn set_refusal(&mut self, errno: Errno) {
         self.refusal = Some(errno);
     }

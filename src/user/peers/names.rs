@@ -61,7 +61,7 @@ pub fn segid(id: i64, by_module: bool) -> i64 {
     }
 }
 
-/// The same; nobody finds it by the module's segid any more.
+/// As [`segid`], and removes the module's name of it.
 pub fn take_segid(id: i64, by_module: bool) -> i64 {
     let segid = segid(id, by_module);
     if by_module {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program is met, once, at the service's start.
+//! Opens what is needed of the program, once, at the service's start.
 
 #![forbid(unsafe_code)]
 

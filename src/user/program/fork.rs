@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A thread of the program is watched through its fork.
+//! Watches a thread of the program through its fork.
 
 #![forbid(unsafe_code)]
 

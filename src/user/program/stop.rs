@@ -19,7 +19,7 @@ const PATIENCE: u64 = 20_000_000;
 
 /// How long a thread that is to stop is waited for at a time, in microseconds.
 const LONG_NAP: u64 = 500;
-/// The same after an event: the next may come at once, and does not wake us.
+/// Pause between two looks after an event: the next one may come at once, without a wake-up.
 const SHORT_NAP: u64 = 4;
 
 /// Pauses, in nanoseconds, between stops that are tried again for a peer: all
@@ -59,7 +59,7 @@ impl Pause {
     }
 }
 
-/// The same once an event has been read in the stop: whoever dropped or moved
+/// Time limit of a stop in which an event has been read: whoever dropped or moved
 /// memory must not run on before that is put right, or what it writes next is
 /// taken for the old content.
 pub const LAST_PATIENCE: u64 = 10_000_000_000;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The attacher's commands: access is asked for, attached, detached and given back.
+//! The attacher's commands: get, attach, detach and release.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The service starts: what it needs is opened, and what this kernel has is looked at.
+//! Starts the service: opens what it needs, and probes what this kernel has.
 
 use crate::errno::Errno;
 use crate::fd::Fd;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens on connections: owners are dialled, peers are heard, and hung up on.
+//! Connections: dials owners, receives from peers, and hangs up.
 
 #![forbid(unsafe_code)]
 

@@ -190,7 +190,7 @@ impl Service {
         Ok(())
     }
 
-    /// The same for pages that may be read alone.
+    /// Maps the pages of a part of `p` that the file has, for loads alone.
     fn map_protected(&mut self, p: Piece, start: usize, len: usize) -> Sys<()> {
         if self.attacher.permits.get(p.permit).writable {
             self.owner

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is done with a message, whoever it is from.
+//! Dispatches a message of a peer, by its verb and the side of the connection.
 //!
 //! A peer may say anything, at any time. What an attacher wants is put in its
 //! queue ([`crate::user::peers::requests`]). What an owner answers is used where it was

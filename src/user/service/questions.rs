@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The attacher's side: what owners are asked.
+//! The attacher's side: sends questions to owners, and gives up those of one that is gone.
 //!
 //! A question that does not go out at once stays with whom it is for: a command
 //! in [`Pending`](super::pending::Pending), a thread in [`Attacher::faulting`](crate::user::attacher::Attacher::faulting). It goes out when an

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Recalls: attachers are asked to let go of something, and are waited for.
+//! Recalls: asks attachers to let go of something, and waits until they have.
 //!
 //! The program's own thread waits with us, so the wait has an end. What is lent
 //! cannot be taken back by force: who does not answer in time is hung up on, and

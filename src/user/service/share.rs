@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The owner's side: what attachers ask for is answered.
+//! The owner's side: answers what attachers ask for, pages above all.
 
 #![forbid(unsafe_code)]
 

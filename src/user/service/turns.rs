@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The owner's side: attachers are served in turn.
+//! The owner's side: serves attachers in turn.
 //!
 //! One request of each, and no longer than a while before the program's own
 //! commands are looked at again.

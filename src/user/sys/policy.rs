@@ -77,14 +77,14 @@ impl Policy {
         Self::DEFAULT.give(addr, len)
     }
 
-    /// Gives it to mappings, for pages that are yet to come.
+    /// Sets the policy of mappings, for pages that are yet to come.
     pub fn give(&self, addr: usize, len: usize) -> Sys<()> {
         let nodes = self.nodes.as_ptr();
         // It counts one more than it reads.
         sys!(libc::SYS_mbind, addr, len, self.mode, nodes, NODES + 1, 0).map(drop)
     }
 
-    /// Gives it to the calling thread.
+    /// Sets the policy of the calling thread.
     pub fn use_here(&self) -> Sys<()> {
         let nodes = self.nodes.as_ptr();
         sys!(libc::SYS_set_mempolicy, self.mode, nodes, NODES + 1).map(drop)

@@ -52,7 +52,7 @@ impl Rights {
         filters: Digest::EMPTY,
     };
 
-    /// Those of a live task. `None` where it has ended, or cannot be seen.
+    /// The rights of a live task. `None` where it has ended, or cannot be seen.
     pub fn of(tid: i32) -> Option<Self> {
         let mut path = [0u8; 32];
         let path = procfs::proc_path(&mut path, tid, b"/status");

@@ -12,7 +12,7 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// Keeps one, where none is kept and one is left.
+    /// Opens one to keep, where none is kept and one is left.
     pub fn keep(&mut self) {
         if self.kept.is_none() {
             let flags = libc::O_RDWR | libc::O_CLOEXEC;
@@ -20,7 +20,7 @@ impl Spare {
         }
     }
 
-    /// Gives it up; whether there was one.
+    /// Closes the kept descriptor; whether there was one.
     pub fn give_up(&mut self) -> bool {
         self.kept.take().is_some()
     }

@@ -6,6 +6,8 @@
 //! but ids, orders and figures goes through them: the data goes through the
 //! attachment.
 
+#![forbid(unsafe_code)]
+
 mod peer;
 
 use crate::sys::{self, Mapping, Memory};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The second process of `xpmem demo`: attaches, reads, writes, measures.
 
+#![forbid(unsafe_code)]
+
 use super::{first_wrong, milliseconds, write_all, MIB, WARM_ROUNDS};
 use crate::sys::{self, Mapping, Memory};
 use std::hint::black_box;

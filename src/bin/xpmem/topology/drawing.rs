@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A topology as boxes in boxes, in SVG.
 
+#![forbid(unsafe_code)]
+
 use super::text::{label, size, type_name};
 use std::fmt::Write as _;
 use xpmem::hwloc::layout::ty;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A topology in words.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Write as _;
 use xpmem::hwloc::layout::ty;
 use xpmem::hwloc::tool::file::{File, Object};
