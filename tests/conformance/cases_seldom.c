@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Calls that wait, and limits, that programs seldom use. */
+/* Waits, limits and settings that programs seldom use. */
 #include "harness.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 
 #define WINDOW (1024 * PAGE)
+#define SIZE (16 * PAGE)
 
 struct waiter {
 	uint32_t *word;
@@ -158,5 +161,140 @@ CASE(kind_mergeable, "memory that may be merged with others of the same content 
 	EXPECT_EQ(madvise(source, WINDOW, MADV_UNMERGEABLE), 0);
 	for (int i = 0; i < 1024; i++)
 		EXPECT_EQ(source[i * PAGE], i % 64 ? 7 : i / 64);
+	quit(&p);
+}
+
+CASE(kind_mdwe, "a program that may make nothing executable shares its memory")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	long addr;
+
+	if (prctl(65, 1, 0, 0, 0))
+		skip_case("no such setting");
+	fill(source, WINDOW, 1);
+	addr = share(&p, source, WINDOW);
+	EXPECT_EQ(r_verify(&p, addr, WINDOW, 1), 0);
+	EXPECT_EQ(munmap(source, SIZE), 0);
+	EXPECT(FAULTED(r_peek(&p, addr)));
+	EXPECT_EQ(mmap(source, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), source);
+	source[0] = 3;
+	EXPECT_EQ(r_peek(&p, addr), 3);
+	EXPECT_EQ(mprotect(source, SIZE, PROT_READ), 0);
+	free(malloc(1 << 20));
+	quit(&p);
+}
+
+static volatile sig_atomic_t ticks;
+static void on_tick(int signo)
+{
+	(void)signo;
+	ticks++;
+}
+
+CASE(kind_profiled, "a program that is profiled by a timer's signals is shared as any")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	struct itimerval often = { { 0, 200 }, { 0, 200 } };
+	struct sigaction sa = { .sa_handler = on_tick, .sa_flags = SA_RESTART };
+	long addr;
+
+	EXPECT_EQ(sigaction(SIGPROF, &sa, NULL), 0);
+	EXPECT_EQ(sigaction(SIGALRM, &sa, NULL), 0);
+	EXPECT_EQ(setitimer(ITIMER_PROF, &often, NULL), 0);
+	EXPECT_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
+	fill(source, WINDOW, 1);
+	addr = share(&p, source, WINDOW);
+	for (int i = 0; i < 3; i++) {
+		EXPECT_EQ(r_verify(&p, addr, WINDOW, 1), 0);
+		EXPECT_EQ(munmap(source, WINDOW), 0);
+		EXPECT_EQ(mmap(source, WINDOW, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), source);
+		fill(source, WINDOW, 1);
+	}
+	memset(&often, 0, sizeof often);
+	setitimer(ITIMER_PROF, &often, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	EXPECT(ticks > 0);
+	quit(&p);
+}
+
+CASE(kind_code, "memory that is executable is shared, and code in it runs before and after")
+{
+	struct peer p = spawn();
+	char *source = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long addr;
+#if defined(__x86_64__)
+	static const unsigned char code[] = { 0xb8, 42, 0, 0, 0, 0xc3 };
+#else
+	static const unsigned char code[] = { 0x40, 0x05, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6 };
+#endif
+	int (*f)(void);
+
+	if (source == MAP_FAILED)
+		skip_case("no memory that is both");
+	memcpy(source, code, sizeof code);
+	__builtin___clear_cache(source, source + sizeof code);
+	memcpy(&f, &source, sizeof f);
+	EXPECT_EQ(f(), 42);
+	addr = share(&p, source, WINDOW);
+	EXPECT_EQ(r_peek(&p, addr), code[0]);
+	EXPECT_EQ(f(), 42);
+#if defined(__x86_64__)
+	EXPECT_EQ(r_poke(&p, addr + 1, 43), 0);
+	EXPECT_EQ(f(), 43);
+#endif
+	EXPECT_EQ(mprotect(source, WINDOW, PROT_READ | PROT_EXEC), 0);
+	EXPECT(f() >= 42);
+	EXPECT(FAULTED(r_poke(&p, addr + 1, 44)));
+	EXPECT_EQ(r_peek(&p, addr), code[0]);
+	quit(&p);
+}
+
+static void *sleeper(void *arg)
+{
+	pause();
+	return arg;
+}
+
+CASE(kind_cancelled, "a thread that is cancelled while its stack is shared ends")
+{
+	struct peer p = spawn();
+	long apid = r_get(&p, make_all(), XPMEM_RDWR);
+
+	for (int i = 0; i < 20; i++) {
+		pthread_t t;
+		pthread_attr_t a;
+		size_t size;
+		void *stack;
+		long addr;
+
+		EXPECT_EQ(pthread_create(&t, NULL, sleeper, NULL), 0);
+		pthread_getattr_np(t, &a);
+		pthread_attr_getstack(&a, &stack, &size);
+		pthread_attr_destroy(&a);
+		addr = r_attach(&p, apid, (long)stack + (long)size - 16 * (long)PAGE, 16 * PAGE);
+		EXPECT(addr != -1);
+		EXPECT(r_peek(&p, addr + 15 * PAGE) >= 0);
+		EXPECT_EQ(pthread_cancel(t), 0);
+		EXPECT_EQ(pthread_join(t, NULL), 0);
+		EXPECT_EQ(r_detach(&p, addr), 0);
+	}
+	quit(&p);
+}
+
+CASE(kind_read_only_file, "MAP_PRIVATE of a read-only file that is only readable: its bytes, and no store by a peer")
+{
+	struct peer p = spawn();
+	int fd = open("/proc/self/exe", O_RDONLY);
+	char *source = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
+	long addr;
+
+	EXPECT(source != MAP_FAILED);
+	addr = share(&p, source, SIZE);
+	for (int i = 0; i < 16; i++)
+		EXPECT_EQ(r_peek(&p, addr + i * PAGE + 7), (unsigned char)source[i * PAGE + 7]);
+	EXPECT(FAULTED(r_poke(&p, addr, 9)));
+	EXPECT_EQ(source[1], 'E');
 	quit(&p);
 }
