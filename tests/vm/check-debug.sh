@@ -52,15 +52,6 @@ E2
 chmod 755 "$SCRATCH/refuse" "$SCRATCH/checkers"
 echo "root /tests/refuse" >"$SCRATCH/refuse.list"
 
-# guest SUITE LIST FILE...: runs it, and counts what its programs say.
-guest() {
-	local suite=$1 status=0
-	"$vm_top/tests/vm/run.sh" "$@" 2>&1 | tee "$SCRATCH/out"
-	grep -q 'guest succeeded' "$SCRATCH/out" || status=1
-	vm_count "$SCRATCH/out"
-	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest"; fi
-}
-
 [ $# != 0 ] || set -- trixie sid
 for suite; do
 	status=0
@@ -79,9 +70,9 @@ for suite; do
 		continue
 	fi
 	export VM_KERNEL=$build/arch/x86/boot/bzImage VM_MEM=2048
-	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=900 guest "$suite" "$SCRATCH/refuse.list" \
+	VM_MODULE=none VM_APPEND=page_table_check=on VM_SECONDS=900 vm_guest "$suite" "$SCRATCH/refuse.list" \
 		"$SCRATCH/refuse:/tests/refuse" "$SCRATCH/module/xpmem.ko:/tests/xpmem.ko"
-	VM_NUMA=1 VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} guest "$suite" "$SCRATCH/list" \
+	VM_NUMA=1 VM_MODULE=$SCRATCH/module/xpmem.ko VM_SECONDS=${VM_SECONDS:-3600} vm_guest "$suite" "$SCRATCH/list" \
 		"$SCRATCH/checkers:/tests/checkers" "$build/lib/test_hmm.ko:/tests/test_hmm.ko" "${vm_files[@]}"
 done
 finish

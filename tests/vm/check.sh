@@ -40,7 +40,7 @@ user /tests/life
 root /tests/churn 6
 user /tests/churn 3
 root /tests/fuzz 1 30000
-user /tests/fuzz 2 30000
+user /tests/fuzz 2 10000
 E2
 # The library, and the main job in one guest.
 "$vm_top/tests/vm/library.sh" "$SCRATCH" >"$SCRATCH/library.log" 2>&1 ||

@@ -36,3 +36,12 @@ vm_disks() {
 	done
 	vm_files+=("$vm_top/tests/vm/disk:/tests/disk")
 }
+
+# vm_guest SUITE LIST FILE...: runs the guest, and counts what its programs say.
+vm_guest() {
+	local suite=$1 status=0
+	"$vm_top/tests/vm/run.sh" "$@" 2>&1 | tee "$SCRATCH/out"
+	grep -q 'guest succeeded' "$SCRATCH/out" || status=1
+	vm_count "$SCRATCH/out"
+	if [ $status = 0 ]; then ok "$suite: guest"; else not_ok "$suite: guest"; fi
+}
