@@ -23,184 +23,158 @@ fn topology_size(version: u32, usable: usize) -> usize {
     }
 }
 
-struct Sum<'a, 'w> {
-    image: &'w Image<'a>,
-    bytes: usize,
+/// What an allocation of so many bytes takes.
+fn rounded(size: usize) -> usize {
+    size.next_multiple_of(8)
 }
 
-impl Sum<'_, '_> {
-    fn add(&mut self, size: usize) {
-        self.bytes += size.next_multiple_of(8);
-    }
+// The image goes by value: it is mostly the process's own, whose bounds are
+// numbers that the compiler knows then.
 
-    #[inline]
-    fn bitmap(&mut self, addr: Addr) -> Option<()> {
-        if addr != 0 {
-            let bitmap: &Bitmap = self.image.at(addr)?;
-            self.add(size_of::<Bitmap>());
-            self.add(bitmap.allocated as usize * 8);
-        }
-        Some(())
+#[inline(always)]
+fn bitmap(image: Image<'_>, addr: Addr) -> Option<usize> {
+    if addr == 0 {
+        return Some(0);
     }
+    let bitmap: &Bitmap = image.at(addr)?;
+    Some(size_of::<Bitmap>() + bitmap.allocated as usize * 8)
+}
 
-    #[inline]
-    fn string(&mut self, addr: Addr) -> Option<()> {
-        if addr != 0 {
-            let length = self.image.string(addr)?.len();
-            self.add(length + 1);
-        }
-        Some(())
+fn string(image: Image<'_>, addr: Addr) -> Option<usize> {
+    match addr {
+        0 => Some(0),
+        _ => Some(rounded(image.string(addr)?.len() + 1)),
     }
+}
 
-    fn infos(&mut self, array: Addr, count: u32) -> Option<()> {
-        let list = self.image.slice::<Info>(array, count as usize)?;
-        self.add(size_of_val(list));
-        for info in list {
-            self.string(info.name)?;
-            self.string(info.value)?;
-        }
-        Some(())
+#[inline(never)]
+fn infos(image: Image<'_>, array: Addr, count: u32) -> Option<usize> {
+    let list = image.slice::<Info>(array, count as usize)?;
+    let mut bytes = size_of_val(list);
+    for info in list {
+        bytes += string(image, info.name)? + string(image, info.value)?;
     }
+    Some(bytes)
+}
 
-    fn object(&mut self, addr: Addr) -> Option<()> {
-        // Nobody changes a live topology meanwhile.
-        let obj: &Obj = self.image.at(addr)?;
-        self.add(size_of::<Obj>() + self.image.abi().attr * 8);
-        if obj.name | obj.subtype != 0 {
-            self.string(obj.name)?;
-            self.string(obj.subtype)?;
-        }
-        let pages = self.image.abi().page_types;
-        if pages && self.image.kind(obj.kind) == ty::NUMANODE {
-            let attr = self.image.attr(obj.attr)?;
-            self.add(attr.page_types_len() as usize * size_of::<PageType>());
-        }
-        for set in [
-            obj.cpuset,
-            obj.complete_cpuset,
-            obj.nodeset,
-            obj.complete_nodeset,
-        ] {
-            self.bitmap(set)?;
-        }
-        if obj.infos_count != 0 {
-            self.infos(obj.infos, obj.infos_count)?;
-        }
-        self.add(obj.arity as usize * 8);
-        Some(())
+#[inline(never)]
+fn names(image: Image<'_>, obj: &Obj) -> Option<usize> {
+    Some(string(image, obj.name)? + string(image, obj.subtype)?)
+}
+
+#[inline(always)]
+fn object(image: Image<'_>, addr: Addr) -> Option<usize> {
+    // Nobody changes a live topology meanwhile.
+    let obj: &Obj = image.at(addr)?;
+    let mut bytes = size_of::<Obj>() + (image.abi().attr + obj.arity as usize) * 8;
+    if obj.name | obj.subtype != 0 {
+        bytes += names(image, obj)?;
     }
-
-    /// Asks for what lies scattered over the heap early: an object, then its sets.
-    #[inline]
-    fn ahead(&self, objs: &[Addr], i: usize) {
-        if let Some(addr) = objs.get(i + 12) {
-            self.image.soon(*addr, size_of::<Obj>());
-        }
-        if let Some(obj) = objs.get(i + 6).and_then(|addr| self.image.at::<Obj>(*addr)) {
-            self.image.soon(obj.cpuset, 1);
-            self.image.soon(obj.complete_cpuset, 1);
-            self.image.soon(obj.nodeset, 1);
-            self.image.soon(obj.complete_nodeset, 1);
-        }
+    if image.abi().page_types && image.kind(obj.kind) == ty::NUMANODE {
+        let attr = image.attr(obj.attr)?;
+        bytes += attr.page_types_len() as usize * size_of::<PageType>();
     }
-
-    fn distances(&mut self, first: Addr) -> Option<()> {
-        let mut at = first;
-        while at != 0 {
-            let d: Distances = self.image.get(at)?;
-            let n = d.nbobjs as usize;
-            self.add(size_of::<Distances>());
-            self.string(d.name)?;
-            if d.different_types != 0 {
-                self.add(n * 4);
-            }
-            self.add(n * 8);
-            self.add(n * 8);
-            self.add(n * n * 8);
-            at = d.next;
-        }
-        Some(())
+    bytes += bitmap(image, obj.cpuset)? + bitmap(image, obj.complete_cpuset)?;
+    bytes += bitmap(image, obj.nodeset)? + bitmap(image, obj.complete_nodeset)?;
+    if obj.infos_count != 0 {
+        bytes += infos(image, obj.infos, obj.infos_count)?;
     }
+    Some(bytes)
+}
 
-    fn memattrs(&mut self, t: &Topology) -> Option<()> {
-        let list = self
-            .image
-            .slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
-        self.add(size_of_val(list));
-        for attr in list {
-            self.string(attr.name)?;
-            let targets = self
-                .image
-                .slice::<Target>(attr.targets, attr.nr_targets as usize)?;
-            self.add(size_of_val(targets));
-            for target in targets {
-                let count = target.nr_initiators as usize;
-                let initiators = self.image.slice::<Initiator>(target.initiators, count)?;
-                self.add(size_of_val(initiators));
-                for i in initiators {
-                    if i.location == LOCATION_CPUSET {
-                        self.bitmap(i.obj_or_cpuset)?;
-                    }
+/// Asks for what lies scattered over the heap early: an object, then its sets.
+#[inline(always)]
+fn ahead(image: Image<'_>, objs: &[Addr], i: usize) {
+    if let Some(addr) = objs.get(i + 12) {
+        image.soon(*addr, size_of::<Obj>());
+    }
+    if let Some(obj) = objs.get(i + 6).and_then(|addr| image.at::<Obj>(*addr)) {
+        image.soon(obj.cpuset, 1);
+        image.soon(obj.complete_cpuset, 1);
+        image.soon(obj.nodeset, 1);
+        image.soon(obj.complete_nodeset, 1);
+    }
+}
+
+fn distances(image: Image<'_>, first: Addr) -> Option<usize> {
+    let mut bytes = 0;
+    let mut at = first;
+    while at != 0 {
+        let d: Distances = image.get(at)?;
+        let n = d.nbobjs as usize;
+        bytes += size_of::<Distances>() + string(image, d.name)?;
+        if d.different_types != 0 {
+            bytes += rounded(n * 4);
+        }
+        // Indexes, objects and values.
+        bytes += (2 * n + n * n) * 8;
+        at = d.next;
+    }
+    Some(bytes)
+}
+
+fn memattrs(image: Image<'_>, t: &Topology) -> Option<usize> {
+    let list = image.slice::<Memattr>(t.memattrs, t.nr_memattrs as usize)?;
+    let mut bytes = size_of_val(list);
+    for attr in list {
+        let targets = image.slice::<Target>(attr.targets, attr.nr_targets as usize)?;
+        bytes += string(image, attr.name)? + size_of_val(targets);
+        for target in targets {
+            let count = target.nr_initiators as usize;
+            let initiators = image.slice::<Initiator>(target.initiators, count)?;
+            bytes += size_of_val(initiators);
+            for i in initiators {
+                if i.location == LOCATION_CPUSET {
+                    bytes += bitmap(image, i.obj_or_cpuset)?;
                 }
             }
         }
-        Some(())
     }
+    Some(bytes)
+}
 
-    fn cpukinds(&mut self, t: &Topology) -> Option<()> {
-        let list = self
-            .image
-            .slice::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize)?;
-        self.add(size_of_val(list));
-        for kind in list {
-            self.bitmap(kind.cpuset)?;
-            self.infos(kind.infos, kind.nr_infos)?;
-        }
-        Some(())
+fn cpukinds(image: Image<'_>, t: &Topology) -> Option<usize> {
+    let list = image.slice::<Cpukind>(t.cpukinds, t.nr_cpukinds as usize)?;
+    let mut bytes = size_of_val(list);
+    for kind in list {
+        bytes += bitmap(image, kind.cpuset)? + infos(image, kind.infos, kind.nr_infos)?;
     }
+    Some(bytes)
+}
 
-    fn whole(&mut self, t: &Topology, levels: &Levels<'_>, structure: usize) -> Option<()> {
-        self.add(structure);
-        for bytes in SUPPORT_BYTES {
-            self.add(bytes);
+#[inline(always)]
+fn whole(image: Image<'_>, t: &Topology, levels: &Levels<'_>) -> Option<usize> {
+    let mut bytes: usize = SUPPORT_BYTES.into_iter().map(rounded).sum();
+    let room = t.nb_levels_allocated as usize;
+    bytes += room * 8 + rounded(room * 4);
+    bytes += bitmap(image, t.allowed_cpuset)? + bitmap(image, t.allowed_nodeset)?;
+    for level in levels.iter() {
+        bytes += size_of_val(level.objs);
+        for (i, obj) in level.objs.iter().enumerate() {
+            ahead(image, level.objs, i);
+            bytes += object(image, *obj)?;
         }
-        let room = t.nb_levels_allocated as usize;
-        self.add(room * 8);
-        self.add(room * 4);
-        self.bitmap(t.allowed_cpuset)?;
-        self.bitmap(t.allowed_nodeset)?;
-        for level in levels.iter() {
-            self.add(size_of_val(level.objs));
-            for (i, obj) in level.objs.iter().enumerate() {
-                self.ahead(level.objs, i);
-                self.object(*obj)?;
-            }
-        }
-        self.distances(t.first_dist)?;
-        self.memattrs(t)?;
-        self.cpukinds(t)
     }
+    bytes += distances(image, t.first_dist)? + memattrs(image, t)?;
+    Some(bytes + cpukinds(image, t)?)
 }
 
 /// Bytes, header included, rounded up to whole pages.
 ///
 /// `version` is the library's API version, `usable` the room that it allocates
 /// for a topology structure.
+#[inline(always)]
 pub fn stock(
-    image: &Image<'_>,
+    image: Image<'_>,
     t: &Topology,
     (version, usable): (u32, usize),
     page: usize,
 ) -> Checked<usize> {
-    let levels = Levels::read(image, t)?;
-    let mut sum = Sum {
-        image,
-        bytes: size_of::<Header>(),
-    };
-    sum.whole(t, &levels, topology_size(version, usable))
-        .ok_or(Corrupt {
-            what: "topology: a pointer leads nowhere",
-            at: t.levels,
-        })?;
-    Ok(sum.bytes.next_multiple_of(page))
+    let levels = Levels::read(&{ image }, t)?;
+    let parts = whole(image, t, &levels).ok_or(Corrupt {
+        what: "topology: a pointer leads nowhere",
+        at: t.levels,
+    })?;
+    let bytes = size_of::<Header>() + rounded(topology_size(version, usable)) + parts;
+    Ok(bytes.next_multiple_of(page))
 }

@@ -85,7 +85,7 @@ pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize>
             let t = unsafe { loaded(topology) }?;
             // SAFETY: only the topology's own pointers are followed.
             let image = unsafe { Image::process() };
-            length::stock(&image, &t, library.structure(), map::page_size()).map_err(Error::from)
+            length::stock(image, &t, library.structure(), map::page_size()).map_err(Error::from)
         }
         Route::Stock(library) => {
             let mut length = 0;

@@ -83,6 +83,16 @@ impl Encoder<'_, '_> {
         unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
     }
 
+    /// The object at an offset of whole words, to be written in place.
+    #[inline]
+    pub(super) fn slot(&mut self, at: usize) -> &mut Obj {
+        let room = &mut self.buffer.bytes()[at..at + size_of::<Obj>()];
+        assert!(at % 8 == 0);
+        // SAFETY: as long as an object, and aligned, as the buffer begins with
+        // a page; any bit pattern is an object.
+        unsafe { &mut *room.as_mut_ptr().cast::<Obj>() }
+    }
+
     #[inline]
     pub(super) fn peek<T: Plain>(&self, at: usize) -> T {
         let room = &self.buffer.as_slice()[at..at + size_of::<T>()];

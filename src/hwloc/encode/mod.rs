@@ -24,7 +24,6 @@ use crate::hwloc::layout::*;
 use crate::hwloc::memory;
 use crate::hwloc::validate::{Levels, MAX_DEPTH};
 use core::mem::{offset_of, size_of};
-use std::collections::HashMap;
 
 /// Room for the topology structure: an adopter of any release copies its own
 /// size of it, so zeros have to follow.
@@ -32,6 +31,8 @@ const TOPOLOGY_ROOM: usize = 1024;
 
 /// Room for as many strings as small machines have.
 const STRINGS: usize = 28;
+/// The same for sets that end with different words.
+const RUNS: usize = 14;
 
 /// A topology as bytes.
 pub struct Encoded {
@@ -65,7 +66,7 @@ pub fn encode(
         normal: memory::list(levels.depth())?,
         special: [0; SPECIAL_LEVELS],
         arrays: memory::list(levels.depth())?,
-        runs: HashMap::default(),
+        runs: memory::map(RUNS)?,
         singles: [Run::default(); 64],
         strings: memory::map(STRINGS)?,
         root_cpus,

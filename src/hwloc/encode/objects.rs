@@ -71,59 +71,64 @@ impl Encoder<'_, '_> {
             if here != (level.kind, depth, i as u32) || source.symmetric_subtree & !1 != 0 {
                 return Err(Error::Invalid);
             }
-            let mut obj = *source;
             let here = self.place(depth, i as u32)?;
             let size = size_of::<Obj>();
             let first = self.base + here as u64;
             let more = i + 1 < level.objs.len();
-            obj.prev_cousin = if i > 0 { first - size as u64 } else { 0 };
-            obj.next_cousin = if more { first + size as u64 } else { 0 };
-            obj.name = self.string(source.name)?;
-            obj.subtype = self.string(source.subtype)?;
-            obj.attr = self.attr(source, kind, &mut attr_before)?;
+            let prev_cousin = if i > 0 { first - size as u64 } else { 0 };
+            let next_cousin = if more { first + size as u64 } else { 0 };
+            let name = self.string(source.name)?;
+            let subtype = self.string(source.subtype)?;
+            let attr = self.attr(source, kind, &mut attr_before)?;
             // Looking at another object is a cache line of the source each:
             // most of these are known.
             if parent.addr != source.parent {
                 parent = self.above(source.parent)?;
                 (parent.processors, parent.many) = (processors, many);
             }
-            obj.parent = parent.written;
-            obj.next_sibling = if source.next_sibling == source.next_cousin {
-                obj.next_cousin
+            let next_sibling = if source.next_sibling == source.next_cousin {
+                next_cousin
             } else {
                 self.object(source.next_sibling)?
             };
-            obj.prev_sibling = if source.prev_sibling == source.prev_cousin {
-                obj.prev_cousin
+            let prev_sibling = if source.prev_sibling == source.prev_cousin {
+                prev_cousin
             } else {
                 self.object(source.prev_sibling)?
             };
+            let mut others = [0; 3];
             if source.memory_first_child | source.io_first_child | source.misc_first_child != 0 {
-                obj.memory_first_child = self.object(source.memory_first_child)?;
-                obj.io_first_child = self.object(source.io_first_child)?;
-                obj.misc_first_child = self.object(source.misc_first_child)?;
+                others = [
+                    self.object(source.memory_first_child)?,
+                    self.object(source.io_first_child)?,
+                    self.object(source.misc_first_child)?,
+                ];
             }
-            [obj.children, obj.first_child, obj.last_child] = self.children(source)?;
-            obj.infos = self.infos(source.infos, source.infos_count)?;
-            let sets = [
-                source.cpuset,
-                source.complete_cpuset,
-                source.nodeset,
-                source.complete_nodeset,
-            ];
-            if is_special(level.kind) {
-                // Adopters refuse those of a device, and an object without any.
-                if sets != [0; 4] {
-                    return Err(Error::Invalid);
-                }
-            } else if sets.contains(&0) {
-                return Err(Error::Invalid);
-            } else {
-                self.sets(source, &mut obj, &parent, &mut nodeset_before)?;
-            }
+            let children = self.children(source)?;
+            let infos = self.infos(source.infos, source.infos_count)?;
+            let sets = self.all_sets(source, level.kind, &parent, &mut nodeset_before)?;
+            // In its place at once: a copy on the way would be copied again.
+            let obj: &mut Obj = self.slot(here);
+            *obj = *source;
+            (obj.prev_cousin, obj.next_cousin) = (prev_cousin, next_cousin);
+            (obj.name, obj.subtype, obj.attr) = (name, subtype, attr);
+            obj.parent = parent.written;
+            (obj.prev_sibling, obj.next_sibling) = (prev_sibling, next_sibling);
+            [
+                obj.memory_first_child,
+                obj.io_first_child,
+                obj.misc_first_child,
+            ] = others;
+            [obj.children, obj.first_child, obj.last_child] = children;
+            obj.infos = infos;
+            [
+                obj.cpuset,
+                obj.complete_cpuset,
+                obj.nodeset,
+                obj.complete_nodeset,
+            ] = sets;
             (obj._pad0, obj._pad1, obj._pad2, obj._pad3) = (0, 0, 0, 0);
             (obj._pad4, obj._pad5, obj._pad6) = (0, 0, 0);
-            self.set(here, obj);
             if i % TOGETHER == TOGETHER - 1 || !more {
                 let objs = i % TOGETHER + 1;
                 self.add_up(here + size - objs * size..here + size);
@@ -132,32 +137,54 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
+    /// Where the four sets of an object are written.
+    #[inline(always)]
+    fn all_sets(
+        &mut self,
+        source: &Obj,
+        kind: u32,
+        above: &Above,
+        nodes: &mut (Addr, Addr),
+    ) -> Result<[Addr; 4]> {
+        let sets = [
+            source.cpuset,
+            source.complete_cpuset,
+            source.nodeset,
+            source.complete_nodeset,
+        ];
+        // Adopters refuse those of a device, and an object without any.
+        match is_special(kind) {
+            true if sets == [0; 4] => Ok(sets),
+            false if !sets.contains(&0) => self.sets(source, above, nodes),
+            _ => Err(Error::Invalid),
+        }
+    }
+
     /// The sets of an object. Those of processors are the same two words after
     /// many zeros: they are looked at, and written from one copy. Their memory
     /// is what is attached above.
     pub(super) fn sets(
         &mut self,
         source: &Obj,
-        obj: &mut Obj,
         above: &Above,
         nodes: &mut (Addr, Addr),
-    ) -> Result<()> {
+    ) -> Result<[Addr; 4]> {
         let processor = above.processors && source.parent != 0;
         // A program may have given it another number than it was found with.
         let sets = [source.cpuset, source.complete_cpuset];
         let looked_at = if above.many { &sets[..1] } else { &sets };
-        if processor && self.are_single(looked_at, source.os_index)? {
-            obj.cpuset = match above.alone {
+        let cpus = if processor && self.are_single(looked_at, source.os_index)? {
+            let only = match above.alone {
                 true => above.cpus.1,
                 false => self.single(source.os_index)?,
             };
-            obj.complete_cpuset = obj.cpuset;
+            [only; 2]
         } else {
             self.are_finite(&sets)?;
-            obj.cpuset = self.bitmap(source.cpuset, &[above.cpus])?;
-            obj.complete_cpuset =
-                self.bitmap(source.complete_cpuset, &[(source.cpuset, obj.cpuset)])?;
-        }
+            let set = self.bitmap(source.cpuset, &[above.cpus])?;
+            let complete = self.bitmap(source.complete_cpuset, &[(source.cpuset, set)])?;
+            [set, complete]
+        };
         // Processors are the last level: with nothing between, there is nothing
         // else that memory could be attached to.
         *nodes = if processor && above.depth + 1 == source.depth {
@@ -167,9 +194,8 @@ impl Encoder<'_, '_> {
             let written = self.bitmap(source.nodeset, &[above.nodes, *nodes])?;
             (source.nodeset, written)
         };
-        obj.nodeset = nodes.1;
-        obj.complete_nodeset = self.bitmap(source.complete_nodeset, &[*nodes])?;
-        Ok(())
+        let complete = self.bitmap(source.complete_nodeset, &[*nodes])?;
+        Ok([cpus[0], cpus[1], nodes.1, complete])
     }
 
     /// Adopters refuse an object with all processors that there can be.
@@ -269,7 +295,11 @@ impl Encoder<'_, '_> {
                     // Long ones lie apart too.
                     match bitmap.count {
                         0..=8 => self.source.soon(bitmap.ulongs, 1),
-                        _ => self.long_ahead(bitmap, many),
+                        count if many => {
+                            let end = u64::from(count - 1) * 8;
+                            self.source.soon(bitmap.ulongs.wrapping_add(end), 1);
+                        }
+                        _ => self.long_ahead(bitmap),
                     }
                 }
             }
@@ -278,12 +308,8 @@ impl Encoder<'_, '_> {
 
     #[cold]
     #[inline(never)]
-    fn long_ahead(&self, bitmap: &Bitmap, only_end: bool) {
+    fn long_ahead(&self, bitmap: &Bitmap) {
         let size = bitmap.count as usize * 8;
-        if only_end {
-            let last = bitmap.ulongs.wrapping_add(size as u64 - 8);
-            return self.source.soon(last, 1);
-        }
         self.source.soon(bitmap.ulongs, size.min(2048));
     }
 }
