@@ -43,6 +43,7 @@ run_suite "xpmem topology" 60 tests/hwloc/tool.sh "$TOP/build/bin/xpmem"
 
 nice tests/hwloc/versions.sh
 run_suite "several copies of hwloc" 120 tests/hwloc/copies.sh "$lib"
+run_suite "odd processes, files and machines" 300 tests/hwloc/odd.sh "$bin" "$lib"
 run_suite "random machines" 400 tests/hwloc/differ.sh "$bin/differ" "$lib" 150 1
 run_suite "other layouts are stock's" 120 tests/hwloc/forward.sh "$lib" "$bin/exchange"
 run_suite "stock and ours, all pairs" 900 tests/hwloc/interop.sh "$bin/exchange" "$lib"

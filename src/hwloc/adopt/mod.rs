@@ -136,6 +136,7 @@ const TRIES: usize = 8;
 
 /// Brings the file to its address, or to another where an adoption of the
 /// same file holds that, and checks it there.
+#[inline(never)]
 fn bring(source: &Source) -> Result<Held> {
     let mut moved = None;
     for _ in 0..TRIES {
@@ -179,10 +180,11 @@ fn hold(source: &Source) -> Result<Held> {
     Ok(Held { mapping, report })
 }
 
+#[inline(never)]
 fn hold_copy(source: &Source, addr: usize) -> Result<Held> {
     let mut mapping = copy(source, addr)?;
     let report = inspect_copy(&mut mapping, source)?;
-    mapping.seal()?;
+    mapping.seal();
     Ok(Held { mapping, report })
 }
 
@@ -196,10 +198,11 @@ fn private_wanted() -> Option<bool> {
 }
 
 /// Makes the topology that the caller gets.
+#[inline(never)]
 fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Result<RawTopology> {
     let library = fresh.library;
     let native = native::of(library, report.topology.is_thissystem != 0)?;
-    let mut t = report.topology;
+    let mut t = *report.topology;
     let from_file = [
         t.support_discovery,
         t.support_cpubind,
@@ -214,7 +217,7 @@ fn build(mut fresh: Fresh, report: &Report, addr: usize, length: usize) -> Resul
     let (raw, size) = enlarge(fresh.raw, sizing.bytes.len())?;
     let place = raw as usize + size;
     fresh.raw = raw;
-    t = report.topology;
+    t = *report.topology;
     let mut side = Sidecar::new(place, sizing.bytes.len())?;
     side.fill(&mut t, report, addr, length)?;
     // Another size means that somebody writes to the file meanwhile.

@@ -15,6 +15,7 @@ use core::mem::{offset_of, size_of};
 ///
 /// # Errors
 /// EINVAL if the file is corrupt, ENOMEM.
+#[inline(never)]
 pub fn relocate(source: &Source, mut mapping: Mapping) -> Result<Held> {
     // Checked twice: a pointer is followed only after the first check, and
     // a file whose parts overlap could become another one by the moving.
@@ -33,7 +34,7 @@ pub fn relocate(source: &Source, mut mapping: Mapping) -> Result<Held> {
     let image = image.ok_or(Error::Invalid)?;
     rebase(&image, &report.topology, mapping.bytes_mut(), target)?;
     let report = inspect(&mapping, mapping.addr())?;
-    mapping.seal()?;
+    mapping.seal();
     Ok(Held { mapping, report })
 }
 

@@ -25,6 +25,8 @@ pub struct Source {
     pub offset: i64,
     pub addr: usize,
     pub length: usize,
+    /// Bytes of the file.
+    pub size: u64,
     /// Bytes in use, as far as the writer says.
     pub used: usize,
     /// A part of what is in use has no blocks. Where the file system is full,
@@ -35,6 +37,7 @@ pub struct Source {
 }
 
 /// Reads the start of the file and compares it with the arguments.
+#[inline(never)]
 pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<Source> {
     let offset = i64::try_from(fileoffset).map_err(|_| Error::Invalid)?;
     let mut start = [0u64; (size_of::<Header>() + TOPOLOGY_COMMON) / 8];
@@ -50,18 +53,19 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
     let (header, t) = unsafe {
         let at = start.as_ptr().cast::<u8>();
         (
-            at.cast::<Header>().read(),
-            at.add(size_of::<Header>()).cast::<Topology>().read(),
+            &*at.cast::<Header>(),
+            &*at.add(size_of::<Header>()).cast::<Topology>(),
         )
     };
-    let matches = validate::header(&header, addr as u64, length as u64).is_ok();
+    let matches = validate::header(header, addr as u64, length as u64).is_ok();
     if !matches || t.abi != ABI {
         return Err(Error::Invalid);
     }
     write::check_range(fileoffset, addr, length)?;
-    // Pages beyond the end of a file are a SIGBUS, not a read.
+    // Pages beyond the end of a file are a SIGBUS, not a read; the last may be cut
+    // short, and is zeros from there on.
     let (size, blocks) = map::file_extent(fd)?;
-    if size < fileoffset + length as u64 {
+    if size.next_multiple_of(map::page_size() as u64) < fileoffset + length as u64 {
         return Err(Error::Invalid);
     }
     let used = t.in_use(length as u64).unwrap_or(length as u64);
@@ -72,6 +76,7 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
         offset,
         addr,
         length,
+        size,
         used: used as usize,
         has_holes,
         strict_infos: false,
@@ -123,7 +128,7 @@ pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
     while let Some((from, to)) = next_part(source, at, end) {
         let part = (from - start) as usize..(to - start) as usize;
         let have = map::read_at(source.fd, &mut mapping.bytes_mut()[part], from as i64)?;
-        if (have as u64) < to - from {
+        if from + (have as u64) < to.min(source.size) {
             return Err(Error::Invalid);
         }
         at = to;

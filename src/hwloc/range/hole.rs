@@ -5,6 +5,9 @@
 //! choice here is well inside the largest hole that all given processes
 //! share, away from both ends: mappings grow into a hole from its ends. It
 //! is not the middle, where other software that looks for holes puts its own.
+//!
+//! `proc-maps` would read the list, but wants each path to be UTF-8, which one
+//! mapping of a foreign process need not be, and aborts where there is no memory.
 
 use crate::error::{Error, Result};
 use crate::hwloc::memory;

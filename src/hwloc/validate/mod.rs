@@ -32,6 +32,7 @@ mod tree;
 use super::image::{ensure, Checked, Corrupt, Image};
 use super::layout::*;
 use crate::hwloc::bits::sum;
+use crate::hwloc::memory;
 use core::mem::size_of;
 pub use levels::Levels;
 
@@ -41,10 +42,11 @@ pub use levels::Levels;
 pub const MAX_DEPTH: usize = 16384;
 
 /// What a check learned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
-    /// The topology's own structure, a copy.
-    pub topology: Topology,
+    /// The topology's own structure, a copy: on the heap, as a thread's stack may
+    /// be small.
+    pub topology: Box<Topology>,
     /// Number of objects of all levels.
     pub objects: usize,
     /// Whether every cached object pointer of distances and memory
@@ -112,15 +114,18 @@ pub fn around(image: &Image<'_>) -> Checked<()> {
     attributes::check(image, &topology, &levels).map(|_| ())
 }
 
-fn beginning<'a>(image: &Image<'a>) -> Checked<(Topology, Levels<'a>)> {
+#[inline(never)]
+fn beginning<'a>(image: &Image<'a>) -> Checked<(Box<Topology>, Levels<'a>)> {
     let base = image.base();
     let at = base + size_of::<Header>() as u64;
     let topology = image.topology(at).ok_or(Corrupt {
         what: "shorter than a topology",
         at,
     })?;
+    let topology = memory::boxed(topology)?;
     fields(image, &topology, at)?;
-    Ok((topology, Levels::read(image, &topology)?))
+    let levels = Levels::read(image, &topology)?;
+    Ok((topology, levels))
 }
 
 /// Checks all but the header, of an image that may be shorter than that says.

@@ -21,7 +21,7 @@ const SMALL_SET: usize = 8;
 
 /// Objects below each other that are checked in one go. The stack may be a
 /// small thread's.
-const IN_ONE_GO: usize = 24;
+const IN_ONE_GO: usize = 12;
 
 /// What a walk learned.
 #[derive(Clone, Copy)]
