@@ -7,7 +7,7 @@
 //! traces one thread and asks for the next would wait for the exec, and the
 //! exec for him. A signal handler gets him out of that: it waits for the dead.
 
-use crate::user::sys::{procfs, sys, Sys};
+use crate::user::sys::{procfs, sys, task, Sys};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -103,18 +103,7 @@ extern "C" fn wait_for_the_dead(_: c_int) {
 /// was lost here would never be seen again.
 fn has_ended(tid: i32) -> bool {
     const ENDED: core::ops::RangeInclusive<i32> = libc::CLD_EXITED..=libc::CLD_DUMPED;
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    // Signal, errno, and what has become of it.
-    let mut info = [0i32; 32];
-    let answer = sys!(
-        libc::SYS_waitid,
-        libc::P_PID,
-        tid,
-        info.as_mut_ptr(),
-        flags,
-        0
-    );
-    answer.is_ok() && ENDED.contains(&info[2])
+    task::news_of(tid, libc::WEXITED).is_some_and(|news| ENDED.contains(&news))
 }
 
 /// Where a handler returns to: on x86-64 the kernel wants to be told.

@@ -2,11 +2,12 @@
 //! Directories, by descriptor: no path that somebody else may change is walked
 //! twice, and no link is followed but in the name that a user has given.
 
-use super::{owned, sys, Sys};
+#![forbid(unsafe_code)]
+
+use super::{file, owned, sys, Sys};
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
-use core::mem::MaybeUninit;
 
 /// What is needed to know of a file.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +30,7 @@ impl About {
 
 /// What an open file is.
 pub fn about(fd: Fd) -> Sys<About> {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    sys!(libc::SYS_fstat, fd, stat.as_mut_ptr())?;
-    // SAFETY: all-zero is a valid stat and the kernel has filled it.
-    let stat = unsafe { stat.assume_init() };
+    let stat = file::stat(fd)?;
     Ok(About {
         mode: stat.st_mode,
         uid: stat.st_uid,
@@ -126,7 +124,7 @@ pub struct Entries {
 
 impl Entries {
     pub fn of(fd: Fd) -> Self {
-        let _ = sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET);
+        let _ = file::rewind(fd);
         Self {
             fd,
             buf: [0; 256],
@@ -138,8 +136,7 @@ impl Entries {
     /// The next one: its name, and its type as a directory tells it.
     pub fn next<'a>(&mut self, name: &'a mut [u8; NAME]) -> Option<(&'a CStr, u8)> {
         if self.pos >= self.have {
-            let size = core::mem::size_of_val(&self.buf);
-            self.have = sys!(libc::SYS_getdents64, self.fd, self.buf.as_mut_ptr(), size).ok()?;
+            self.have = file::read_records(self.fd, &mut self.buf).ok()?;
             self.pos = 0;
             if self.have == 0 {
                 return None;

@@ -200,10 +200,7 @@ pub fn next_data(fd: Fd, from: usize, end: usize) -> Option<Span> {
 
 /// Device and inode of an open file, as /proc/PID/maps counts them, and its size.
 pub fn identity(fd: Fd) -> Sys<(u64, u64, u64)> {
-    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
-    sys!(libc::SYS_fstat, fd, stat.as_mut_ptr())?;
-    // SAFETY: all-zero is a valid stat and the kernel has filled it.
-    let stat = unsafe { stat.assume_init() };
+    let stat = super::file::stat(fd)?;
     Ok((stat.st_dev, stat.st_ino, stat.st_size as u64))
 }
 
@@ -236,24 +233,30 @@ pub fn copy_file_to_process(fd: Fd, pid: i32, off: usize, len: usize) -> Sys<()>
     Ok(())
 }
 
+/// One process_vm_writev(2) of `len` bytes at `from` of this process to `to` of `pid`;
+/// answers how many it has written.
+fn write_process(pid: i32, from: usize, to: usize, len: usize) -> Sys<usize> {
+    let part = |at: usize| libc::iovec {
+        iov_base: core::ptr::with_exposed_provenance_mut(at),
+        iov_len: len,
+    };
+    let (local, remote) = (part(from), part(to));
+    sys!(
+        libc::SYS_process_vm_writev,
+        pid,
+        &raw const local,
+        1,
+        &raw const remote,
+        1,
+        0
+    )
+}
+
 /// Copies `len` bytes at `from` of this process to `to` of `pid`.
 fn copy_to_process(pid: i32, from: usize, to: usize, len: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
-        let part = |at: usize| libc::iovec {
-            iov_base: core::ptr::with_exposed_provenance_mut(at + done),
-            iov_len: len - done,
-        };
-        let (local, remote) = (part(from), part(to));
-        let n = sys!(
-            libc::SYS_process_vm_writev,
-            pid,
-            &raw const local,
-            1,
-            &raw const remote,
-            1,
-            0
-        )?;
+        let n = write_process(pid, from + done, to + done, len - done)?;
         if n == 0 {
             return Err(Errno::EFAULT);
         }
@@ -264,24 +267,8 @@ fn copy_to_process(pid: i32, from: usize, to: usize, len: usize) -> Sys<()> {
 
 /// Writes one 32-bit word at `addr` of `pid`.
 pub fn poke_word(pid: i32, addr: usize, word: u32) -> Sys<()> {
-    let local = libc::iovec {
-        iov_base: (&raw const word).cast_mut().cast(),
-        iov_len: 4,
-    };
-    let remote = libc::iovec {
-        iov_base: core::ptr::with_exposed_provenance_mut(addr),
-        iov_len: 4,
-    };
-    sys!(
-        libc::SYS_process_vm_writev,
-        pid,
-        &raw const local,
-        1,
-        &raw const remote,
-        1,
-        0
-    )
-    .map(drop)
+    let from = (&raw const word).expose_provenance();
+    write_process(pid, from, addr, core::mem::size_of_val(&word)).map(drop)
 }
 
 /// Reads `len <= 256` bytes at `addr` of `pid` into `into`.

@@ -13,6 +13,7 @@ pub mod clone;
 pub mod dir;
 #[cfg(feature = "fault-injection")]
 pub mod faults;
+pub mod file;
 pub mod forking;
 pub mod hugetlb;
 pub mod maps;

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::sys;
+use super::file;
 use crate::errno::Errno;
 use crate::fd::Fd;
 use core::ffi::CStr;
@@ -119,7 +119,7 @@ impl Numbers {
             buf: [0; 128],
             have: 0,
             pos: 0,
-            cut: sys!(libc::SYS_lseek, fd, 0, libc::SEEK_SET).is_err(),
+            cut: file::rewind(fd).is_err(),
         }
     }
 
@@ -129,10 +129,9 @@ impl Numbers {
     }
 
     fn refill(&mut self) {
-        let size = core::mem::size_of_val(&self.buf);
-        let at = self.buf.as_mut_ptr();
+        let (fd, buf) = (self.fd, &mut self.buf);
         // What is gone has no names any more; else who is left out runs on.
-        let read = super::insist(|| match sys!(libc::SYS_getdents64, self.fd, at, size) {
+        let read = super::insist(|| match file::read_records(fd, buf) {
             Err(errno @ (Errno::ENOENT | Errno::ESRCH)) => Ok(Err(errno)),
             answer => answer.map(Ok),
         });

@@ -200,10 +200,7 @@ pub fn may_inspect(pid: i32) -> bool {
 /// Whether the calling thread may lock as much memory as it likes.
 pub fn may_lock_all() -> bool {
     const IPC_LOCK: u32 = 14;
-    let mut limit = [0u64; 2];
-    let (resource, old) = (libc::RLIMIT_MEMLOCK, limit.as_mut_ptr());
-    let known = sys!(libc::SYS_prlimit64, 0, resource, 0, old).is_ok();
-    if known && limit[0] == u64::MAX {
+    if super::task::limit(libc::RLIMIT_MEMLOCK).is_some_and(|limit| limit[0] == u64::MAX) {
         return true;
     }
     effective_capabilities() >> IPC_LOCK & 1 == 1

@@ -29,7 +29,7 @@ const fn bit(signal: c_int) -> u64 {
 pub const PARENT_GONE: c_int = libc::SIGTERM;
 
 pub fn gettid() -> i32 {
-    sys!(libc::SYS_gettid).unwrap_or(0) as i32
+    crate::rawsys::gettid()
 }
 
 pub fn geteuid() -> u32 {
@@ -219,18 +219,18 @@ pub fn reap(pid: i32) -> bool {
 /// Whether child `pid` stands, by SIGSTOP or its like. It is left to be told
 /// to others.
 pub fn is_stopped(pid: i32) -> bool {
-    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    news_of(pid, libc::WSTOPPED) == Some(libc::CLD_STOPPED)
+}
+
+/// What has become of child or traced thread `id`, of the kinds in `flags`, without
+/// waiting for it. It is left to be told again.
+pub fn news_of(id: i32, flags: c_int) -> Option<i32> {
+    let flags = flags | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     // Signal, errno, and what has become of it.
     let mut info = [0i32; 32];
-    let answer = sys!(
-        libc::SYS_waitid,
-        libc::P_PID,
-        pid,
-        info.as_mut_ptr(),
-        flags,
-        0
-    );
-    answer.is_ok() && info[2] == libc::CLD_STOPPED
+    let at = info.as_mut_ptr();
+    sys!(libc::SYS_waitid, libc::P_PID, id, at, flags, 0).ok()?;
+    Some(info[2])
 }
 
 /// A counter that is read and polled: what has been added since the last look.
@@ -273,25 +273,27 @@ pub fn random(bytes: &mut [u8]) -> Sys<()> {
     }
 }
 
+/// The limit on a resource, soft and hard.
+pub fn limit(resource: u32) -> Option<[u64; 2]> {
+    let mut limit = [0u64; 2];
+    sys!(libc::SYS_prlimit64, 0, resource, 0, limit.as_mut_ptr()).ok()?;
+    Some(limit)
+}
+
+fn set_limit(resource: u32, limit: [u64; 2]) {
+    let _ = sys!(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), 0);
+}
+
 /// Raises the soft limit on file sizes to the hard one for the caller's
 /// process, runs `body`, and puts it back.
 pub fn with_file_size_limit_lifted<T>(body: impl FnOnce() -> T) -> T {
-    let mut old = [0u64; 2];
-    let read = sys!(
-        libc::SYS_prlimit64,
-        0,
-        libc::RLIMIT_FSIZE,
-        0,
-        old.as_mut_ptr()
-    )
-    .is_ok();
-    if !read || old[0] == u64::MAX {
+    let resource = libc::RLIMIT_FSIZE;
+    let Some(old) = limit(resource).filter(|old| old[0] != u64::MAX) else {
         return body();
-    }
-    let open = [old[1], old[1]];
-    let _ = sys!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, open.as_ptr(), 0);
+    };
+    set_limit(resource, [old[1], old[1]]);
     let answer = body();
-    let _ = sys!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, old.as_ptr(), 0);
+    set_limit(resource, old);
     answer
 }
 
@@ -317,23 +319,7 @@ pub fn duplicate_to(fd: Fd, to: c_int) {
 
 /// As many descriptors as the caller's process may have. A peer takes three.
 pub fn lift_descriptor_limit() {
-    let mut limit = [0u64; 2];
-    if sys!(
-        libc::SYS_prlimit64,
-        0,
-        libc::RLIMIT_NOFILE,
-        0,
-        limit.as_mut_ptr()
-    )
-    .is_ok()
-    {
-        limit[0] = limit[1];
-        let _ = sys!(
-            libc::SYS_prlimit64,
-            0,
-            libc::RLIMIT_NOFILE,
-            limit.as_ptr(),
-            0
-        );
+    if let Some([_, hard]) = limit(libc::RLIMIT_NOFILE) {
+        set_limit(libc::RLIMIT_NOFILE, [hard, hard]);
     }
 }
