@@ -17,6 +17,7 @@
 //! | [`arena`]     | the memory that its threads and the service share                 |
 //! | [`protocol`]  | ids and messages                                                  |
 //! | [`patience`]  | how long others are waited for                                    |
+//! | [`span`]      | ranges of addresses                                               |
 //! | [`sys`]       | system calls, without policy                                      |
 
 pub mod arena;
