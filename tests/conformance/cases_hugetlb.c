@@ -8,6 +8,9 @@
 #include <sys/shm.h>
 #include <sys/stat.h>
 
+#ifndef MFD_HUGE_1GB
+#define MFD_HUGE_1GB (30u << 26)
+#endif
 #define HUGE (2ul << 20)
 #define PAGES 3
 #define SIZE (PAGES * HUGE)
@@ -319,6 +322,36 @@ CASE(hugetlb_beside_others, "a window over hugetlb pages and the ordinary memory
 	addr = r_attach(&p, apid, (long)memory - (long)HUGE / 2, HUGE);
 	EXPECT_EQ(r_peek(&p, addr), 7);
 	EXPECT_EQ(r_peek(&p, addr + HUGE - PAGE), 7);
+	quit(&p);
+}
+
+CASE(hugetlb_gigantic, "pages of 1 GiB, as a whole and in part")
+{
+	struct peer p = spawn();
+	unsigned long size = 1ul << 30;
+	long apid, addr;
+	char *memory;
+	int fd = memfd_create("gigantic", MFD_HUGETLB | MFD_HUGE_1GB | MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)size))
+		skip_case("no pages of 1 GiB");
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		skip_case("no page of 1 GiB is free");
+	fill(memory + 5 * HUGE, SIZE, 1);
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	EXPECT(apid > 0);
+	addr = r_attach(&p, apid, (long)memory, (long)size);
+	EXPECT_EQ(r_verify(&p, addr + 5 * (long)HUGE, SIZE, 1), 0);
+	EXPECT_EQ(r_fill(&p, addr + 5 * (long)HUGE, SIZE, 2), 0);
+	EXPECT_EQ(verify((long)memory + 5 * (long)HUGE, SIZE, 2), 0);
+	if (backend == BACKEND_USER)
+		EXPECT_EQ(call(&p, page_kib, addr, 0, 0), size >> 10);
+	EXPECT_EQ(r_detach(&p, addr), 0);
+	addr = r_attach(&p, apid, (long)memory + 5 * (long)HUGE + (long)PAGE, HUGE);
+	EXPECT_EQ(r_peek(&p, addr), (unsigned char)memory[5 * HUGE + PAGE]);
+	addr = r_attach(&p, apid, (long)memory + 5 * (long)HUGE + (long)PAGE, PAGE);
+	EXPECT_EQ(r_peek(&p, addr), (unsigned char)memory[5 * HUGE + PAGE]);
 	quit(&p);
 }
 

@@ -15,6 +15,9 @@ use crate::user::service::state::Service;
 use crate::user::sys::{hugetlb, Span, Sys, HUGE, PAGE, TOP};
 use core::ffi::c_int;
 
+/// So much may be on pages that are larger still.
+const GIGANTIC: usize = 1 << 30;
+
 /// What `xpmem_attach` is asked for.
 pub struct Wanted {
     pub apid: i64,
@@ -75,8 +78,10 @@ impl Service {
             Ok(addr) => addr,
             Err(errno) => return Reply::Now(Err(errno)),
         };
-        // Only what the program has chosen itself stays where it is.
-        let layout = vaddr == 0 && len > EAGER && hugetlb::any();
+        // What the program has chosen itself stays where it is, and most pages fit into
+        // what begins and ends with them.
+        let odd = (source | len) % HUGE != 0 || len >= GIGANTIC;
+        let layout = vaddr == 0 && len > EAGER && odd && hugetlb::any();
         if len <= EAGER || layout {
             let mut m = Message::new(Verb::Share);
             let wanted = if len <= EAGER { WHOLE } else { LAYOUT };

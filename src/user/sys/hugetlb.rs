@@ -48,16 +48,23 @@ pub fn page_at(start: usize, end: usize) -> usize {
     }
 }
 
-/// Whether this machine may have such pages just now.
+/// Whether this machine may have such pages just now: of its default size, or of the
+/// largest that is in use.
 pub fn any() -> bool {
-    let is_zero = |path: &CStr| {
-        let mut text = [0u8; 2];
-        let Ok(file) = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
-            return false;
-        };
-        super::task::read_text(file.fd(), &mut text) == 2 && text == *b"0\n"
+    let files = [
+        c"/proc/sys/vm/nr_hugepages",
+        c"/proc/sys/vm/nr_overcommit_hugepages",
+        c"/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+    ];
+    files.into_iter().any(is_some)
+}
+
+fn is_some(path: &CStr) -> bool {
+    let mut text = [0u8; 2];
+    let Ok(file) = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+        return false;
     };
-    !is_zero(c"/proc/sys/vm/nr_hugepages") || !is_zero(c"/proc/sys/vm/nr_overcommit_hugepages")
+    super::task::read_text(file.fd(), &mut text) != 2 || text != *b"0\n"
 }
 
 #[cfg(test)]
