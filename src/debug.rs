@@ -49,6 +49,8 @@ counters! {
     promotions,
     /// Their sizes, in bytes.
     bytes_promoted,
+    /// Mappings that were shared from the start.
+    born_shared,
     /// Touches of attached pages that were not there yet and were served.
     faults_served,
     /// Ranges taken away from all attachers.
@@ -298,7 +300,8 @@ extern "C" fn stats_at_exit() {
         line,
         "xpmem: stats pid={} backend={} makes={} gets={} attaches={} detaches={} promotions={} \
          bytes_promoted={} faults={} revocations={} late_revocations={} stops={} \
-         longest_stop_us={} forks_privatized={} hooks_installed={} refusals={} peers_cut={}",
+         longest_stop_us={} forks_privatized={} hooks_installed={} refusals={} peers_cut={} \
+         born_shared={}",
         rawsys::getpid(),
         back_end(),
         get(&c.makes),
@@ -316,6 +319,7 @@ extern "C" fn stats_at_exit() {
         get(&c.hooks_installed),
         get(&c.refusals),
         get(&c.peers_cut),
+        get(&c.born_shared),
     );
     line.send();
 }

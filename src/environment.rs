@@ -42,6 +42,9 @@ variables! {
     Users DEBUG_FILE = c"XPMEM_DEBUG_FILE";
     /// The folder where the processes of the user back end find each other.
     Users DIR = c"XPMEM_DIR";
+    /// What new memory is shared from the start: `off`, `learned`, or all of at least
+    /// so many bytes.
+    Users BORN = c"XPMEM_BORN";
     /// How long what is in the way of sharing is waited for, in seconds.
     Users WAIT = c"XPMEM_WAIT";
     /// Revocation does nothing: tests must notice.

@@ -18,6 +18,9 @@ user() {
     run_suite "user back end, C" 600 "${as[@]}" "$T/conformance"
     run_suite "user back end, C, static" 600 "${as[@]}" "$T/conformance-static"
     run_suite "user back end, Rust" 600 "${as[@]}" "$T/conformance-rust"
+    # Memory that is asked for after the first make is shared from the start.
+    XPMEM_BORN=1 run_suite "user back end, C, born shared" 300 "${as[@]}" "$T/conformance" born fork kept_ call_m \
+        mremap_ brk free_ realloc owner_ pinned registered recall
     unset XPMEM_BACKEND
 }
 fake() {

@@ -12,12 +12,12 @@ if ! make conformance build/tests/sweep fault-injection >"$SCRATCH/make.log" 2>&
 fi
 sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
 
-sweep "promotions" promote_private promote_huge promote_locked promote_shared promote_data promote_scattered
+sweep "promotions" promote_private promote_huge promote_locked promote_shared promote_data promote_scattered born
 # On a machine with several memory nodes there are some more calls.
 XPMEM_TEST_NODES=1 sweep "promotions on memory nodes" promote_private promote_scattered move
 sweep "what ends them" protect protect_shared remove_segment unmap replace drop move grow raw_unmap raw_drop raw_move
 # Where a call would fail the service is killed.
-sweep "a service that is killed in a promotion" killed_private killed_huge killed_locked killed_shared killed_data
+sweep "a service that is killed in a promotion" killed_private killed_huge killed_locked killed_shared killed_data killed_born
 sweep "a service that is killed in what ends one" killed_protect killed_drop killed_unmap killed_recall killed_move killed_fork
 sweep "fork" fork_child
 # The limit that mappings are counted by, made small.

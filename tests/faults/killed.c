@@ -123,6 +123,20 @@ static void quiet_promotion(struct scene *s, char *memory)
 CASE_OF(killed_shared, "while shared anonymous memory does", quiet_promotion, shared_anonymous(SIZE))
 CASE_OF(killed_data, "while the program's own data does", quiet_promotion, own_data())
 
+CASE(killed_born, "while memory comes to be shared from the start")
+{
+	struct scene s = begin();
+	char *memory = newborn(SIZE);
+
+	for (size_t at = 0; at < SIZE; at++)
+		EXPECT_EQ(memory[at], 0);
+	mark(memory, 1);
+	open_scene(&s, memory, SIZE);
+	touch(&s, 1);
+	expect_mark(memory, 1);
+	expect_service(&s, 5);
+}
+
 static void shared_scene(struct scene *s)
 {
 	char *memory = anonymous(SIZE);

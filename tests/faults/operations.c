@@ -249,6 +249,33 @@ CASE(raw_drop, "madvise past libc")
 	close_scene(&s);
 }
 
+/* A service runs, and all memory from here on is shared from the start. */
+char *newborn(size_t size)
+{
+	char *memory;
+
+	setenv("XPMEM_BORN", "1", 1);
+	EXPECT(make_all() > 0);
+	arm();
+	memory = anonymous(size);
+	disarm();
+	return memory;
+}
+
+CASE(born, "memory is shared from the start")
+{
+	struct scene s = begin();
+	char *memory = newborn(SIZE);
+
+	for (size_t at = 0; at < SIZE; at++)
+		EXPECT_EQ(memory[at], 0);
+	fill(memory, SIZE, 1);
+	open_scene(&s, memory, SIZE);
+	touch_there(&s, 1);
+	expect_bytes(&s, 1);
+	close_scene(&s);
+}
+
 CASE(fork_child, "fork")
 {
 	struct scene s = begin();

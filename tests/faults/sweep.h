@@ -37,6 +37,8 @@ char *shared_anonymous(size_t size);
 /* A huge page of its own, where there are any. */
 #define HUGE (2ul << 20)
 char *huge_page(void);
+/* Memory that is shared from the start, its making armed. */
+char *newborn(size_t size);
 /* SIZE of the program's own data, in a mapping of its own: what is shared along with
  * it is then the same in each run, wherever the program was loaded. */
 char *own_data(void);

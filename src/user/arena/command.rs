@@ -147,6 +147,8 @@ commands! {
     Rights = 17 { tid: i32 }
     /// Is about to be pinned by a device -> how far that may begin.
     Pin = 18 { span: Span }
+    /// Has just been mapped, and is to be shared from the start.
+    Bear = 19 { span: Span }
 }
 
 impl Command {
@@ -160,7 +162,8 @@ impl Command {
             | Command::Advise { span, .. }
             | Command::Discard { span, .. }
             | Command::Rearrange { span }
-            | Command::Pin { span } => span,
+            | Command::Pin { span }
+            | Command::Bear { span } => span,
             Command::Remap { old, old_len, .. } => Span::of(old, old_len),
             Command::RecallSegment { addr } => Span::new(addr, TOP),
             _ => Span::EMPTY,
@@ -201,7 +204,7 @@ mod tests {
         ] {
             assert_eq!(Command::from_words(command.words()), Some(command));
         }
-        for number in [0, 19, u64::MAX] {
+        for number in [0, 20, u64::MAX] {
             assert_eq!(Command::from_words([number, 0, 0, 0, 0, 0]), None);
         }
         assert_eq!(Command::Pin { span }.span(), span);

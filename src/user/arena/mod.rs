@@ -6,18 +6,20 @@
 //! thread may be stopped at any instruction, by the service itself, which must
 //! never wait for it.
 
+pub mod born;
 pub mod closing;
 pub mod command;
 pub mod copying;
 pub mod mapping;
 pub mod ranges;
+mod soon;
 
 use super::sys::{rights, task, Sys};
 use crate::errno::Errno;
+use born::Born;
 use closing::Closing;
 pub use command::Command;
 use copying::Copying;
-use core::ffi::c_int;
 use core::sync::atomic::{
     fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -119,6 +121,8 @@ pub struct Shared {
     pub promoted: Ranges,
     /// The thread that is watched on its way into a fork.
     pub forking: AtomicU32,
+    /// What new mappings are to be shared from the start.
+    pub born: Born,
     pub copying: Copying,
     pub closing: Closing,
 }
@@ -143,13 +147,10 @@ impl Shared {
     /// service lives, which the anchor sees to ([`super::service::anchor`]).
     pub fn call(&self, command: Command) -> Sys<u64> {
         let slot = self.claim()?;
-        for (to, from) in slot.command.iter().zip(command.words()) {
-            to.store(from, Ordering::Relaxed);
-        }
-        slot.state.store(READY, Ordering::Release);
+        slot.fill(command);
         let answer = self.await_answer(slot);
         slot.state.store(FREE, Ordering::Release);
-        u64::try_from(answer).map_err(|_| Errno::new(-answer as c_int))
+        answer
     }
 
     fn claim(&self) -> Sys<&Slot> {
@@ -172,12 +173,12 @@ impl Shared {
         }
     }
 
-    fn await_answer(&self, slot: &Slot) -> i64 {
+    fn await_answer(&self, slot: &Slot) -> Sys<u64> {
         self.ring();
         loop {
             match slot.state.load(Ordering::Acquire) {
-                DONE => return slot.answer.load(Ordering::Relaxed),
-                _ if self.is_over() => return OVER.negated() as i64,
+                DONE => return slot.result(),
+                _ if self.is_over() => return Err(OVER),
                 state => task::futex_wait(&slot.state, state, 1000),
             };
         }
@@ -201,8 +202,10 @@ impl Shared {
     /// The next command that nobody has taken yet. For the service task.
     pub fn take(&self, from: usize) -> Option<(usize, Option<Command>)> {
         for (i, slot) in self.slots.iter().enumerate().skip(from) {
-            if slot.state.load(Ordering::Acquire) == READY {
-                slot.state.store(BUSY, Ordering::Relaxed);
+            // Who has handed it over may just be giving it up.
+            let begun = |state: u32| (state == READY).then_some(BUSY);
+            let (taken, failed) = (Ordering::Acquire, Ordering::Relaxed);
+            if slot.state.fetch_update(taken, failed, begun).is_ok() {
                 let words = core::array::from_fn(|k| slot.command[k].load(Ordering::Relaxed));
                 return Some((i, Command::from_words(words)));
             }

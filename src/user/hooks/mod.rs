@@ -12,6 +12,7 @@
 //! is promoted, and takes it away after its system call. Promotion looks at the
 //! guards with all threads standing, so between the two nothing is promoted.
 
+mod born;
 mod devices;
 pub mod fork;
 mod install;
@@ -24,7 +25,7 @@ use crate::debug::COUNTERS;
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::sys::advice::of_advice;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use text::{find, Hook, Site, Thunks, ANY, IN_PLACE, SITES};
 
 /// What the hooks need to be written.
@@ -164,6 +165,9 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let Some(shared) = arena::existing().filter(|s| s.is_running()) else {
         return (0, None);
     };
+    if let Some(answer) = born::map(shared, number, args) {
+        return (0, Some(answer));
+    }
     devices::before(shared, number, args);
     let command = if number as libc::c_long == libc::SYS_brk {
         shrink(shared, args[0])
@@ -184,7 +188,8 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
     // What was promoted once may be in pieces still.
     let concerned = if let Command::Remap { .. } = command {
-        COUNTERS.promotions.load(Ordering::Relaxed) > 0
+        let some = |counter: &AtomicU64| counter.load(Ordering::Relaxed) > 0;
+        some(&COUNTERS.promotions) || some(&COUNTERS.born_shared)
     } else {
         shared.promoted.overlaps(span.start(), span.end())
     };

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod begin;
+pub mod born;
 pub mod changes;
 pub mod children;
 pub mod copier;
@@ -38,6 +39,7 @@ use super::program::Program;
 use super::protocol::limits::CHUNK_MAX;
 use super::sys::{HUGE, PAGE};
 use crate::fd::Fd;
+use born::Nursery;
 use changes::{Change, CHANGES};
 use debts::Debts;
 use headroom::Headroom;
@@ -94,6 +96,8 @@ pub struct Owner {
     pub loans: Loans,
     /// With so many ranges promoted no more come to stand alone.
     thrifty_from: usize,
+    /// What was born shared.
+    newborn: Nursery,
     /// Behind which range a gap was looked for last.
     gap_looked_at: usize,
 }

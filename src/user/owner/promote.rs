@@ -46,6 +46,7 @@ impl Owner {
             return Err(Refusal::Later);
         }
         if self.is_own(&mapping) {
+            self.newborn.note_asked(addr);
             if let Some(run) = self.ready_around(shared, &mapping, addr, (lo, hi)) {
                 return Ok(run);
             }

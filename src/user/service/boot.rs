@@ -3,9 +3,11 @@
 
 use crate::errno::Errno;
 use crate::fd::Fd;
+use crate::user::arena::born::OFF;
 use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
+use crate::user::owner::born;
 use crate::user::peers::token;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
@@ -94,6 +96,9 @@ impl Service {
         let anchor = shared.anchor_tid.load(Ordering::Acquire) as i32;
         self.owner.program.begin(anchor)?;
         self.owner.look_around();
+        if born::memory_is_promised() {
+            shared.born.set_mode(OFF);
+        }
         self.signals = task::signal_descriptor()?.keep();
         self.bell = Fd::new(shared.bell_counter.load(Ordering::Acquire));
         self.peers.open()?;

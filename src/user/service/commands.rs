@@ -97,7 +97,10 @@ impl Service {
             }
             Command::Detach { addr } => self.detach(addr),
             Command::Pin { .. } => self.before_pin(shared, span),
+            Command::Bear { .. } if self.recalling => Err(Errno::EAGAIN),
+            Command::Bear { .. } => self.owner.bear(shared, start, end),
             Command::Retire { .. } => {
+                self.owner.learn_from(shared, start, end);
                 self.retire(span);
                 Ok(0)
             }

@@ -4,7 +4,7 @@
 use super::boot::Layout;
 use super::{anchor, others};
 use crate::errno::Errno;
-use crate::user::arena::{self, ending, mapping, status, Command, Shared, BASE};
+use crate::user::arena::{self, born, ending, mapping, status, Command, Shared, BASE};
 use crate::user::sys::{clone, mem, rights, task, valgrind, Sys};
 use crate::{debug_log, environment};
 use core::ffi::CStr;
@@ -108,6 +108,8 @@ fn begin(shared: &Shared) -> Sys<()> {
     let wait = wait.and_then(|text| nanoseconds(text.to_bytes()));
     let wait = wait.unwrap_or(WAIT);
     shared.wait.store(wait, Ordering::Relaxed);
+    let born = environment::get(&environment::BORN).map(CStr::to_bytes);
+    shared.born.set_mode(born::mode(born));
     shared
         .program
         .store(crate::rawsys::getpid() as u32, Ordering::Release);

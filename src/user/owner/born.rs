@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory that is shared from the start.
+//!
+//! A thread of the program has just made a private anonymous mapping, of a size of
+//! which peers have asked for most ([`crate::user::arena::born`]), and waits, so that
+//! nobody knows the memory yet: pages of the file take its place, as a promotion
+//! would have them, and nobody has to stand. In any doubt it stays as it is: then
+//! it is promoted if a peer asks for it.
+//!
+//! From here on it is promoted memory like any other: for forks, for what the
+//! program says of it, for its end.
+
+#![forbid(unsafe_code)]
+
+use super::Owner;
+use crate::debug::{count, COUNTERS};
+use crate::debug_log;
+use crate::errno::Errno;
+use crate::fd::Fd;
+use crate::user::arena::ranges::{Origin, Range};
+use crate::user::arena::Shared;
+use crate::user::sys::maps::{Mapping, Name};
+use crate::user::sys::policy::Policy;
+use crate::user::sys::{insist, mem, task, Span, Sys, HUGE};
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+/// How much memory that was born shared is known as such.
+const KNOWN: usize = 256;
+
+#[derive(Clone, Copy)]
+struct Newborn {
+    start: usize,
+    end: usize,
+    asked_for: bool,
+}
+
+/// What was born shared and lives. All zero: nothing. It decides what is born
+/// shared later, and nothing else.
+pub struct Nursery {
+    len: usize,
+    all: [Newborn; KNOWN],
+}
+
+impl Nursery {
+    fn add(&mut self, start: usize, end: usize) {
+        self.all[self.len] = Newborn {
+            start,
+            end,
+            asked_for: false,
+        };
+        self.len += 1;
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Newborn) -> bool) {
+        let mut kept = 0;
+        for i in 0..self.len {
+            if is_kept(&self.all[i]) {
+                self.all[kept] = self.all[i];
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+
+    fn drop_in(&mut self, start: usize, end: usize) {
+        self.keep(|c| c.end <= start || c.start >= end);
+    }
+
+    /// Whether there is room for one more in `[start, end)`.
+    fn has_room_for(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
+        self.drop_in(start, end);
+        if self.len == KNOWN {
+            // What was moved is not known by its end.
+            let lives = |c: &Newborn| shared.promoted.first_in(c.start, c.end).is_some();
+            self.keep(lives);
+        }
+        self.len < KNOWN
+    }
+
+    /// A peer has asked for the page at `addr`.
+    pub fn note_asked(&mut self, addr: usize) {
+        for c in &mut self.all[..self.len] {
+            c.asked_for |= c.start <= addr && addr < c.end;
+        }
+    }
+
+    /// Whether a peer has asked for `[start, end)`, if that was born shared.
+    fn was_asked_for(&self, start: usize, end: usize) -> Option<bool> {
+        let all = &self.all[..self.len];
+        let found = all.iter().find(|c| (c.start, c.end) == (start, end));
+        found.map(|c| c.asked_for)
+    }
+}
+
+/// Whether the kernel promises no more memory than it has: private memory has that
+/// promise, and pages of a file are SIGBUS where it has none left.
+pub fn memory_is_promised() -> bool {
+    let mut text = [0u8; 8];
+    let path = c"/proc/sys/vm/overcommit_memory";
+    let read = crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)
+        .map(|fd| task::read_text(fd.fd(), &mut text));
+    read.is_ok_and(|n| text[..n].first() == Some(&b'2'))
+}
+
+impl Owner {
+    /// Puts pages of the file in the place of `[start, end)`, which a thread has just
+    /// mapped and not touched. EAGAIN: it stays as it is.
+    pub fn bear(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
+        if !self.may_bear(shared, start, end)?
+            || !self.newborn.has_room_for(shared, start, end)
+            || !self.can_note_settings(shared)
+        {
+            return Err(Errno::EAGAIN);
+        }
+        let len = end - start;
+        // The program may give its memory one, as the file's.
+        self.has_policies = true;
+        // Nothing older may show through.
+        mem::punch(self.memfd, start, len)?;
+        self.program.unwatch(start, end)?;
+        if !self.program.scratch.has_room_to_give() {
+            return Err(Errno::ENOMEM);
+        }
+        // Known to be promoted first: whoever ends this service would find it so.
+        shared.promoted.insert(Range {
+            start,
+            end,
+            origin: Origin::Private,
+        });
+        if let Err(errno) = self.map_newborn(start, len) {
+            debug_log!("{start:#x}+{len:#x} is not born shared: errno {errno}");
+            shared.promoted.remove(start, end);
+            return Err(errno);
+        }
+        let _ = self.settings.set(start, end, 0);
+        self.newborn.add(start, end);
+        count(&COUNTERS.born_shared);
+        Ok(0)
+    }
+
+    /// Where this fails there is private memory again.
+    fn map_newborn(&self, start: usize, len: usize) -> Sys<()> {
+        let flags = FILE_MAP | libc::MAP_FIXED;
+        mem::map(start, len, RW, flags, self.memfd, start)?;
+        // A child of a fork past libc, in this moment, has memory that nobody knows.
+        let placed = mem::advise(start, len, libc::MADV_DONTFORK)
+            .and_then(|()| self.take_policies_away(start, len))
+            .and_then(|()| self.program.changes().watch(start, len));
+        placed.inspect_err(|_| {
+            self.program.scratch.give_room();
+            let flags = PRIVATE | libc::MAP_FIXED;
+            if insist(|| mem::map(start, len, RW, flags, Fd::NONE, 0)).is_err() {
+                // It would go on with memory that is not its own.
+                let tgid = self.program.tgid();
+                let _ = task::signal_task(tgid, tgid, libc::SIGKILL);
+            }
+        })
+    }
+
+    /// The file may have policies of memory that has stood there before.
+    fn take_policies_away(&self, start: usize, len: usize) -> Sys<()> {
+        if !self.may_have_policies() {
+            return Ok(());
+        }
+        match Policy::take_away(start, len) {
+            // Where that is forbidden nobody has given it any.
+            Err(Errno::EPERM | Errno::ENOSYS) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn may_bear(&self, shared: &Shared, start: usize, end: usize) -> Sys<bool> {
+        let is_plain =
+            |m: &Mapping| m.prot() == RW && !m.shared && m.inode == 0 && m.name == Name::Plain;
+        let Some(m) = self.program.space.at(start)?.filter(is_plain) else {
+            return Ok(false);
+        };
+        let span = Span::new(start, end);
+        Ok(start < end
+            && end <= m.end
+            && self.segments.first_in(span) == Some(span)
+            && shared.promoted.has_room()
+            && shared.promoted.len() < self.thrifty_from
+            && shared.promoted.first_in(start, end).is_none()
+            && !self.program.forks.are_under_way()
+            // All new memory is, and has pages already.
+            && !mem::is_locked(start)
+            && self.without_own_memory(start, start, end) == Ok((start, end)))
+    }
+
+    /// `[start, end)` is about to be unmapped: what mappings of its size are worth is
+    /// learned from that.
+    pub fn learn_from(&mut self, shared: &Shared, start: usize, end: usize) {
+        let asked_for = self.newborn.was_asked_for(start, end).unwrap_or_else(|| {
+            let mut promoted = 0;
+            let mut at = start;
+            while let Some(r) = shared.promoted.first_in(at, end) {
+                if r.origin == Origin::Private {
+                    promoted += r.end - r.start;
+                }
+                at = r.end;
+            }
+            // What the kernel gives huge pages is better born private.
+            promoted > (end - start) / 2 && !(end - start >= HUGE && self.all_huge(start, end))
+        });
+        self.newborn.drop_in(start, end);
+        if asked_for {
+            shared.born.asked_for(end - start);
+        }
+    }
+}
