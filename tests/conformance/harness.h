@@ -92,6 +92,8 @@ void skip_case(const char *why) __attribute__((noreturn));
 long peek(long addr);
 /* 0, or -SIGBUS or -SIGSEGV. */
 long poke(long addr, long value);
+/* Adds to the word there. */
+long add_to(long addr, long n);
 /* Any fault will do. */
 #define FAULTED(result) ((result) == -SIGBUS || (result) == -SIGSEGV)
 /* A pattern that depends on place and seed; 0, or 1 + the first wrong index, or

@@ -54,6 +54,12 @@ long poke(long addr, long value)
 	return 0;
 }
 
+long add_to(long addr, long n)
+{
+	GUARDED(__atomic_add_fetch((long *)addr, n, __ATOMIC_RELAXED));
+	return 0;
+}
+
 static unsigned char pattern(size_t i, long seed)
 {
 	/* Differs between neighbouring pages and between seeds. */

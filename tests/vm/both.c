@@ -5,7 +5,8 @@
  * through the module. No touch may fail, and no store may be lost.
  *
  * "both apart" exports the same memory twice, by two back ends that do not know
- * of each other: what the module's hold is for.
+ * of each other: what the module's hold is for. "both calls" has the owner make
+ * calls for which the service makes the memory private again; linked dynamically.
  */
 #include "t.h"
 #include <stdatomic.h>
@@ -21,7 +22,7 @@ static struct shared {
 	atomic_long stores[2], bus[2];	/* by module and by service */
 	long segid, named;
 } *sh;
-static int apart;
+static int apart, calls;
 
 struct page { atomic_long by_module, by_service, by_owner; char rest[PAGE - 3 * sizeof(long)]; };
 
@@ -70,6 +71,8 @@ static long by_service(long a, long b, long c)
 	if (p == (void *)-1)
 		return -errno;
 	store(p, 1);
+	/* The owner's last call may have taken it back. */
+	(void)*(volatile long *)p;
 	/* It is what it was chosen for: pages that a system call can pin. */
 	struct iovec to = { (void *)&a, sizeof(a) }, from = { p, sizeof(a) };
 	long n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
@@ -109,6 +112,13 @@ static const struct { long size; int flags, advice; } kinds[] = {
 	{ 16 * PAGES * PAGE, MAP_SHARED, MADV_NORMAL },
 };
 
+/* The service makes it private for this, and the kernel refuses it then. */
+static void take_back(void *p)
+{
+	CHECK(madvise(p, PAGES * PAGE, MADV_REMOVE) == -1 && errno == EINVAL);
+	usleep(20000);
+}
+
 static void shared_both_ways(void)
 {
 	long lost = 0, bus[2] = { 0, 0 }, stores[2] = { 0, 0 };
@@ -136,6 +146,8 @@ static void shared_both_ways(void)
 		peer_send(&b, by_service, 0, 0, 0);
 		for (int i = 0; i < 20000 && sh->stores[1] < 60; i++)
 			usleep(1000);
+		for (int i = 0; i < 4 && calls && kinds[kind].flags == MAP_PRIVATE; i++)
+			take_back(p);
 		atomic_store(&sh->over, 1);
 		pthread_join(t, NULL);
 		CHECK(peer_wait(&a) == 0 && peer_wait(&b) == 0);
@@ -161,7 +173,8 @@ static void shared_both_ways(void)
 int main(int argc, char **argv)
 {
 	t_catch();
-	apart = argc > 1;
+	apart = argc > 1 && !strcmp(argv[1], "apart");
+	calls = argc > 1 && !strcmp(argv[1], "calls");
 	setenv("XPMEM_BACKEND", apart ? "user" : "both", 1);
 	sh = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	dev_open();

@@ -18,6 +18,9 @@ out=$1 tests=$vm_top/build/tests
 gcc -O2 -Wall -Werror -static -pthread -o "$out/both" "$vm_top/tests/vm/both.c" "$vm_top/build/lib/libxpmem.a" 2>"$out/both.log" ||
 	{ cat "$out/both.log"; exit 1; }
 echo "$out/both:/tests/both" >>"$out/library.files"
+# Of a static program no calls are met.
+gcc -O2 -Wall -Werror -pthread -o "$out/both-calls" "$vm_top/tests/vm/both.c" -L"$vm_top/build/lib" -lxpmem 2>"$out/both.log" ||
+	{ cat "$out/both.log"; exit 1; }
 # From C as root and from Rust as a user: every case with either right and either
 # interface, in half the time of all four.
 echo "$tests/conformance-static:/tests/conformance-static" >>"$out/library.files"
@@ -40,7 +43,10 @@ if [ -x "$tests/conformance-rust" ]; then
 		echo "user $over_user call_munmap call_mmap_fixed call_mremap_away call_dontneed_libc call_dontneed_raw call_shm" \
 			"call_mprotect call_remap_file source_shared source_sysv source_mixed source_pinned pinned_ protect_ owner_forks mutex futex waits_are unmap_and_map written"
 		over_both="XPMEM_CASES=/tests/libconformance-cases.so XPMEM_BACKEND=both /tests/conformance-rust $vm_case_time"
+		echo "$out/both-calls:/tests/both-calls" >>"$out/library.files"
+		echo "$vm_top/build/lib/libxpmem.so.0:/tests/lib/libxpmem.so.0" >>"$out/library.files"
 		for user in root user; do
+			echo "$user LD_LIBRARY_PATH=/tests/lib /tests/both-calls calls"
 			echo "$user $over_both attachment_registered mutex_and futex direct_io vm_readv get_ remove_ release_ detach_"
 			echo "$user /tests/both"
 		done

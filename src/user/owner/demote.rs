@@ -106,17 +106,32 @@ impl Owner {
                     continue;
                 }
                 let (bits, hi) = self.settings.at(lo, m.end.min(r.end));
-                if r.origin == Origin::Private {
-                    self.make_private(lo, hi, lo, hi, (m.prot(), bits))?;
+                let prot = m.prot();
+                self.stop_the_module(lo, hi - lo)?;
+                let done = if r.origin == Origin::Private {
+                    self.make_private(lo, hi, lo, hi, (prot, bits))
                 } else {
-                    self.make_shared_anonymous(lo, hi, m.prot())?;
+                    self.make_shared_anonymous(lo, hi, prot)
+                };
+                if done.is_err() && self.program.knows_the_module() {
+                    let _ = mem::protect(lo, hi - lo, prot);
                 }
+                done?;
                 shared.promoted.remove(lo, hi);
                 let _ = self.settings.set(lo, hi, 0);
                 self.cut_off(lo, hi);
                 lo = hi;
             }
             at = r.end;
+        }
+        Ok(())
+    }
+
+    /// Peers of the kernel module have entries of their own, by which they would go on
+    /// storing to what is being copied. Without them they wait until no thread stands.
+    fn stop_the_module(&self, lo: usize, len: usize) -> Sys<()> {
+        if self.program.knows_the_module() {
+            return mem::protect(lo, len, libc::PROT_NONE);
         }
         Ok(())
     }

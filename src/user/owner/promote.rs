@@ -269,7 +269,8 @@ impl Owner {
             // events are about to tell. If it was moved its content is needed.
             return Err(Refusal::Later);
         }
-        if self.program.pause.left() > 0 {
+        // Who is about to watch it could not, in the moments in which it is watched here.
+        if self.program.pause.left() > 0 || shared.guarded(lo, hi) {
             return Err(Refusal::Later);
         }
         if self.is_stuck(addr) {

@@ -104,7 +104,11 @@ impl Service {
                 self.retire(span);
                 Ok(0)
             }
-            Command::Demote { .. } => self.demote_stopped(span).map(|()| 0),
+            Command::Demote { .. } => {
+                // What peers store while it is copied would be lost.
+                self.withdraw(shared, span);
+                self.demote_stopped(span).map(|()| 0)
+            }
             Command::Withdraw { .. } => {
                 self.withdraw(shared, span);
                 Ok(0)

@@ -11,7 +11,7 @@ use crate::user::arena::Shared;
 use crate::user::owner::remap::Remap;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
-use crate::user::sys::{page_up, PAGE, TOP};
+use crate::user::sys::{page_up, Span, PAGE, TOP};
 
 impl Service {
     /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
@@ -36,6 +36,10 @@ impl Service {
             return Reply::Now(Ok(NOT_NEEDED));
         }
         let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
+        if fixed || r.flags & libc::MREMAP_MAYMOVE != 0 && r.new_len > r.old_len {
+            // What peers store while it is copied to its new place would be lost.
+            self.withdraw(shared, Span::new(r.old, end));
+        }
         self.recall(shared, r.old, end);
         if fixed {
             self.recall(shared, r.target, over);

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Calls that want private memory, while a peer stores to it. */
+#include "harness.h"
+
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#define PAGES 512L
+#define ROUNDS 20
+
+/* Adds to a word of each page in turn, until the owner says so; how often. */
+static long f_add(long addr, long over, long c, long d)
+{
+	long n = 0;
+
+	(void)c, (void)d;
+	while (!__atomic_load_n((int *)over, __ATOMIC_ACQUIRE))
+		__atomic_add_fetch((long *)(addr + n++ % PAGES * PAGE), 1, __ATOMIC_RELAXED);
+	return n;
+}
+
+static void removed(char *at)
+{
+	EXPECT_ERR(madvise(at, PAGES * PAGE, MADV_REMOVE), EINVAL);
+}
+
+static int faults = -1;
+
+static void watched(char *at)
+{
+	struct uffdio_register arg = { { (unsigned long)at, PAGES * PAGE }, UFFDIO_REGISTER_MODE_MISSING, 0 };
+
+	EXPECT_EQ(ioctl(faults, UFFDIO_REGISTER, &arg), 0);
+	EXPECT_EQ(ioctl(faults, UFFDIO_UNREGISTER, &arg.range), 0);
+}
+
+/* What the peer has added is all there in the end, whatever the owner calls meanwhile. */
+static void add_beside(function adds, void (*call_it)(char *), int flags)
+{
+	int *over = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *buffer = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+	struct peer p = spawn();
+	long addr, stores, found = 0;
+
+	EXPECT(buffer != MAP_FAILED);
+	memset(buffer, 0, PAGES * PAGE);
+	addr = r_attach(&p, r_get(&p, make_all(), XPMEM_RDWR), (long)buffer, PAGES * PAGE);
+	EXPECT(addr > 0);
+	start(&p, adds, addr, (long)over, 0, 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		usleep(20000);
+		call_it(buffer);
+	}
+	__atomic_store_n(over, 1, __ATOMIC_RELEASE);
+	stores = finish(&p);
+	EXPECT(stores > 0 && !FAULTED(stores));
+	for (long i = 0; i < PAGES; i++)
+		found += *(long *)(buffer + i * PAGE);
+	EXPECT_EQ(found, stores);
+	quit(&p);
+}
+
+CASE(demoted_removed, "nothing is lost that a peer stores while the owner's MADV_REMOVE is refused")
+{
+	add_beside(f_add, removed, MAP_PRIVATE);
+}
+
+/* The same, where what is there cannot be shared for a moment: those stores fail. */
+static long f_add_where_it_is(long addr, long over, long c, long d)
+{
+	long n = 0, stores = 0;
+
+	(void)c, (void)d;
+	while (!__atomic_load_n((int *)over, __ATOMIC_ACQUIRE)) {
+		long done = add_to(addr + n++ % PAGES * PAGE, 1);
+
+		stores += !FAULTED(done);
+	}
+	return stores;
+}
+
+static void moved(char *at)
+{
+	char *away = mmap(NULL, PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	EXPECT(mremap(at, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away);
+	EXPECT(mremap(away, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at);
+}
+
+CASE(demoted_moved, "nothing is lost that a peer stores before the owner's memory moves away and back")
+{
+	add_beside(f_add_where_it_is, moved, MAP_PRIVATE);
+}
+
+CASE(demoted_watched, "nothing is lost that a peer stores while the owner watches its memory by a userfaultfd")
+{
+	faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	struct uffdio_api api_of = { UFFD_API, 0, 0 };
+
+	if (faults < 0 || ioctl(faults, UFFDIO_API, &api_of))
+		skip_case("no userfaultfd");
+	add_beside(f_add_where_it_is, watched, MAP_PRIVATE);
+}
