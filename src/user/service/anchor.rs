@@ -58,6 +58,7 @@ pub extern "C" fn main(_argument: usize) -> ! {
                 attend(shared, rites::main);
             }
         }
+        others::end();
         shared.end();
     }
     task::exit_thread()

@@ -47,3 +47,9 @@ pub fn begin() -> u32 {
     LAST.store(tid, Ordering::Relaxed);
     tid
 }
+
+/// The calling thread is an anchor no more. The next one's service may look for
+/// others before this thread is gone.
+pub fn end() {
+    task::set_name(c"xpmem-ended");
+}
