@@ -106,6 +106,7 @@ static const struct {
 	UNMET("call_free", "the kernel takes this advice for private memory alone"),
 	{ "get_other_user_refused", BACKEND_KERNEL, "the module lets other users in by mode", { 0, 0 } },
 	{ "mutex_and_condition", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },
+	{ "kind_inheriting_mutex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },
 	{ "futex", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },
 	{ "futex_waiter_before_sharing", BACKEND_KERNEL, "a shared futex needs a page that can be pinned", { 0, 0 } },
 	{ "direct_io", BACKEND_KERNEL, "an attachment's pages cannot be pinned", { 0, 0 } },
