@@ -207,6 +207,35 @@ static void call_some(void)
 	done++;
 }
 
+/*
+ * By chance alone a huge page is attached too seldom to be counted on: this makes one,
+ * attaches it as it must stand for that, and leaves the three numbers to chance.
+ */
+static void attach_huge(void)
+{
+	int k = next() % IDS;
+	long segid = x_make(mem, MEM, 0666), apid, at;
+
+	if (segid < 0)
+		return;
+	segids[k] = segid;
+	apid = x_get(segid, RW);
+	if (apid < 0)
+		return;
+	apids[k] = apid;
+	at = x_attach_at(apid, 0, MEM, (void *)(ARENA + k * (long)SLOT));
+	if (at < 0)
+		return;
+	atts[k] = at;
+	sizes[k] = MEM;
+	for (char *p = mem; p < mem + MEM; p += HUGE) {
+		mmap(p, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		madvise(p, HUGE, MADV_HUGEPAGE);
+		wr(p, 1);
+		wr((void *)(at + (p - mem)), next());
+	}
+}
+
 static volatile int over;
 static void *second(void *arg)
 {
@@ -243,6 +272,8 @@ static void fuzz(long calls)
 			touch_some();
 		if (next() % 16 == 0)
 			operate_some();
+		if (next() % 500 == 0)
+			attach_huge();
 		if (next() % 5000 == 0) {
 			pid_t pid = fork();
 
