@@ -160,7 +160,7 @@ def fuzz_attacher(seconds):
         service = attacher.service()
         liar = FalseOwner()
         apid, s = liar.grant(attacher, lo=0x10000, hi=0x10000 + size)
-        window = attacher.do("attach", apid, 0, 1 << 21)
+        window = liar.attach(attacher, s, apid, 1 << 21)
         s.setblocking(False)
         attacher.do("touch_all", window, 16, PAGE)
         question = None

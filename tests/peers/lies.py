@@ -30,14 +30,15 @@ def cross():
 
 
 @case("a late answer, or one to another question, is not used")
+@also_with_huge_pages
 def late():
     attacher, liar = Host(), FalseOwner()
     attacher.make()
     apid, s = liar.grant(attacher)
     base = 0x10000
-    at = attacher.do("attach", apid, 0, 1 << 20)
+    at = liar.attach(attacher, s, apid, 1 << 20)
     attacher.tell("read", at)
-    m, _ = receive(s)
+    m = liar.asked(s)
     expect((m.verb, m.addr, m.lo, m.hi), (SHARE, base, base, base + (1 << 20)), "question")
     os.pwrite(liar.space, b"A" * 0x100000, base)
     # Of another question, or another kind of question: a hole is no answer.
@@ -49,14 +50,37 @@ def late():
     expect(attacher.hear(), ord("A"), "the page")
     # An answer for a page that was not asked for is a lie: SIGBUS for its own window.
     attacher.tell("read", at + 0x10000)
-    m, _ = receive(s)
-    while m.verb != SHARE:
-        m, _ = receive(s)
+    m = liar.asked(s)
     s.send(m.answer(DONE, lo=base + 0x80000, hi=base + 0x90000))
     expect(attacher.hear(), SIGBUS, "a page that the answer does not have")
 
 
+@case("an owner that never says what pages there are: the attach ends, a touch can be killed, and is SIGBUS at its end")
+def silent():
+    process = subprocess.Popen(["sleep", "1000"])
+    liar = FalseOwner()
+    with huge_pages():
+        asked = []
+        for attacher in Host(), Host():
+            attacher.make()
+            apid, s = liar.grant(attacher, process=process.pid)
+            attacher.tell("attach", apid, 0, 1 << 20)
+            asked.append((attacher, s))
+        for attacher, _ in asked:
+            at = attacher.hear()
+            expect(at > 0, True, "an attach")
+            attacher.tell("read", at)
+            expect(attacher.hear(0.3), "hangs", "a touch that has no answer")
+    (killed, _), (left, s) = asked
+    killed.kill()
+    process.kill()
+    process.wait()
+    s.close()
+    expect(left.hear(), SIGBUS, "the touch, when the owner has ended")
+
+
 @case("a file on huge pages takes no more room than the window has")
+@also_with_huge_pages
 def huge_file():
     if not hasattr(os, "MFD_HUGETLB"):
         return
@@ -67,13 +91,9 @@ def huge_file():
     file = os.memfd_create("toolarge", os.MFD_HUGETLB)
     os.ftruncate(file, 4 * page)
     for first, size in ((page, page + PAGE), (page, 1 << 19), (page + PAGE, page)):
-        at = attacher.do("attach", apid, first - 0x10000, size)
+        at = liar.attach(attacher, s, apid, size, first - 0x10000)
         attacher.tell("read", at)
-        m, _ = receive(s)
-        while m.verb != SHARE or m.flags:
-            if m.verb == SHARE:
-                s.send(m.answer(HOLE))
-            m, _ = receive(s)
+        m = liar.asked(s)
         send_fds(s, m.answer(ELSEWHERE, id=1, addr=0, lo=m.lo, hi=m.hi), [file, os.pidfd_open(os.getpid())])
         # There may be no such page free.
         expect(attacher.hear() in (0, SIGBUS), True, "a page of the file, or none")
@@ -86,37 +106,37 @@ def huge_file():
 
 
 @case("a file that cannot be mapped, as the kernel finds too late, leaves the window in its place")
+@also_with_huge_pages
 def unmappable():
     attacher, liar = Host(), FalseOwner()
     attacher.make()
     apid, s = liar.grant(attacher)
-    at = attacher.do("attach", apid, 0, 1 << 20)
+    at = liar.attach(attacher, s, apid, 1 << 20)
     # What stands there is gone when a socket refuses.
     file = socket.socket(socket.AF_UNIX)
     attacher.tell("read", at)
-    m, _ = receive(s)
+    m = liar.asked(s)
     send_fds(s, m.answer(ELSEWHERE, id=1, addr=0, lo=m.lo, hi=m.hi), [file.fileno()])
     expect(attacher.hear(), SIGBUS, "a page of that file")
     # Nothing else can come to stand there, and the next answer is used.
     os.pwrite(liar.space, b"A", m.lo)
     attacher.tell("read", at)
-    m, _ = receive(s)
-    while m.verb != SHARE:
-        m, _ = receive(s)
+    m = liar.asked(s)
     s.send(m.answer(DONE))
     expect(attacher.hear(), ord("A"), "the page")
     expect(attacher.do("detach", at), 0, "detach")
 
 
 @case("an answer for a terabyte costs no more than one for a chunk")
+@also_with_huge_pages
 def terabyte():
     attacher, liar = Host(), FalseOwner()
     attacher.make()
     apid, s = liar.grant(attacher, hi=TOP - PAGE)
-    at = attacher.do("attach", apid, 0, 1 << 40)
+    at = liar.attach(attacher, s, apid, 1 << 40)
     os.pwrite(liar.space, b"A", 0x10000)
     attacher.tell("read", at)
-    m, _ = receive(s)
+    m = liar.asked(s)
     s.send(m.answer(DONE, lo=0, hi=TOP))
     expect(attacher.hear(), ord("A"), "the page")
     expect(attacher.do("make", 0, PAGE, 0o600) > 0, True, "a call after it")

@@ -26,7 +26,8 @@ ENOENT, ENOMEM, EACCES, ENOSYS = 2, 12, 13, 38
 VERSION = 2
 HELLO, GET, SHARE, QUERY, REMOVED, ANSWER, NOTED, RECALL = range(1, 9)
 DONE, HOLE, GONE, DENIED, BAD, ELSEWHERE, FULL = range(7)
-WHOLE = 1
+WHOLE, LAYOUT = 1, 2
+IN_WHOLE_PAGES = 1 << 34
 WINDOW = 32
 TOP = 1 << 47 if os.uname().machine == "x86_64" else 1 << 48
 SIZE = 64
@@ -292,6 +293,31 @@ class FalseOwner:
         assert apid > 0, (apid, host.errno)
         return apid, s
 
+    def attach(self, host, s, apid, size, offset=0):
+        """The address where an honest program attaches part of what it was granted. On a
+        machine with huge pages it asks first what pages there are, and is told: small ones."""
+        host.tell("attach", apid, offset, size)
+        poll = select.poll()
+        for source in (host.process.stdout, s):
+            poll.register(source, select.POLLIN)
+        while s.fileno() in [fd for fd, _ in poll.poll()]:
+            m, _ = receive(s)
+            if m.verb == SHARE and m.flags == WHOLE:
+                s.send(m.answer(HOLE))
+            elif m.verb == SHARE:
+                expect(m.flags, LAYOUT, "what is asked at attach")
+                s.send(m.answer(flags=SHARE | IN_WHOLE_PAGES, addr=PAGE))
+        at = host.hear()
+        assert at > 0, (at, host.errno)
+        return at
+
+    def asked(self, s):
+        """The next question for pages."""
+        while True:
+            m, _ = receive(s)
+            if m.verb == SHARE:
+                return m
+
     def close(self):
         self.listener.close()
         os.close(self.space)
@@ -315,6 +341,32 @@ def case(what):
         return function
 
     return add
+
+
+class huge_pages:
+    """While there may be one on this machine, where this may be said."""
+
+    path = "/proc/sys/vm/nr_overcommit_hugepages"
+
+    def __enter__(self):
+        self.before = None
+        if os.access(self.path, os.W_OK):
+            self.before = open(self.path).read()
+            open(self.path, "w").write(str(max(1, int(self.before))))
+
+    def __exit__(self, *_):
+        if self.before is not None:
+            open(self.path, "w").write(self.before)
+
+
+def also_with_huge_pages(function):
+    def twice():
+        function()
+        with huge_pages():
+            function()
+
+    twice.__name__ = function.__name__
+    return twice
 
 
 def expect(got, wanted, what):
