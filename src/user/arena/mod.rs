@@ -20,6 +20,7 @@ use born::Born;
 use closing::Closing;
 pub use command::Command;
 use copying::Copying;
+use core::ffi::c_int;
 use core::sync::atomic::{
     fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -134,6 +135,22 @@ unsafe impl Zeroable for Shared {}
 #[inline]
 pub fn existing() -> Option<&'static Shared> {
     mapping::existing()
+}
+
+impl Slot {
+    /// Hands a command over.
+    fn fill(&self, command: Command) {
+        for (to, from) in self.command.iter().zip(command.words()) {
+            to.store(from, Ordering::Relaxed);
+        }
+        self.state.store(READY, Ordering::Release);
+    }
+
+    /// What the service has answered.
+    fn result(&self) -> Sys<u64> {
+        let answer = self.answer.load(Ordering::Relaxed);
+        u64::try_from(answer).map_err(|_| Errno::new(-answer as c_int))
+    }
 }
 
 impl Shared {

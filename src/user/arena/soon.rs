@@ -4,27 +4,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Command, Shared, Slot, BUSY, DONE, FILLING, FREE, READY};
-use crate::errno::Errno;
+use super::{Command, Shared, BUSY, DONE, FILLING, FREE, READY};
 use crate::user::sys::{task, Sys};
-use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-
-impl Slot {
-    /// Hands a command over.
-    pub(super) fn fill(&self, command: Command) {
-        for (to, from) in self.command.iter().zip(command.words()) {
-            to.store(from, Ordering::Relaxed);
-        }
-        self.state.store(READY, Ordering::Release);
-    }
-
-    /// What the service has answered.
-    pub(super) fn result(&self) -> Sys<u64> {
-        let answer = self.answer.load(Ordering::Relaxed);
-        u64::try_from(answer).map_err(|_| Errno::new(-answer as c_int))
-    }
-}
 
 impl Shared {
     /// As [`Shared::call`], for a service that begins with it within `patience`

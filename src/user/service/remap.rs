@@ -39,8 +39,9 @@ impl Service {
         if fixed || r.flags & libc::MREMAP_MAYMOVE != 0 && r.new_len > r.old_len {
             // What peers store while it is copied to its new place would be lost.
             self.withdraw(shared, Span::new(r.old, end));
+        } else {
+            self.recall(shared, r.old, end);
         }
-        self.recall(shared, r.old, end);
         if fixed {
             self.recall(shared, r.target, over);
         }
