@@ -8,43 +8,41 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::Fd;
 use crate::user::program::Program;
-use crate::user::protocol::wire::Message;
-use crate::user::sys::sysv::{
-    self, ipc_namespace, page_told, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE,
-};
+use crate::user::protocol::message::{Elsewhere, Lent};
+use crate::user::sys::sysv::{self, ipc_namespace};
 use crate::user::sys::{hugetlb, mem, uffd, PAGE};
 use core::ffi::c_int;
 
 pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
 
-/// A file that an owner has sent, and its answer, which says where it stands there.
-pub struct Lent<'a> {
-    pub answer: &'a Message,
-    /// None for a System V segment, which the answer names.
+/// A file that an owner has lent, and what it says of it.
+pub struct OnLoan {
+    pub said: Elsewhere,
+    /// None for a System V segment, which has a name.
     pub file: Option<Fd>,
 }
 
-impl Lent<'_> {
-    /// The size of its pages. A file is asked itself.
+impl OnLoan {
+    /// The size of its pages, if it can be one. A file is asked itself.
     pub fn page(&self) -> Option<usize> {
-        if self.answer.id & SYSV != 0 {
-            page_told(self.answer.id)
-        } else {
-            Some(self.file.map_or(PAGE, hugetlb::page_of_file))
+        match self.said.file {
+            Lent::Segment { page, .. } => hugetlb::sane(page),
+            Lent::File => Some(self.file.map_or(PAGE, hugetlb::page_of_file)),
         }
     }
 }
 
 /// The part of a piece that shows what an owner lends: whole pages, since no part of
 /// one can be mapped.
-fn part_of(p: Piece, m: &Message, page: usize) -> Option<Piece> {
+fn part_of(p: Piece, said: &Elsewhere, page: usize) -> Option<Piece> {
     let last = p.source + (p.end - p.start);
-    let (lo, hi) = ((m.lo as usize).max(p.source), (m.hi as usize).min(last));
-    if lo >= hi || (lo | hi | m.addr as usize) % PAGE != 0 || p.overlay {
+    let begin = said.span.start();
+    let (lo, hi) = (begin.max(p.source), said.span.end().min(last));
+    if lo >= hi || (lo | hi | said.offset) % PAGE != 0 || p.overlay {
         return None;
     }
     let (lo, hi) = (lo.next_multiple_of(page), hi & !(page - 1));
-    let offset = (m.addr as usize).wrapping_add(lo.wrapping_sub(m.lo as usize));
+    let offset = said.offset.wrapping_add(lo.wrapping_sub(begin));
     let fits = (offset | p.start.wrapping_sub(p.source)) % page == 0;
     (fits && lo < hi).then(|| Piece {
         end: p.start + (hi - p.source),
@@ -61,7 +59,7 @@ impl Attacher {
         &mut self,
         program: &mut Program,
         addr: usize,
-        lent: &Lent,
+        lent: &OnLoan,
         file: &OwnersFile,
     ) -> bool {
         let Some(p) = program.attachments.at(addr) else {
@@ -70,7 +68,7 @@ impl Attacher {
         let Some(page) = lent.page() else {
             return false;
         };
-        match part_of(p, lent.answer, page) {
+        match part_of(p, &lent.said, page) {
             Some(part) if part.start <= addr && addr < part.end => {
                 self.place(program, part, lent, file)
             }
@@ -86,18 +84,18 @@ impl Attacher {
         &mut self,
         program: &mut Program,
         part: Piece,
-        lent: &Lent,
+        lent: &OnLoan,
         file: &OwnersFile,
     ) -> bool {
-        let (m, fd, kind) = (lent.answer, lent.file.unwrap_or(Fd::NONE), lent.answer.id);
-        let offset = m.addr as usize + (part.source - m.lo as usize);
+        let said = &lent.said;
+        let offset = said.offset + (part.source - said.span.start());
         let mut whole = 0;
         program.for_mapped_parts(part, &mut |_, _, len| whole += len);
         if whole != part.end - part.start {
             // The program has changed it meanwhile.
             return true;
         }
-        let write = kind & WRITABLE != 0 && self.permits.get(part.permit).writable;
+        let write = said.writable && self.permits.get(part.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         let (start, len) = (part.start, part.end - part.start);
         if !program.attachments.has_room() {
@@ -107,14 +105,14 @@ impl Attacher {
         if program.unwatch(start, part.end).is_err() {
             return false;
         }
-        let placed = if kind & SYSV != 0 && (kind as u64) >> IPC_SHIFT != ipc_namespace() {
+        let placed = match said.file {
             // The same number would name another segment here.
-            Err(Errno::EXDEV)
-        } else if kind & SYSV != 0 {
-            let id = (kind >> SYSV_SHIFT) as i32;
-            sysv::map(&program.space, id, (offset, len), start, write)
-        } else {
-            mem::map(start, len, prot, FIXED, fd, offset).map(drop)
+            Lent::Segment { namespace, .. } if namespace != ipc_namespace() => Err(Errno::EXDEV),
+            Lent::Segment { id, .. } => sysv::map(&program.space, id, (offset, len), start, write),
+            Lent::File => {
+                let fd = lent.file.unwrap_or(Fd::NONE);
+                mem::map(start, len, prot, FIXED, fd, offset).map(drop)
+            }
         };
         if let Err(errno) = placed {
             debug_log!("a file cannot be mapped into an attachment: errno {errno}");

@@ -17,9 +17,10 @@ use crate::errno::Errno;
 use crate::fd::{self, OwnedFd};
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
+use crate::user::protocol::message::{Elsewhere, Lent};
 use crate::user::sys::maps::{Mapping, Name};
-use crate::user::sys::sysv::{ipc_namespace, page_bits, IPC_SHIFT, SYSV, SYSV_SHIFT, WRITABLE};
-use crate::user::sys::{hugetlb, mem, procfs, task, PAGE};
+use crate::user::sys::sysv::ipc_namespace;
+use crate::user::sys::{hugetlb, mem, procfs, task, Span, PAGE};
 use core::ffi::{c_int, CStr};
 
 /// What goes to an attacher.
@@ -38,12 +39,18 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// What the answer says of it.
-    pub fn kind(&self) -> i64 {
-        let segment = self.sysv.map_or(0, |id| {
-            SYSV | i64::from(id) << SYSV_SHIFT | (ipc_namespace() << IPC_SHIFT) as i64
-        });
-        segment | page_bits(self.page) | if self.writable { WRITABLE } else { 0 }
+    /// What an attacher is told of it.
+    pub fn told(&self) -> Elsewhere {
+        Elsewhere {
+            span: Span::new(self.lo, self.hi),
+            offset: self.offset,
+            writable: self.writable,
+            file: self.sysv.map_or(Lent::File, |id| Lent::Segment {
+                id,
+                namespace: ipc_namespace(),
+                page: self.page,
+            }),
+        }
     }
 }
 

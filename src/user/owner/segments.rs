@@ -5,7 +5,7 @@
 
 use crate::errno::Errno;
 use crate::user::protocol::ids::{Id, Kind, SLOTS as IDS};
-use crate::user::protocol::wire::{Message, Status};
+use crate::user::protocol::message::Denial;
 use crate::user::sys::{Span, Sys, TOP};
 
 /// One segment of this process. All zero is a free one.
@@ -85,24 +85,15 @@ impl Segments {
         parts.filter(|part| !part.is_empty()).min()
     }
 
-    /// May this attacher? `uid` is the program's.
-    pub fn on_get(&self, m: &Message, uid: u32) -> Message {
-        let mut answer = m.answer(Status::Gone);
-        if let Some(s) = self.find(m.id) {
-            let s = &self.segments[s];
-            let wanted = if m.addr as i32 == crate::uapi::RDWR {
-                0o600
-            } else {
-                0o400
-            };
-            // Root passes, as CAP_IPC_OWNER does with the module.
-            answer.status = if s.mode & wanted == wanted || uid == 0 {
-                Status::Done
-            } else {
-                Status::Denied
-            };
-            (answer.lo, answer.hi) = (s.span.start() as u64, s.span.end() as u64);
+    /// May an attacher have the segment? Its range, if so. `uid` is the program's.
+    pub fn admit(&self, segid: i64, writable: bool, uid: u32) -> Result<Span, Denial> {
+        let s = &self.segments[self.find(segid).ok_or(Denial::Gone)?];
+        let wanted = if writable { 0o600 } else { 0o400 };
+        // Root passes, as CAP_IPC_OWNER does with the module.
+        if s.mode & wanted == wanted || uid == 0 {
+            Ok(s.span)
+        } else {
+            Err(Denial::Denied)
         }
-        answer
     }
 }

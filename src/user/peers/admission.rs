@@ -10,7 +10,7 @@ use super::{token, Peers, Side};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
-use crate::user::protocol::wire::{Message, Status, Verb};
+use crate::user::protocol::message::{Answer, Denial, Message, Question};
 use crate::user::sys::message::{self, Descriptors};
 use crate::user::sys::net;
 use crate::user::sys::spare::Spare;
@@ -39,24 +39,24 @@ impl Peers {
             match self.admit(fd.fd()) {
                 // The table's to close.
                 Ok(()) => drop(fd.keep()),
-                Err(status) => refuse(&fd, status, dispose),
+                Err(why) => refuse(&fd, why, dispose),
             }
         }
     }
 
-    fn admit(&mut self, fd: Fd) -> Result<(), Status> {
+    fn admit(&mut self, fd: Fd) -> Result<(), Denial> {
         let Ok((pid, uid)) = net::peer(fd) else {
-            return Err(Status::Denied);
+            return Err(Denial::Denied);
         };
         if uid != self.uid {
             debug_log!("refused a connection of uid {uid}");
-            return Err(Status::Denied);
+            return Err(Denial::Denied);
         }
         let process = self.find_room(fd, pid)?;
         // No attacher has a descriptor for us; where the kernel lets us say so,
         // it takes none.
         net::refuse_descriptors(fd);
-        let i = self.adopt(fd, Side::Owner).map_err(|_| Status::Full)?;
+        let i = self.adopt(fd, Side::Owner).map_err(|_| Denial::Full)?;
         self.connections[i].pid = pid;
         self.connections[i].limit = self.slow.patience_with(process);
         self.attachers[i] = process;
@@ -71,7 +71,7 @@ impl Peers {
         let refused = net::accept(self.listener);
         if let Ok(fd) = &refused {
             debug_log!("refused a connection: no descriptor is left");
-            refuse(fd, Status::Full, dispose);
+            refuse(fd, Denial::Full, dispose);
         }
         spare.keep();
         if refused.is_err() {
@@ -99,13 +99,13 @@ impl Peers {
 /// Tells an attacher that it is not taken. What it has said is read first, and
 /// it can say no more: what is left unread when a socket is closed would take
 /// the place of our answer.
-fn refuse(socket: &OwnedFd, status: Status, dispose: &dyn Fn(&mut Descriptors)) {
+fn refuse(socket: &OwnedFd, why: Denial, dispose: &dyn Fn(&mut Descriptors)) {
     let fd = socket.fd();
     net::end_hearing(fd);
     let (mut words, mut fds) = ([0u64; 8], Descriptors::NONE);
     while let Ok(Some(())) = message::receive(fd, &mut words, &mut fds) {
         dispose(&mut fds);
     }
-    let hello = Message::new(Verb::Hello);
-    let _ = message::send(fd, &hello.answer(status).encode(), None);
+    let answer = Message::question(Question::Hello).answer(Answer::Hello(Err(why)));
+    let _ = message::send(fd, &answer.encode(), None);
 }

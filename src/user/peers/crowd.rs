@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::fd::Fd;
 use crate::user::patience;
 use crate::user::protocol::limits::{ATTACHERS, CONNECTIONS, OF_ONE_PEER, OF_UNSEEN_PEERS};
-use crate::user::protocol::wire::Status;
+use crate::user::protocol::message::Denial;
 use crate::user::sys::{mem, net, task, Sys};
 
 /// Nanoseconds between two looks at all attachers.
@@ -64,7 +64,7 @@ fn process_at(fd: Fd) -> Sys<(u64, bool)> {
 impl Peers {
     /// Makes sure that there is room for a connection of a process; answers what
     /// tells this process from others.
-    pub fn find_room(&mut self, fd: Fd, pid: i32) -> Result<u64, Status> {
+    pub fn find_room(&mut self, fd: Fd, pid: i32) -> Result<u64, Denial> {
         let process = self.process_of(fd, pid)?;
         let most = match process {
             UNSEEN => OF_UNSEEN_PEERS,
@@ -80,19 +80,19 @@ impl Peers {
         }
         if own >= most || all >= ATTACHERS && (own > 0 || !self.make_room()) {
             debug_log!("refused a connection of {pid}, which has {own} of {all}");
-            return Err(Status::Full);
+            return Err(Denial::Full);
         }
         Ok(process)
     }
 
     /// What tells the process at the other end from others: the inode of its
     /// descriptor, or where these are all the same, before Linux 6.9, its pid.
-    fn process_of(&self, fd: Fd, pid: i32) -> Result<u64, Status> {
+    fn process_of(&self, fd: Fd, pid: i32) -> Result<u64, Denial> {
         let by_pid = UNSEEN + pid as u64;
         match process_at(fd) {
             Err(Errno::ENOPROTOOPT) => Ok(by_pid),
-            Err(_) => Err(Status::Full),
-            Ok((_, true)) => Err(Status::Denied),
+            Err(_) => Err(Denial::Full),
+            Ok((_, true)) => Err(Denial::Denied),
             Ok((inode, _)) if inode == inode_of(self.epoll) => Ok(by_pid),
             Ok((inode, _)) => Ok(inode),
         }

@@ -19,7 +19,7 @@ pub mod streams;
 
 use super::patience::Patience;
 use super::protocol::limits::{CONNECTIONS, WINDOW};
-use super::protocol::wire::{Message, Verb};
+use super::protocol::message::{Message, Question};
 use super::sys::message;
 use super::sys::net::{self, EVENTS, IN, OUT};
 use super::sys::{task, Sys};
@@ -310,10 +310,10 @@ impl Peers {
     /// Tells owner `i` which answers have been acted upon.
     pub fn say_noted(&mut self, i: usize) {
         let c = &mut self.connections[i];
-        let mut m = Message::new(Verb::Noted);
-        m.lo = c.unsaid;
-        if c.clogged || m.lo == 0 {
-            c.unsent |= m.lo != 0;
+        let answers = c.unsaid;
+        let m = Message::question(Question::Noted { answers });
+        if c.clogged || answers == 0 {
+            c.unsent |= answers != 0;
         } else if self.try_post(i, &m, None) == Err(Errno::EAGAIN) {
             self.connections[i].unsent = true;
         } else {

@@ -205,7 +205,7 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::protocol::wire::{Message, Verb};
+    use crate::user::protocol::message::{Message, Question};
 
     /// Runs a test on a stack with room for all queues.
     fn with_empty(test: fn(Requests)) {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn words(serial: u64) -> Words {
-        let mut m = Message::new(Verb::Share);
+        let mut m = Message::question(Question::Hello);
         m.serial = serial;
         m.encode()
     }

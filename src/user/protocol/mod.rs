@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod ids;
 pub mod limits;
+pub mod message;
 pub mod wire;
+pub mod words;

@@ -1,7 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The messages between attachers and owners: eight words each.
+//! How messages travel: as eight words each.
+//!
+//! | word | question | answer |
+//! | --- | --- | --- |
+//! | 0 | verb | [`ANSWER`], and the status in the upper half |
+//! | 1 | cookie | the question's |
+//! | 2 | segid or permit | [`Elsewhere`]: what the file is |
+//! | 3 | address; `Get`: the access | [`Elsewhere`]: offset; layout: size of pages |
+//! | 4, 5 | span; `Noted`: how many | span |
+//! | 6 | `Share`: [`WHOLE`] or [`LAYOUT`] | the question's verb, and what is said of the pages |
+//! | 7 | version and serial number | the same |
 
 #![forbid(unsafe_code)]
+
+use super::answers;
+use super::message::{Body, Extent, Message, Question, Wish, Withdrawal};
+use super::words::{Middle, ANSWER, GET, HELLO, NONE, NOTED, QUERY, RECALL, REMOVED, SHARE};
 
 /// Words of a message on the wire.
 pub type Words = [u64; 8];
@@ -14,167 +28,121 @@ pub const VERSION: u64 = 2;
 /// Bits of the last word that hold the version; the serial number is above them.
 const VERSION_BITS: u32 = 16;
 
-/// What a message is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Verb {
-    /// Attacher: I am here. Answer: the owner's memfd and a pidfd of the owner.
-    Hello = 1,
-    /// Attacher: may I? Answer: base and size of the segment.
-    Get,
-    /// Attacher: make `[lo, hi)` sharable, `addr` first. Answer: what is.
-    Share,
-    /// Anybody: is this id alive?
-    Query,
-    /// Owner: the segment is no more. Answered when no attachment shows it.
-    Removed,
-    /// The answer to a message with the same cookie.
-    Answer,
-    /// Attacher: `lo` answers to `Share` have been acted upon.
-    Noted,
-    /// Owner: attachments must let go of `[lo, hi)`: of its pages, and of mappings
-    /// of other files. Answered when they have, [`Status::Bad`] if they cannot.
-    Recall,
+/// `Get`: the access, as `xpmem_get` is asked for it.
+const RDONLY: u64 = 1;
+const RDWR: u64 = 2;
+
+const WHOLE: u64 = 1;
+const LAYOUT: u64 = 2;
+
+/// The first word, without a status.
+const fn verb(first: u64) -> Middle {
+    Middle { first, ..NONE }
 }
 
-/// How an owner answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Status {
-    Done = 0,
-    /// Nothing there that can be shared.
-    Hole,
-    /// No such segment (any more).
-    Gone,
-    /// Not for you.
-    Denied,
-    /// The message makes no sense.
-    Bad,
-    /// `[lo, hi)` is a file of its own, which comes along, from offset `addr`.
-    Elsewhere,
-    /// There is no room for another attacher.
-    Full,
-    /// There is something, but not all of it can be shared.
-    Refused,
+fn question(question: Question) -> Middle {
+    match question {
+        Question::Hello => verb(HELLO),
+        Question::Get { segid, writable } => Middle {
+            id: segid as u64,
+            addr: if writable { RDWR } else { RDONLY },
+            ..verb(GET)
+        },
+        Question::Share(wish) => Middle {
+            id: wish.segid as u64,
+            addr: wish.addr as u64,
+            flags: match wish.extent {
+                Extent::Page => 0,
+                Extent::Whole => WHOLE,
+                Extent::Layout => LAYOUT,
+            },
+            ..verb(SHARE).about(wish.span)
+        },
+        Question::Query { id } => Middle {
+            id: id as u64,
+            ..verb(QUERY)
+        },
+        Question::Noted { answers } => Middle {
+            lo: answers,
+            ..verb(NOTED)
+        },
+        Question::Withdraw(Withdrawal::Segment(segid)) => Middle {
+            id: segid as u64,
+            ..verb(REMOVED)
+        },
+        Question::Withdraw(Withdrawal::Range(span)) => verb(RECALL).about(span),
+    }
 }
 
-/// `Share`: all of `[lo, hi)` is wanted, and holes do not matter.
-pub const WHOLE: u64 = 1;
-
-/// `Share`: nothing is wanted but what pages `[lo, hi)` has. Answer: the same range in
-/// whole pages of its ends, and in `addr` the size of the largest.
-pub const LAYOUT: u64 = 2;
-
-/// The answer to `Share`: the owner may not write to some of `[lo, hi)` itself.
-/// Above the verb that an answer repeats in its flags.
-pub const READ_ONLY: u64 = 1 << 32;
-
-/// As [`READ_ONLY`]: `[lo, hi)` is on huge pages, where there is room for them in it.
-pub const ON_HUGE_PAGES: u64 = 1 << 33;
-
-/// As [`READ_ONLY`]: the answer to [`LAYOUT`].
-pub const IN_WHOLE_PAGES: u64 = 1 << 34;
-
-const ABOUT: u64 = READ_ONLY | ON_HUGE_PAGES | IN_WHOLE_PAGES;
-
-/// One message.
-#[derive(Clone, Copy, Debug)]
-pub struct Message {
-    pub verb: Verb,
-    pub status: Status,
-    /// Of a question: no other question of its sender has it. Its answer carries
-    /// it back.
-    pub serial: u64,
-    /// For whom the question is; its answer carries it back.
-    pub cookie: u64,
-    pub id: i64,
-    pub addr: u64,
-    pub lo: u64,
-    pub hi: u64,
-    pub flags: u64,
+fn to_question(m: &Middle) -> Option<Question> {
+    Some(match m.first & 0xffff_ffff {
+        HELLO => Question::Hello,
+        GET => Question::Get {
+            segid: m.id as i64,
+            writable: m.addr == RDWR,
+        },
+        SHARE => Question::Share(Wish {
+            segid: m.id as i64,
+            addr: m.addr as usize,
+            span: m.span(),
+            extent: if m.flags & LAYOUT != 0 {
+                Extent::Layout
+            } else if m.flags & WHOLE != 0 {
+                Extent::Whole
+            } else {
+                Extent::Page
+            },
+        }),
+        QUERY => Question::Query { id: m.id as i64 },
+        NOTED => Question::Noted { answers: m.lo },
+        REMOVED => Question::Withdraw(Withdrawal::Segment(m.id as i64)),
+        RECALL => Question::Withdraw(Withdrawal::Range(m.span())),
+        _ => return None,
+    })
 }
 
 impl Message {
-    pub fn new(verb: Verb) -> Self {
-        Self {
-            verb,
-            status: Status::Done,
-            serial: 0,
-            cookie: 0,
-            id: 0,
-            addr: 0,
-            lo: 0,
-            hi: 0,
-            flags: 0,
-        }
-    }
-
-    /// An answer to `self`.
-    pub fn answer(&self, status: Status) -> Self {
-        Self {
-            verb: Verb::Answer,
-            status,
-            flags: self.verb as u64,
-            ..*self
-        }
-    }
-
-    /// Whether this is the answer to a message of that kind.
-    pub fn answers(&self, verb: Verb) -> bool {
-        self.verb == Verb::Answer && self.flags & !ABOUT == verb as u64
-    }
-
+    /// As it travels.
     pub fn encode(&self) -> Words {
-        let first = self.verb as u64 | (self.status as u64) << 32;
+        let m = match self.body {
+            Body::Question(asked) => question(asked),
+            Body::Answer(said) => answers::encode(said),
+        };
+        let last = VERSION | self.serial << VERSION_BITS;
         [
-            first,
+            m.first,
             self.cookie,
-            self.id as u64,
-            self.addr,
-            self.lo,
-            self.hi,
-            self.flags,
-            VERSION | self.serial << VERSION_BITS,
+            m.id,
+            m.addr,
+            m.lo,
+            m.hi,
+            m.flags,
+            last,
         ]
     }
 
     /// `None` for words that no peer of this version sends.
     pub fn decode(words: &Words) -> Option<Self> {
-        const VERBS: [Verb; 8] = [
-            Verb::Noted,
-            Verb::Recall,
-            Verb::Hello,
-            Verb::Get,
-            Verb::Share,
-            Verb::Query,
-            Verb::Removed,
-            Verb::Answer,
-        ];
-        const STATUSES: [Status; 8] = [
-            Status::Refused,
-            Status::Full,
-            Status::Elsewhere,
-            Status::Done,
-            Status::Hole,
-            Status::Gone,
-            Status::Denied,
-            Status::Bad,
-        ];
-        if words[7] % (1 << VERSION_BITS) != VERSION {
+        let [first, cookie, id, addr, lo, hi, flags, last] = *words;
+        if last % (1 << VERSION_BITS) != VERSION {
             return None;
         }
+        let middle = Middle {
+            first,
+            id,
+            addr,
+            lo,
+            hi,
+            flags,
+        };
+        let body = match first & 0xffff_ffff {
+            ANSWER => Body::Answer(answers::decode(&middle)?),
+            _ => Body::Question(to_question(&middle)?),
+        };
         Some(Self {
-            verb: VERBS
-                .into_iter()
-                .find(|v| *v as u64 == words[0] & 0xffff_ffff)?,
-            status: STATUSES.into_iter().find(|s| *s as u64 == words[0] >> 32)?,
-            serial: words[7] >> VERSION_BITS,
-            cookie: words[1],
-            id: words[2] as i64,
-            addr: words[3],
-            lo: words[4],
-            hi: words[5],
-            flags: words[6],
+            serial: last >> VERSION_BITS,
+            cookie,
+            body,
         })
     }
 }
@@ -182,25 +150,114 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::user::protocol::message::{About, Answer, Denial, Elsewhere, Lent, Pages};
+    use crate::user::span::{Span, PAGE};
+
+    fn all() -> Vec<Body> {
+        let span = Span::new(4, 5);
+        let wish = |extent| {
+            Question::Share(Wish {
+                segid: -2,
+                addr: 3,
+                span,
+                extent,
+            })
+        };
+        let questions = [
+            Question::Hello,
+            Question::Get {
+                segid: 7,
+                writable: true,
+            },
+            Question::Get {
+                segid: -7,
+                writable: false,
+            },
+            wish(Extent::Page),
+            wish(Extent::Whole),
+            wish(Extent::Layout),
+            Question::Query { id: 9 },
+            Question::Noted { answers: 1 << 40 },
+            Question::Withdraw(Withdrawal::Segment(11)),
+            Question::Withdraw(Withdrawal::Range(span)),
+        ];
+        let here = |about| Answer::Share(Pages::Here { span, about });
+        let elsewhere = |writable, file| {
+            let offset = 8192;
+            Answer::Share(Pages::Elsewhere(Elsewhere {
+                span,
+                offset,
+                writable,
+                file,
+            }))
+        };
+        let segment = |page| Lent::Segment {
+            id: i32::MAX,
+            namespace: u64::MAX >> 40,
+            page,
+        };
+        let answers = [
+            Answer::Hello(Ok(())),
+            Answer::Hello(Err(Denial::Denied)),
+            Answer::Hello(Err(Denial::Full)),
+            Answer::Hello(Err(Denial::Gone)),
+            Answer::Get(Ok(span)),
+            Answer::Get(Err(Denial::Denied)),
+            here(About::Ordinary),
+            here(About::ReadOnly),
+            here(About::Huge),
+            elsewhere(true, Lent::File),
+            elsewhere(false, segment(PAGE)),
+            elsewhere(true, segment(1 << 30)),
+            Answer::Share(Pages::Layout {
+                span,
+                page: 2 << 20,
+            }),
+            Answer::Share(Pages::Hole),
+            Answer::Share(Pages::Gone),
+            Answer::Share(Pages::Refused),
+            Answer::Query { alive: true },
+            Answer::Query { alive: false },
+            Answer::Withdrawn { done: true },
+            Answer::Withdrawn { done: false },
+        ];
+        let questions = questions.into_iter().map(Body::Question);
+        questions
+            .chain(answers.into_iter().map(Body::Answer))
+            .collect()
+    }
 
     #[test]
-    fn messages_survive_the_wire_and_garbage_does_not_pass() {
-        let mut m = Message::new(Verb::Share);
-        (m.cookie, m.id, m.addr, m.lo, m.hi, m.flags) = (1, -2, 3, 4, 5, WHOLE);
-        m.serial = (1 << 48) - 1;
-        let back = Message::decode(&m.encode()).expect("own message");
-        assert_eq!(back.encode(), m.encode());
-        let answer = m.answer(Status::Hole);
-        assert!(answer.answers(Verb::Share) && !answer.answers(Verb::Get));
-        assert_eq!(answer.serial, m.serial);
-        assert!(Message::decode(&[0; 8]).is_none());
-        let mut words = m.encode();
-        for other in [1, VERSION + 1] {
-            words[7] = other;
-            assert!(Message::decode(&words).is_none());
+    fn messages_survive_the_wire() {
+        for body in all() {
+            let m = Message {
+                serial: (1 << 48) - 1,
+                cookie: 1,
+                body,
+            };
+            assert_eq!(Message::decode(&m.encode()), Some(m));
         }
-        words = m.encode();
-        words[0] = 99;
+    }
+
+    #[test]
+    fn garbage_does_not_pass() {
+        assert!(Message::decode(&[0; 8]).is_none());
+        let words = Message::question(Question::Hello).encode();
+        let with = |at: usize, word: u64| {
+            let mut words = words;
+            words[at] = word;
+            Message::decode(&words)
+        };
+        for other in [1, VERSION + 1] {
+            assert!(with(7, other).is_none());
+        }
+        assert!(with(0, 99).is_none());
+        // An answer to nothing, and one with a status that is none.
+        assert!(with(0, ANSWER).is_none());
+        let mut answer = Message::question(Question::Hello).answer(Answer::Hello(Ok(())));
+        answer.cookie = 5;
+        let mut words = answer.encode();
+        words[0] |= 99 << 32;
         assert!(Message::decode(&words).is_none());
     }
 }

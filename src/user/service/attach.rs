@@ -10,7 +10,7 @@ use crate::user::attacher::{self, OwnersFile, Place};
 use crate::user::peers::Side;
 use crate::user::protocol::ids::{Id, Kind};
 use crate::user::protocol::limits::EAGER;
-use crate::user::protocol::wire::{Message, Verb, LAYOUT, WHOLE};
+use crate::user::protocol::message::{Extent, Question, Wish};
 use crate::user::service::state::Service;
 use crate::user::sys::{hugetlb, Span, Sys, HUGE, PAGE, TOP};
 use core::ffi::c_int;
@@ -37,9 +37,9 @@ impl Service {
             Ok(i) => i,
             Err(errno) => return Reply::Now(Err(errno)),
         };
-        let mut m = Message::new(Verb::Get);
-        (m.id, m.addr) = (segid, flags as u64);
-        self.ask_for_command(slot, i, &m, What::Get { segid, flags })
+        let writable = flags == crate::uapi::RDWR;
+        let question = Question::Get { segid, writable };
+        self.ask_for_command(slot, i, question, What::Get { segid, writable })
     }
 
     /// Maps part of a segment. [`Reply::Later`]: the owner has been asked for its pages.
@@ -83,10 +83,16 @@ impl Service {
         let odd = (source | len) % HUGE != 0 || len >= GIGANTIC;
         let layout = vaddr == 0 && len > EAGER && odd && hugetlb::any();
         if len <= EAGER || layout {
-            let mut m = Message::new(Verb::Share);
-            let wanted = if len <= EAGER { WHOLE } else { LAYOUT };
-            (m.id, m.flags) = (permit.segid, wanted);
-            (m.addr, m.lo, m.hi) = (source as u64, source as u64, (source + len) as u64);
+            let question = Question::Share(Wish {
+                segid: permit.segid,
+                addr: source,
+                span: Span::of(source, len),
+                extent: if layout {
+                    Extent::Layout
+                } else {
+                    Extent::Whole
+                },
+            });
             let attachment = self.owner.program.attachments.last_number();
             let fixed = vaddr != 0;
             let what = What::Attach {
@@ -94,7 +100,7 @@ impl Service {
                 attachment,
                 fixed,
             };
-            return self.ask_for_command(slot, i, &m, what);
+            return self.ask_for_command(slot, i, question, what);
         }
         Reply::Now(Ok(addr as u64))
     }
@@ -141,14 +147,15 @@ impl Service {
     }
 
     /// A new attachment, whose address the program does not know yet, gets room for
-    /// whole pages of size `page`, which are the owner's `[lo, hi)`. Answers its address.
+    /// whole pages of size `page`, which are the owner's `whole`. Answers its address.
     pub fn make_room(
         &mut self,
         i: usize,
         (addr, attachment): (usize, u64),
         page: usize,
-        (lo, hi): (usize, usize),
+        whole: Span,
     ) -> Sys<usize> {
+        let (lo, hi) = (whole.start(), whole.end());
         let Some(p) = self.owner.program.attachments.at(addr) else {
             return Ok(addr);
         };

@@ -9,7 +9,8 @@ use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::attacher::Piece;
 use crate::user::peers::Side;
-use crate::user::protocol::wire::{Message, Verb, Words};
+use crate::user::protocol::message::{Message, Question};
+use crate::user::protocol::wire::Words;
 use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::Service;
 use crate::user::sys::message;
@@ -46,7 +47,7 @@ impl Service {
         let i = self.peers.adopt(fd.fd(), Side::Attacher)?;
         fd.keep();
         self.peers.connection_mut(i).token = token;
-        let mut hello = Message::new(Verb::Hello);
+        let mut hello = Message::question(Question::Hello);
         hello.serial = self.peers.next_question();
         self.peers.connection_mut(i).under_way = 1;
         if !self.peers.post(i, &hello, None) {

@@ -6,16 +6,16 @@
 use crate::debug::{count, COUNTERS};
 use crate::errno::Errno;
 use crate::fd::Fd;
-use crate::user::attacher::overlay::Lent;
+use crate::user::attacher::overlay::OnLoan;
 use crate::user::attacher::sigbus::Faulting;
 use crate::user::attacher::{OwnersFile, GATED};
 use crate::user::peers::Side;
 use crate::user::program::pieces::Piece;
 use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::limits::{CHUNK_MAX, CONNECTIONS};
-use crate::user::protocol::wire::{Message, Status, Verb, ON_HUGE_PAGES, READ_ONLY};
+use crate::user::protocol::message::{About, Extent, Message, Pages, Question, Wish};
 use crate::user::service::state::Service;
-use crate::user::sys::{page_down, page_up, task, uffd, Sys, PAGE, TOP};
+use crate::user::sys::{page_down, page_up, task, uffd, Span, Sys, PAGE, TOP};
 
 /// How often pages are tried to be mapped while the program changes its address
 /// space; who waits for them then faults again.
@@ -86,13 +86,13 @@ impl Service {
             }
             return true;
         };
-        let mut m = Message::new(Verb::Share);
-        m.id = permit.segid;
-        m.cookie = page as u64;
-        m.serial = question;
-        m.addr = piece.source_of(page) as u64;
-        m.lo = piece.source as u64;
-        m.hi = piece.source_of(piece.end) as u64;
+        let mut m = Message::question(Question::Share(Wish {
+            segid: permit.segid,
+            addr: piece.source_of(page),
+            span: Span::new(piece.source, piece.source_of(piece.end)),
+            extent: Extent::Page,
+        }));
+        (m.cookie, m.serial) = (page as u64, question);
         let sent = self.peers.ask(i, &m);
         if sent {
             self.attacher.faulting.is_sent(question);
@@ -103,7 +103,7 @@ impl Service {
     /// Owner `i` has answered a fault. The answer is used where a thread still
     /// waits for that page, having asked this owner, and where the attachment is
     /// the one that it asked for: else it is too late, or a lie.
-    pub fn on_fault_answer(&mut self, i: usize, m: &Message, file: Option<Fd>) {
+    pub fn on_fault_answer(&mut self, i: usize, m: &Message, pages: Pages, file: Option<Fd>) {
         let page = page_down(m.cookie as usize);
         let asked = self.attacher.faulting.last(page).copied();
         let Some(asked) = asked.filter(|f| f.connection == i) else {
@@ -115,33 +115,35 @@ impl Service {
         let Some(piece) = self.owner.program.attachments.at(page).filter(still) else {
             return self.attacher.fault_again(&self.owner.program, page);
         };
-        let here = m.lo as usize <= piece.source_of(page) && piece.source_of(page) < m.hi as usize;
-        if !here || !matches!(m.status, Status::Done | Status::Elsewhere) {
-            return self.answer_sigbus(page, m.serial);
-        }
-        if m.status == Status::Elsewhere {
-            count(&COUNTERS.faults_served);
-            if !self.overlay(i, page, m, file) {
-                return self.answer_sigbus(page, m.serial);
+        let source = piece.source_of(page);
+        match pages {
+            Pages::Elsewhere(said) if said.span.contains(source) => {
+                count(&COUNTERS.faults_served);
+                if !self.overlay(i, page, &OnLoan { said, file }) {
+                    return self.answer_sigbus(page, m.serial);
+                }
             }
-            return self.attacher.fault_again(&self.owner.program, page);
+            Pages::Here { span, about } if span.contains(source) => {
+                let read_only =
+                    about == About::ReadOnly || !self.attacher.may_write(&self.owner.program, page);
+                if read_only && self.attacher.faulting.is_refused_write(page) {
+                    return self.answer_sigbus(page, m.serial);
+                }
+                count(&COUNTERS.faults_served);
+                self.publish(page, span, about);
+            }
+            _ => return self.answer_sigbus(page, m.serial),
         }
-        let read_only =
-            m.flags & READ_ONLY != 0 || !self.attacher.may_write(&self.owner.program, page);
-        if read_only && self.attacher.faulting.is_refused_write(page) {
-            return self.answer_sigbus(page, m.serial);
-        }
-        count(&COUNTERS.faults_served);
-        self.publish(page, m, read_only);
         self.attacher.fault_again(&self.owner.program, page);
     }
 
-    /// The owner has `[m.lo, m.hi)` ready: maps what of it is within the piece
+    /// The owner has `ready`: maps what of it is within the piece
     /// that holds `addr`, and lets those go on who wait for it. No owner shares
     /// more at a time than is looked at here: each page may cost a system call.
-    pub fn publish(&mut self, addr: usize, m: &Message, read_only: bool) {
-        let (first, last) = (m.lo as usize, m.hi as usize);
-        let read_only = read_only || !self.attacher.may_write(&self.owner.program, addr);
+    pub fn publish(&mut self, addr: usize, ready: Span, about: About) {
+        let (first, last) = (ready.start(), ready.end());
+        let read_only =
+            about == About::ReadOnly || !self.attacher.may_write(&self.owner.program, addr);
         for _ in 0..TRIES {
             let Some(p) = self.owner.program.attachments.at(addr) else {
                 return;
@@ -159,7 +161,7 @@ impl Service {
             let here = p.start + (first - p.source);
             // All of it: what the file has but nobody has written yet does not
             // count as data there.
-            let huge = m.flags & ON_HUGE_PAGES != 0;
+            let huge = about == About::Huge;
             let done = if read_only {
                 self.map_protected(p, here, end - first)
             } else {
@@ -214,7 +216,7 @@ impl Service {
     /// that part of the attachment, with all threads standing.
     ///
     /// Answers whether the touch has an end: that it is served, or made again.
-    pub fn overlay(&mut self, i: usize, addr: usize, answer: &Message, lent: Option<Fd>) -> bool {
+    pub fn overlay(&mut self, i: usize, addr: usize, lent: &OnLoan) -> bool {
         let standing = match self.owner.stop() {
             Ok(standing) => Some(standing),
             // The touch is made again, and asked again.
@@ -225,10 +227,9 @@ impl Service {
         self.on_faults();
         let c = self.peers.connection(i);
         let (memfd, identity) = (c.owners_file(), c.identity);
-        let lent = Lent { answer, file: lent };
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
-        let served = self.attacher.cover(program, addr, &lent, &file);
+        let served = self.attacher.cover(program, addr, lent, &file);
         self.owner.resume(standing);
         served
     }

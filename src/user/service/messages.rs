@@ -13,10 +13,10 @@ use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use crate::user::arena::Shared;
 use crate::user::attacher;
-use crate::user::attacher::overlay::Lent;
+use crate::user::attacher::overlay::OnLoan;
 use crate::user::owner::copier;
 use crate::user::peers::{token, Side, COMMAND_COOKIE};
-use crate::user::protocol::wire::{Message, Status, Verb, IN_WHOLE_PAGES, READ_ONLY};
+use crate::user::protocol::message::{Answer, Body, Denial, Message, Pages, Question};
 use crate::user::service::state::Service;
 use crate::user::sys::message::Descriptors;
 use crate::user::sys::{mem, task, Span, Sys, PAGE, TOP};
@@ -48,25 +48,26 @@ pub fn close_apart(shared: &Shared, file: OwnedFd) {
 impl Service {
     /// Descriptors that are of use are taken out of `fds`.
     pub fn on_message(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
-        match (self.peers.side(i), m.verb) {
-            (Side::Owner, Verb::Hello | Verb::Get | Verb::Share | Verb::Query) => {
-                self.peers.requests.push(i, &m.encode());
+        match (self.peers.side(i), m.body) {
+            (Side::Owner, Body::Question(Question::Noted { answers })) => {
+                self.on_noted(shared, i, answers);
             }
-            (Side::Owner, Verb::Noted) => self.on_noted(shared, i, m.lo),
-            (Side::Owner, _) if m.answers(Verb::Recall) || m.answers(Verb::Removed) => {
+            (Side::Owner, Body::Answer(Answer::Withdrawn { done })) => {
                 let c = self.peers.connection_mut(i);
                 if c.recalled < m.serial && m.serial <= c.recall {
                     c.recalled = m.serial;
-                    self.recall_refused |= m.status != Status::Done;
+                    self.recall_refused |= !done;
                 }
             }
-            (Side::Attacher, Verb::Recall | Verb::Removed) => {
-                let done = self.on_withdrawn(i, m);
-                let status = if done { Status::Done } else { Status::Bad };
-                self.owe(i, &m.answer(status));
+            (Side::Attacher, Body::Question(Question::Withdraw(what))) => {
+                let done = self.on_withdrawn(i, what);
+                self.owe(i, m, done);
             }
-            (Side::Attacher, Verb::Answer) => self.on_answer(shared, i, m, fds),
-            _ => debug_log!("a peer sends {:?} on the wrong side", m.verb),
+            (Side::Owner, Body::Question(asked)) if !matches!(asked, Question::Withdraw(_)) => {
+                self.peers.requests.push(i, &m.encode());
+            }
+            (Side::Attacher, Body::Answer(said)) => self.on_answer(shared, i, (m, said), fds),
+            _ => debug_log!("a peer sends {:?} on the wrong side", m.body),
         }
     }
 
@@ -80,35 +81,40 @@ impl Service {
 
     /// Attacher's side: an answer to a recall goes out, at once or when there is
     /// room. The last one then stands for those before it.
-    fn owe(&mut self, i: usize, answer: &Message) {
+    fn owe(&mut self, i: usize, asked: &Message, done: bool) {
+        const FAILED: Body = Body::Answer(Answer::Withdrawn { done: false });
         let c = self.peers.connection(i);
-        let mut answer = *answer;
-        if c.owes && Message::decode(&c.owed).is_some_and(|m| m.status != Status::Done) {
-            answer.status = Status::Bad;
-        }
-        let answer = &answer;
-        if !self.peers.post(i, answer, None) && self.peers.connection(i).clogged {
+        let failed_before = c.owes && Message::decode(&c.owed).is_some_and(|m| m.body == FAILED);
+        let done = done && !failed_before;
+        let answer = asked.answer(Answer::Withdrawn { done });
+        if !self.peers.post(i, &answer, None) && self.peers.connection(i).clogged {
             let c = self.peers.connection_mut(i);
             (c.owes, c.owed, c.unsent) = (true, answer.encode(), true);
         }
     }
 
     /// Attacher's side: the owner has answered.
-    fn on_answer(&mut self, shared: &Shared, i: usize, m: &Message, fds: &mut Descriptors) {
+    fn on_answer(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        (m, said): (&Message, Answer),
+        fds: &mut Descriptors,
+    ) {
         let c = self.peers.connection_mut(i);
         c.under_way = c.under_way.saturating_sub(1);
-        if m.answers(Verb::Hello) {
-            if let Err(errno) = self.on_hello(i, m.status, fds) {
+        if let Answer::Hello(taken) = said {
+            if let Err(errno) = self.on_hello(i, taken, fds) {
                 debug_log!("an owner takes nobody, or has no address space: errno {errno}");
                 self.peers.connection_mut(i).refusal = Some(errno);
                 return self.hang_up(shared, i);
             }
         } else if m.cookie & COMMAND_COOKIE != 0 {
-            self.on_command_answer(shared, i, m, fds.first());
-        } else if m.answers(Verb::Share) {
-            self.on_fault_answer(i, m, fds.first());
+            self.on_command_answer(shared, i, (m, said), fds.first());
+        } else if let Answer::Share(pages) = said {
+            self.on_fault_answer(i, m, pages, fds.first());
         }
-        if m.answers(Verb::Share) && self.peers.side(i) == Side::Attacher {
+        if matches!(said, Answer::Share(_)) && self.peers.side(i) == Side::Attacher {
             self.peers.connection_mut(i).unsaid += 1;
             self.peers.say_noted(i);
         }
@@ -116,13 +122,8 @@ impl Service {
     }
 
     /// The owner's address space has come: is it one?
-    fn on_hello(&mut self, i: usize, status: Status, fds: &mut Descriptors) -> Sys<()> {
-        match status {
-            Status::Done => {}
-            Status::Denied => return Err(Errno::EACCES),
-            Status::Full => return Err(Errno::ENOMEM),
-            _ => return Err(Errno::ENOENT),
-        }
+    fn on_hello(&mut self, i: usize, taken: Result<(), Denial>, fds: &mut Descriptors) -> Sys<()> {
+        taken.map_err(errno_of)?;
         if fds.were_cut() {
             debug_log!("there is no room for the owner's descriptors here");
             return Err(Errno::ENOMEM);
@@ -153,57 +154,70 @@ impl Service {
 
     /// A peer answered what a command waits for, if it is the peer that was
     /// asked, and the question.
-    fn on_command_answer(&mut self, shared: &Shared, i: usize, m: &Message, file: Option<Fd>) {
+    fn on_command_answer(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        (m, said): (&Message, Answer),
+        file: Option<Fd>,
+    ) {
         let slot = (m.cookie & !COMMAND_COOKIE) as usize;
-        let Some(what) = self.pending.asked(slot, i, m) else {
+        let Some(what) = self.pending.asked(slot, i, (m.serial, said)) else {
             return;
         };
-        let answer = match what {
-            What::Get { segid, flags } => match m.status {
-                Status::Done if self.peers.connection(i).memfd.is_some() => {
-                    let writable = flags == crate::uapi::RDWR;
-                    self.grant(i, segid, writable, Span::new(m.lo as usize, m.hi as usize))
-                }
-                Status::Denied => Err(Errno::EACCES),
-                _ => Err(Errno::ENOENT),
-            },
+        let answer = match (what, said) {
+            (What::Get { segid, writable }, Answer::Get(granted)) => {
+                self.on_admitted(i, (segid, writable), granted)
+            }
             // At an address of its own choice the program has nothing left to
             // go back to: there the first touch tells.
-            What::Attach {
-                addr,
-                attachment,
-                fixed: false,
-            } if m.status == Status::Refused => {
+            (
+                What::Attach {
+                    addr,
+                    attachment,
+                    fixed: false,
+                },
+                Answer::Share(Pages::Refused),
+            ) => {
                 let still = self.owner.program.attachments.at(addr);
                 if still.is_some_and(|p| p.attachment == attachment) {
                     attacher::unmap(&mut self.owner.program, addr);
                 }
                 Err(Errno::ENOMEM)
             }
-            What::Attach {
-                addr,
-                attachment,
-                fixed,
-            } => {
-                let addr = self.on_attached(i, (addr, attachment, fixed), m, file);
+            (
+                What::Attach {
+                    addr,
+                    attachment,
+                    fixed,
+                },
+                Answer::Share(pages),
+            ) => {
+                let addr = self.on_attached(i, (addr, attachment, fixed), pages, file);
                 addr.map(|addr| addr as u64)
             }
-            What::Alive => Err(if m.status == Status::Done {
-                Errno::EACCES
-            } else {
-                Errno::ENOENT
-            }),
+            (What::Alive, Answer::Query { alive: true }) => Err(Errno::EACCES),
+            _ => Err(Errno::ENOENT),
         };
         self.pending.end(slot);
         shared.finish(slot, answer);
     }
 
-    /// Owner `i` grants access to a range of its own.
-    fn grant(&mut self, i: usize, segid: i64, writable: bool, span: Span) -> Sys<u64> {
-        let c = self.peers.connection_mut(i);
+    /// Owner `i` grants access to a range of its own, or does not.
+    fn on_admitted(
+        &mut self,
+        i: usize,
+        (segid, writable): (i64, bool),
+        granted: Result<Span, Denial>,
+    ) -> Sys<u64> {
+        let span = granted.map_err(errno_of)?;
+        let c = self.peers.connection(i);
+        if c.memfd.is_none() {
+            return Err(Errno::ENOENT);
+        }
         let owner = (i, c.identity);
         let granted = self.attacher.permits.grant(owner, segid, writable, span)?;
-        c.permits += 1;
+        self.peers.connection_mut(i).permits += 1;
         Ok(granted)
     }
 
@@ -213,7 +227,7 @@ impl Service {
         &mut self,
         i: usize,
         (addr, attachment, fixed): (usize, u64, bool),
-        m: &Message,
+        pages: Pages,
         file: Option<Fd>,
     ) -> Sys<usize> {
         let Some(p) = self.owner.program.attachments.at(addr) else {
@@ -222,24 +236,34 @@ impl Service {
         if p.attachment != attachment || self.attacher.permits.get(p.permit).connection != i {
             return Ok(addr);
         }
-        let range = (m.lo as usize, m.hi as usize);
-        if m.status == Status::Done && m.flags & IN_WHOLE_PAGES != 0 {
-            return self.make_room(i, (addr, attachment), m.addr as usize, range);
-        }
-        if m.status == Status::Done {
-            let read_only = m.flags & READ_ONLY != 0;
-            self.publish(addr, m, read_only);
-        } else if m.status == Status::Elsewhere {
-            let page = Lent { answer: m, file }.page().unwrap_or(PAGE);
-            let mut addr = addr;
-            if page > PAGE && !fixed {
-                let last = p.source + (p.end - p.start);
-                let range = (p.source & !(page - 1), last.next_multiple_of(page));
-                addr = self.make_room(i, (addr, attachment), page, range)?;
+        match pages {
+            Pages::Layout { span, page } => self.make_room(i, (addr, attachment), page, span),
+            Pages::Here { span, about } => {
+                self.publish(addr, span, about);
+                Ok(addr)
             }
-            let _ = self.overlay(i, addr, m, file);
-            return Ok(addr);
+            Pages::Elsewhere(said) => {
+                let lent = OnLoan { said, file };
+                let page = lent.page().unwrap_or(PAGE);
+                let mut addr = addr;
+                if page > PAGE && !fixed {
+                    let last = p.source + (p.end - p.start);
+                    let whole = Span::new(p.source & !(page - 1), last.next_multiple_of(page));
+                    addr = self.make_room(i, (addr, attachment), page, whole)?;
+                }
+                let _ = self.overlay(i, addr, &lent);
+                Ok(addr)
+            }
+            Pages::Hole | Pages::Gone | Pages::Refused => Ok(addr),
         }
-        Ok(addr)
+    }
+}
+
+/// What the program is told where an owner does not take or admit it.
+fn errno_of(why: Denial) -> Errno {
+    match why {
+        Denial::Denied => Errno::EACCES,
+        Denial::Full => Errno::ENOMEM,
+        Denial::Gone => Errno::ENOENT,
     }
 }

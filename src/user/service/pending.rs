@@ -6,9 +6,9 @@
 use crate::errno::Errno;
 use crate::user::arena::SLOTS;
 use crate::user::patience::{Patience, ATTACH_LIMIT, COMMAND_LIMIT};
-use crate::user::protocol::wire::{Message, Verb, Words};
+use crate::user::protocol::message::{Answer, Message};
+use crate::user::protocol::wire::Words;
 use crate::user::sys::Sys;
-use core::ffi::c_int;
 
 /// What becomes of a command.
 pub enum Reply {
@@ -24,7 +24,7 @@ pub enum What {
     /// Whether somebody else's id is alive.
     Alive = 0,
     /// Access to a segment.
-    Get { segid: i64, flags: c_int },
+    Get { segid: i64, writable: bool },
     /// Pages of a new attachment; `fixed`: at an address that the program has chosen.
     Attach {
         addr: usize,
@@ -34,12 +34,12 @@ pub enum What {
 }
 
 impl What {
-    /// What the peer is asked.
-    pub fn verb(self) -> Verb {
+    /// Whether it is an answer to that.
+    fn is_answered_by(self, answer: Answer) -> bool {
         match self {
-            What::Alive => Verb::Query,
-            What::Get { .. } => Verb::Get,
-            What::Attach { .. } => Verb::Share,
+            What::Alive => matches!(answer, Answer::Query { .. }),
+            What::Get { .. } => matches!(answer, Answer::Get(_)),
+            What::Attach { .. } => matches!(answer, Answer::Share(_)),
         }
     }
 
@@ -107,11 +107,17 @@ impl Pending {
         unsent.next().map(|(slot, w)| (slot, &w.words))
     }
 
-    /// What is waited for, if an answer on a connection is to the question of `slot`.
-    pub fn asked(&self, slot: usize, connection: usize, answer: &Message) -> Option<What> {
+    /// What is waited for, if an answer on a connection is to the question of that
+    /// number of `slot`.
+    pub fn asked(
+        &self,
+        slot: usize,
+        connection: usize,
+        (serial, answer): (u64, Answer),
+    ) -> Option<What> {
         let w = self.slots.get(slot)?;
-        let is_it = w.connection == connection + 1 && w.serial == answer.serial;
-        (is_it && answer.answers(w.what.verb())).then_some(w.what)
+        let is_it = w.connection == connection + 1 && w.serial == serial;
+        (is_it && w.what.is_answered_by(answer)).then_some(w.what)
     }
 
     /// The command in `slot` has its answer.

@@ -13,14 +13,20 @@ use crate::errno::Errno;
 use crate::user::arena::Shared;
 use crate::user::peers::{Side, COMMAND_COOKIE};
 use crate::user::protocol::ids::{Id, Kind};
-use crate::user::protocol::wire::{Message, Verb};
+use crate::user::protocol::message::{Message, Question};
 use crate::user::service::commands::OWNER_BUSY;
 use crate::user::service::state::Service;
 
 impl Service {
     /// Asks owner `i` for the command in `slot`, which waits for the answer.
-    pub fn ask_for_command(&mut self, slot: usize, i: usize, m: &Message, what: What) -> Reply {
-        let mut m = *m;
+    pub fn ask_for_command(
+        &mut self,
+        slot: usize,
+        i: usize,
+        question: Question,
+        what: What,
+    ) -> Reply {
+        let mut m = Message::question(question);
         m.serial = self.peers.next_question();
         m.cookie = COMMAND_COOKIE | slot as u64;
         self.pending.wait(slot, i, &m, what);
@@ -93,8 +99,6 @@ impl Service {
             }
             Err(_) => return Reply::Now(Err(Errno::ENOENT)),
         };
-        let mut m = Message::new(Verb::Query);
-        m.id = id;
-        self.ask_for_command(slot, i, &m, What::Alive)
+        self.ask_for_command(slot, i, Question::Query { id }, What::Alive)
     }
 }

@@ -13,7 +13,7 @@ use crate::user::patience::Patience;
 use crate::user::peers::{token, Side};
 use crate::user::program::threads::Standing;
 use crate::user::protocol::limits::CONNECTIONS;
-use crate::user::protocol::wire::{Message, Verb};
+use crate::user::protocol::message::{Message, Question, Withdrawal};
 use crate::user::service::state::Service;
 use crate::user::sys::{net, task};
 use core::time::Duration;
@@ -23,14 +23,14 @@ impl Service {
     /// is removed, and waits until each has answered or is hung up on; whether all
     /// have done as they were asked. Who stands still costs the program this wait
     /// once. Others may recall from here meanwhile: all are heard.
-    pub fn ask_attachers(&mut self, shared: &Shared, m: &Message) -> bool {
+    pub fn ask_attachers(&mut self, shared: &Shared, what: Withdrawal) -> bool {
         if crate::testing::revocation_is_off() {
             return true;
         }
         count(&COUNTERS.revocations);
-        let mut m = *m;
+        let mut m = Message::question(Question::Withdraw(what));
         m.serial = self.peers.next_question();
-        let all = m.verb == Verb::Removed;
+        let all = matches!(what, Withdrawal::Segment(_));
         let mut asked = self.peers.begin_recall(m.serial, all);
         let mut unsent = asked;
         let before = core::mem::replace(&mut self.recalling, true);

@@ -12,8 +12,8 @@ use crate::user::owner::lend::Loan;
 use crate::user::owner::refusal::Refusal;
 use crate::user::peers::requests::Effort;
 use crate::user::protocol::limits::{CHUNK_MAX, EAGER};
-use crate::user::protocol::wire::{
-    Message, Status, Verb, IN_WHOLE_PAGES, LAYOUT, ON_HUGE_PAGES, READ_ONLY, WHOLE,
+use crate::user::protocol::message::{
+    About, Answer, Body, Denial, Extent, Message, Pages, Question, Wish,
 };
 use crate::user::service::state::Service;
 use crate::user::sys::{page_down, Span, Sys, PAGE, TOP};
@@ -60,28 +60,35 @@ impl Service {
         m: &Message,
         effort: &mut Effort,
     ) -> Outcome {
-        match m.verb {
-            Verb::Share => self.try_share(shared, i, m, effort),
-            Verb::Hello => self.greet(i, m, effort),
+        let Body::Question(asked) = m.body else {
+            return Outcome::Answered;
+        };
+        let said = match asked {
+            Question::Share(wish) => return self.try_share(shared, i, (m, &wish), effort),
+            Question::Hello => return self.greet(i, m, effort),
             // Without an address space it could do nothing with the answer.
-            _ if self.peers.connection(i).greeting => Outcome::Later(0),
-            Verb::Get => {
-                self.send_answer(i, &self.owner.segments.on_get(m, self.peers.uid()), None)
+            _ if self.peers.connection(i).greeting => return Outcome::Later(0),
+            Question::Get { segid, writable } => {
+                let uid = self.peers.uid();
+                Answer::Get(self.owner.segments.admit(segid, writable, uid))
             }
-            _ => {
-                let alive = self.is_alive(m.id);
-                let status = if alive { Status::Done } else { Status::Gone };
-                self.send_answer(i, &m.answer(status), None)
-            }
-        }
+            Question::Query { id } => Answer::Query {
+                alive: self.is_alive(id),
+            },
+            // They are no requests.
+            Question::Noted { .. } | Question::Withdraw(_) => return Outcome::Answered,
+        };
+        self.send_answer(i, &m.answer(said), None)
     }
 
     /// An attacher gets the address space, or is told that it cannot.
     fn greet(&mut self, i: usize, m: &Message, effort: &Effort) -> Outcome {
         let fds = [self.owner.file_for_peers(), self.owner.program.pidfd()];
-        let outcome = match self.send_answer(i, &m.answer(Status::Done), Some(fds)) {
+        let taken = m.answer(Answer::Hello(Ok(())));
+        let full = m.answer(Answer::Hello(Err(Denial::Full)));
+        let outcome = match self.send_answer(i, &taken, Some(fds)) {
             Outcome::Later(_) if effort.tries < GREETINGS => Outcome::Later(1),
-            Outcome::Later(_) => self.send_answer(i, &m.answer(Status::Full), None),
+            Outcome::Later(_) => self.send_answer(i, &full, None),
             outcome => outcome,
         };
         self.peers.connection_mut(i).greeting = !matches!(outcome, Outcome::Answered);
@@ -103,54 +110,51 @@ impl Service {
         &mut self,
         shared: &Shared,
         i: usize,
-        m: &Message,
+        (m, wish): (&Message, &Wish),
         effort: &mut Effort,
     ) -> Outcome {
         let mut file = None;
-        let answer = match self.share(shared, i, m) {
+        let pages = match self.share(shared, i, wish) {
             Ok(Shareable::Here(lo, hi)) => {
                 count(&COUNTERS.faults_served);
-                let mut answer = m.answer(Status::Done);
-                (answer.lo, answer.hi) = (lo as u64, hi as u64);
-                if self.owner.any_read_only(lo, hi) {
-                    answer.flags |= READ_ONLY;
+                let about = if self.owner.any_read_only(lo, hi) {
+                    About::ReadOnly
                 } else if self.owner.all_huge(lo, hi) {
-                    answer.flags |= ON_HUGE_PAGES;
-                }
-                answer
+                    About::Huge
+                } else {
+                    About::Ordinary
+                };
+                let span = Span::new(lo, hi);
+                Pages::Here { span, about }
             }
             Ok(Shareable::Elsewhere(loan)) => {
                 count(&COUNTERS.faults_served);
-                let mut answer = m.answer(Status::Elsewhere);
-                (answer.lo, answer.hi) = (loan.lo as u64, loan.hi as u64);
-                answer.addr = loan.offset as u64;
-                answer.id = loan.kind();
+                let told = loan.told();
                 file = loan.file;
-                answer
+                Pages::Elsewhere(told)
             }
             Ok(Shareable::Layout((lo, hi), page)) => {
-                let mut answer = m.answer(Status::Done);
-                (answer.lo, answer.hi, answer.addr) = (lo as u64, hi as u64, page as u64);
-                answer.flags |= IN_WHOLE_PAGES;
-                answer
+                let span = Span::new(lo, hi);
+                Pages::Layout { span, page }
             }
-            Err(Refusal::Gone) => m.answer(Status::Gone),
+            Err(Refusal::Gone) => Pages::Gone,
             Err(why @ (Refusal::Later | Refusal::Relatives)) if effort.tries < TRIES => {
                 // A relative mostly ends or execs at once; to look for it takes long.
                 return Outcome::Later(if why == Refusal::Later { 1 } else { 10 });
             }
-            Err(Refusal::Hole) => m.answer(Status::Hole),
-            Err(why) if why.passes() && self.waits(shared, m, effort) => return Outcome::Wait,
+            Err(Refusal::Hole) => Pages::Hole,
+            Err(why) if why.passes() && self.waits(shared, wish, effort) => return Outcome::Wait,
             Err(why) => {
                 count(&COUNTERS.refusals);
-                self.tell_refusal(m, why);
-                m.answer(if m.flags & WHOLE != 0 && why.fails_an_attach() {
-                    Status::Refused
+                self.tell_refusal(wish, why);
+                if wish.extent == Extent::Whole && why.fails_an_attach() {
+                    Pages::Refused
                 } else {
-                    Status::Hole
-                })
+                    Pages::Hole
+                }
             }
         };
+        let answer = m.answer(Answer::Share(pages));
         let pidfd = self.owner.program.pidfd();
         let fds = file.as_ref().map(|file| [file.fd(), pidfd]);
         let outcome = self.send_answer(i, &answer, fds);
@@ -162,9 +166,9 @@ impl Service {
     }
 
     /// Whether what is in the way of a request is waited for any longer.
-    fn waits(&self, shared: &Shared, m: &Message, effort: &mut Effort) -> bool {
+    fn waits(&self, shared: &Shared, wish: &Wish, effort: &mut Effort) -> bool {
         let limit = shared.wait.load(Ordering::Relaxed);
-        let limit = if m.flags & WHOLE != 0 {
+        let limit = if wish.extent == Extent::Whole {
             limit.min(ATTACH_WAIT)
         } else {
             limit
@@ -172,10 +176,10 @@ impl Service {
         limit > 0 && !effort.patience.is_over(limit)
     }
 
-    fn tell_refusal(&self, m: &Message, why: Refusal) {
-        let lo = page_down(m.addr as usize);
-        let hi = if m.flags & WHOLE != 0 {
-            m.hi as usize
+    fn tell_refusal(&self, wish: &Wish, why: Refusal) {
+        let lo = page_down(wish.addr);
+        let hi = if wish.extent == Extent::Whole {
+            wish.span.end()
         } else {
             lo + PAGE
         };
@@ -187,16 +191,20 @@ impl Service {
     }
 
     /// Makes pages sharable; answers which.
-    fn share(&mut self, shared: &Shared, i: usize, m: &Message) -> Result<Shareable, Refusal> {
-        let segment = self.owner.segments.range_of(m.id).ok_or(Refusal::Gone)?;
+    fn share(&mut self, shared: &Shared, i: usize, wish: &Wish) -> Result<Shareable, Refusal> {
+        let segment = self
+            .owner
+            .segments
+            .range_of(wish.segid)
+            .ok_or(Refusal::Gone)?;
         let (start, end) = (segment.start(), segment.end());
-        let lo = page_down(m.lo as usize).max(start).min(TOP);
-        let hi = page_down((m.hi as usize).min(TOP)).min(end);
-        let addr = page_down(m.addr as usize);
+        let lo = page_down(wish.span.start()).max(start).min(TOP);
+        let hi = page_down(wish.span.end().min(TOP)).min(end);
+        let addr = page_down(wish.addr);
         if addr < lo || addr >= hi {
             return Err(Refusal::Hole);
         }
-        if m.flags & LAYOUT != 0 {
+        if wish.extent == Extent::Layout {
             let (range, page) = self.owner.whole_pages(lo, hi);
             return Ok(Shareable::Layout(range, page));
         }
@@ -210,7 +218,7 @@ impl Service {
         }
         self.owner.set_quiet(self.peers.is_quiet());
         self.owner.look_at_nodes();
-        if m.flags & WHOLE != 0 {
+        if wish.extent == Extent::Whole {
             // No attacher asks for more at a time.
             let hi = hi.min(addr.saturating_add(EAGER));
             let mut wait = || self.peers.await_acknowledgements();

@@ -9,7 +9,7 @@
 use super::share::Outcome;
 use crate::user::arena::Shared;
 use crate::user::peers::Side;
-use crate::user::protocol::wire::Message;
+use crate::user::protocol::message::Message;
 use crate::user::service::state::Service;
 use crate::user::sys::task;
 

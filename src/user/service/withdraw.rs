@@ -27,7 +27,7 @@ use crate::user::owner::revoke::outward;
 use crate::user::peers::Side;
 use crate::user::program::stop::Unstoppable;
 use crate::user::protocol::ids::Kind;
-use crate::user::protocol::wire::{Message, Verb};
+use crate::user::protocol::message::Withdrawal;
 use crate::user::service::state::Service;
 use crate::user::sys::{Span, Sys, TOP};
 
@@ -82,9 +82,7 @@ impl Service {
 
     /// Has every attacher let go of `[start, end)`; whether all have.
     pub fn recall_range(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
-        let mut m = Message::new(Verb::Recall);
-        (m.lo, m.hi) = (start as u64, end as u64);
-        self.ask_attachers(shared, &m)
+        self.ask_attachers(shared, Withdrawal::Range(Span::new(start, end)))
     }
 
     /// Makes private what attachers do not let go of.
@@ -173,9 +171,7 @@ impl Service {
                 self.ask_issuer(shared, slot, id, Kind::Segment)
             };
         };
-        let mut m = Message::new(Verb::Removed);
-        m.id = id;
-        if !self.ask_attachers(shared, &m) {
+        if !self.ask_attachers(shared, Withdrawal::Segment(id)) {
             self.take_by_force(span.start(), span.end());
         }
         Reply::Now(Ok(0))
@@ -191,19 +187,19 @@ impl Service {
 impl Service {
     /// Owner `i` takes back a range or a segment; whether no attachment shows
     /// any of it now. What is touched from here on is asked for anew.
-    pub fn on_withdrawn(&mut self, i: usize, m: &Message) -> bool {
-        let removed = m.verb == Verb::Removed;
-        let (lo, hi) = match m.verb {
-            Verb::Removed => (0, TOP),
-            _ => (m.lo as usize, m.hi as usize),
+    pub fn on_withdrawn(&mut self, i: usize, what: Withdrawal) -> bool {
+        let (segment, lo, hi) = match what {
+            Withdrawal::Segment(segid) => (Some(segid), 0, TOP),
+            Withdrawal::Range(span) => (None, span.start(), span.end()),
         };
-        if removed {
-            self.attacher.permits.withdraw(i, m.id);
+        if let Some(segid) = segment {
+            self.attacher.permits.withdraw(i, segid);
         }
+        let is_meant = |segid| segment.is_none_or(|meant| segid == meant);
         let permits = &self.attacher.permits;
         let is_of = |p: &Piece| {
             let permit = permits.get(p.permit);
-            permit.connection == i && (!removed || permit.segid == m.id)
+            permit.connection == i && is_meant(permit.segid)
         };
         let space = &self.owner.program.space;
         let is_concerned =
@@ -219,7 +215,7 @@ impl Service {
         while let Some(p) = self.owner.program.attachments.next_from(at) {
             at = p.end;
             let permit = self.attacher.permits.get(p.permit);
-            let mine = permit.connection == i && (!removed || permit.segid == m.id);
+            let mine = permit.connection == i && is_meant(permit.segid);
             let Some(part) = p.cut_to(lo, hi).filter(|_| mine) else {
                 continue;
             };

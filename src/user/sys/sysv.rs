@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How services name System V segments to each other.
+//! System V segments, and how a process names one to another.
 
 #![forbid(unsafe_code)]
 
 use super::space::Space;
-use super::{mem, sys, Sys, PAGE};
+use super::{mem, sys, Sys};
 use crate::errno::Errno;
 
-/// `id` of an answer with a file: stores are allowed.
-pub const WRITABLE: i64 = 1;
-/// The size of its pages, as a power of two, in this many bits; 0: the ordinary one.
-pub const PAGE_SHIFT: u32 = 2;
-const PAGE_BITS: i64 = 0x3f;
-/// `id` of an answer without a file: a System V segment, with its own id above.
-pub const SYSV: i64 = 2;
-pub const SYSV_SHIFT: u32 = 8;
-/// Above that: in which IPC namespace.
-pub const IPC_SHIFT: u32 = 40;
+/// So many bits tell one IPC namespace from another: as many as a peer can be told.
+const IPC_BITS: u32 = 24;
 
 /// Tells this process's IPC namespace from others.
 pub fn ipc_namespace() -> u64 {
@@ -25,24 +17,7 @@ pub fn ipc_namespace() -> u64 {
         return 0;
     };
     let inode = mem::identity(fd.fd()).map_or(0, |(_, inode, _)| inode);
-    inode & (u64::MAX >> IPC_SHIFT)
-}
-
-/// How `id` of an answer tells the size of pages.
-pub fn page_bits(page: usize) -> i64 {
-    if page > PAGE {
-        i64::from(page.trailing_zeros()) << PAGE_SHIFT
-    } else {
-        0
-    }
-}
-
-/// What it tells.
-pub fn page_told(kind: i64) -> Option<usize> {
-    match kind >> PAGE_SHIFT & PAGE_BITS {
-        0 => Some(PAGE),
-        bits => super::hugetlb::sane(1 << bits),
-    }
+    inode & ((1 << IPC_BITS) - 1)
 }
 
 /// Maps `len` bytes at `offset` of a System V segment to `to`, over whatever is
