@@ -9,6 +9,7 @@ use crate::hwloc::image::{work_for, Image};
 use crate::hwloc::layout::{Header, Topology, ABI};
 use crate::hwloc::length;
 use crate::hwloc::memory;
+use crate::hwloc::range::file;
 use crate::hwloc::range::map::{self, Place};
 use crate::hwloc::range::reserved;
 use crate::hwloc::stock::library::{Library, RawTopology};
@@ -148,13 +149,8 @@ pub unsafe fn write(
     }
     // SAFETY: `route` proved the layout.
     let t = unsafe { loaded(topology) }?;
-    let status = map::status_flags(fd)?;
-    map::seekable(fd)?;
-    match status & libc::O_ACCMODE {
-        libc::O_RDWR => {}
-        libc::O_WRONLY => return Err(Error::Denied),
-        _ => return Err(Error::Os(libc::EBADF)),
-    }
+    file::seekable(fd)?;
+    let append = file::appends(fd)?;
     let offset = check_range(fileoffset, addr as usize, length)?;
     // Adopters could not map it where the writer cannot.
     if !reserved::is_reserved(addr as usize, length) {
@@ -164,10 +160,8 @@ pub unsafe fn write(
     let image = unsafe { Image::process() };
     let support = library.support_bytes();
     let encoded = encode::encode(&image, &t, support, addr as u64, length)?;
-    let stored = check(&encoded, addr as u64, length).and_then(|()| {
-        let append = status & libc::O_APPEND != 0;
-        store(fd, append, encoded.bytes.as_slice(), offset, length)
-    });
+    let stored = check(&encoded, addr as u64, length)
+        .and_then(|()| store(fd, append, encoded.bytes.as_slice(), offset, length));
     encoded.bytes.release();
     stored
 }
@@ -203,34 +197,37 @@ fn check(encoded: &Encoded, addr: u64, length: usize) -> Result<()> {
 fn store(fd: RawFd, append: bool, bytes: &[u8], offset: i64, length: usize) -> Result<()> {
     let start = offset as u64;
     let end = start + length as u64;
-    let before = map::file_size(fd)?;
+    let before = file::size(fd)?;
     let overlap = before.saturating_sub(start).min(bytes.len() as u64);
     let mut saved = memory::filled(0, overlap as usize)?;
-    let have = map::read_at(fd, &mut saved, offset)?;
+    let have = file::read_at(fd, &mut saved, offset)?;
     saved.truncate(have);
     // The header last: until then no reader takes it for a topology.
     let (header, rest) = bytes.split_at(core::mem::size_of::<Header>());
+    let mapped = || file::write_mapped(fd, bytes, offset, header.len());
     let written = grow(fd, before, end, (header, offset)).and_then(|()| {
         if append {
-            return map::write_mapped(fd, bytes, offset);
+            return mapped();
         }
-        map::write_at(fd, rest, offset + header.len() as i64)?;
-        map::write_at(fd, header, offset)
+        match file::write_at(fd, rest, offset + header.len() as i64) {
+            Ok(()) => file::write_at(fd, header, offset),
+            Err(error) if file::is_refused(error) => mapped(),
+            Err(error) => Err(error),
+        }
     });
     if written.is_err() {
-        if append {
-            // The mapping was the last step: nothing was written.
-        } else if !saved.is_empty() {
-            let _ = map::write_at(fd, &saved, offset);
+        // Of a mapping nothing was written.
+        if !append && !saved.is_empty() {
+            let _ = file::write_at(fd, &saved, offset);
         }
         if before < end {
-            let _ = map::resize(fd, before);
+            let _ = file::resize(fd, before);
         }
         return written;
     }
     let tail = start + bytes.len() as u64;
     if before > tail {
-        map::punch(fd, tail, before.min(end));
+        file::punch(fd, tail, before.min(end));
     }
     Ok(())
 }
@@ -241,9 +238,9 @@ fn grow(fd: RawFd, before: u64, end: u64, (header, offset): (&[u8], i64)) -> Res
     if before >= end {
         return Ok(());
     }
-    let resized = map::resize(fd, end);
-    if resized == Err(Error::Invalid) && !map::is_regular(fd)? {
-        map::write_at(fd, header, offset)?;
+    let resized = file::resize(fd, end);
+    if resized == Err(Error::Invalid) && !file::is_regular(fd) {
+        file::write_at(fd, header, offset)?;
     }
     resized
 }

@@ -8,14 +8,10 @@
  */
 #include "check.h"
 #include "dump.h"
+#include "sandbox.h"
 #include "../../include/hwloc_shmem.h"
 #include <dlfcn.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
 static void *const addr = (void *)0x380000000000;
 static int fd;
@@ -72,20 +68,11 @@ static void files(rlim_t bytes)
 	CHECK("no file may be made", child_passed());
 }
 
-/* A system call for which the kernel ends the program. */
+/* A system call that fails, or for which the kernel ends the program. */
 static void refused(int number, unsigned answer)
 {
 	if (child()) {
-		struct sock_filter f[] = {
-			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-			BPF_STMT(BPF_RET | BPF_K, answer),
-			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		};
-		struct sock_fprog p = { 4, f };
-
-		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);
+		refuse(number, answer);
 		_exit(adopts());
 	}
 	CHECK("a system call is refused", child_passed());

@@ -6,37 +6,26 @@
  */
 #define _GNU_SOURCE
 #include "../lib/check.h"
-#include <dlfcn.h>
-#include <stdint.h>
+#include "ours.h"
 #include <sys/mman.h>
 
 int main(int argc, char **argv)
 {
-	void *ours = dlopen(argc > 1 ? argv[1] : "libxpmem.so.0", RTLD_NOW | RTLD_LOCAL);
+	struct ours ours = load_ours(argc > 1 ? argv[1] : "libxpmem.so.0");
 	void *hwloc, *t = NULL, *adopted = NULL, *addr = (void *)0x330000000000;
-	int (*get_length)(void *, size_t *, unsigned long);
-	int (*write_it)(void *, int, uint64_t, void *, size_t, unsigned long);
-	int (*adopt)(void **, int, uint64_t, void *, size_t, unsigned long);
 	int (*init)(void **), (*load)(void *), (*synthetic)(void *, const char *);
 	void (*destroy)(void *), (*topology_check)(void *);
 	char fake[1024] = "";
 	size_t length = 0;
 	int fd = memfd_create("local", 0);
 
-	if (!ours) {
-		printf("%s\n", dlerror());
-		return 1;
-	}
-	get_length = dlsym(ours, "hwloc_shmem_topology_get_length");
-	write_it = dlsym(ours, "hwloc_shmem_topology_write");
-	adopt = dlsym(ours, "hwloc_shmem_topology_adopt");
 	CHECK("no libhwloc yet", !dlopen("libhwloc.so.15", RTLD_NOW | RTLD_NOLOAD));
 	errno = 0;
-	CHECK("get_length", get_length(fake, &length, 0) == -1 && errno == ENOSYS);
+	CHECK("get_length", ours.get_length(fake, &length, 0) == -1 && errno == ENOSYS);
 	errno = 0;
-	CHECK("write", write_it(fake, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+	CHECK("write", ours.write(fake, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
 	errno = 0;
-	CHECK("adopt", adopt(&adopted, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
+	CHECK("adopt", ours.adopt(&adopted, fd, 0, addr, 4096, 0) == -1 && errno == ENOSYS);
 
 	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
 	if (!hwloc) {
@@ -50,9 +39,9 @@ int main(int argc, char **argv)
 	topology_check = dlsym(hwloc, "hwloc_topology_check");
 	CHECK("not global", !dlsym(RTLD_DEFAULT, "hwloc_topology_init"));
 	CHECK("load", !init(&t) && !synthetic(t, "numa core:4 pu:2") && !load(t));
-	CHECK("get_length", !get_length(t, &length, 0) && length);
-	CHECK("write", !write_it(t, fd, 0, addr, length, 0));
-	CHECK("adopt", !adopt(&adopted, fd, 0, addr, length, 0));
+	CHECK("get_length", !ours.get_length(t, &length, 0) && length);
+	CHECK("write", !ours.write(t, fd, 0, addr, length, 0));
+	CHECK("adopt", !ours.adopt(&adopted, fd, 0, addr, length, 0));
 	if (adopted) {
 		topology_check(adopted);
 		destroy(adopted);
@@ -62,6 +51,6 @@ int main(int argc, char **argv)
 	dlclose(hwloc);
 	hwloc = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
 	CHECK("again", hwloc && !init(&t) && !synthetic(t, "pu:2") && !load(t)
-	      && !get_length(t, &length, 0));
+	      && !ours.get_length(t, &length, 0));
 	return finish();
 }

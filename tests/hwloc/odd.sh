@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# tests/hwloc/odd.sh FOLDER LIBXPMEM: odd processes, files and machines, stock
+# tests/hwloc/odd.sh FOLDER LIBXPMEM: odd processes, sandboxes, files and machines, stock
 # beside ours, with each release of libhwloc that there is.
 set -u
 programs=$1 lib=$2
@@ -16,7 +16,7 @@ for release in here trixie sid; do
         libc=$(dirname "$(find "$cache/$release" -name 'libc.so.6' | head -n 1)")
         loader=("$libc"/ld-linux-*.so.2 --library-path "$libs:$libc")
     fi
-    for program in odd_process odd_file odd_machine; do
+    for program in odd_process odd_sandbox odd_file odd_machine; do
         out=$(${loader[@]+"${loader[@]}"} "$programs/$program" "$lib" 2>/dev/null)
         printf '%s, %s: %s\n' $release $program "$out"
         line=${out##*$'\n'}

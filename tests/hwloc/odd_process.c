@@ -3,39 +3,14 @@
  * odd_process LIBXPMEM [CASE]: processes that are short of something, or arranged
  * in another way than most, adopt and write.
  */
-#include "beside.h"
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include "files.h"
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
-
-static hwloc_topology_t small, large;
-static size_t length, large_length;
-/* Written by stock. */
-static int fd, large_fd;
-
-static unsigned long both_files(const struct calls *c)
-{
-	unsigned long sum = adopted(c, fd, 0, addr, length);
-
-	if ((sum & ~0xfffffful) == FAILED)
-		return sum;
-	return adopted(c, large_fd, 0, addr, large_length);
-}
-
-static unsigned long everything(const struct calls *c)
-{
-	unsigned long sum = both_files(c);
-
-	return (sum & ~0xfffffful) == FAILED ? sum : shared_by(c, small);
-}
 
 static void limit(int what, rlim_t soft)
 {
@@ -130,41 +105,6 @@ static unsigned long old_layout(const struct calls *c)
 	personality(ADDR_COMPAT_LAYOUT | ADDR_NO_RANDOMIZE);
 	return everything(c);
 }
-
-/* What stock does not call may be refused, but for reading and asking for a file's
- * length and flags. */
-static void refuse(int number, unsigned how)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, how),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog p = { 4, f };
-
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p))
-		_exit(9);
-}
-
-#define WITHOUT(name, number, what) \
-	static unsigned long name(const struct calls *c) \
-	{ \
-		refuse(number, SECCOMP_RET_ERRNO | EPERM); \
-		return what(c); \
-	}
-WITHOUT(no_madvise, SYS_madvise, everything)
-WITHOUT(no_mprotect, SYS_mprotect, both_files)
-WITHOUT(no_process_vm_readv, SYS_process_vm_readv, everything)
-WITHOUT(no_openat, SYS_openat, everything)
-WITHOUT(no_getrandom, SYS_getrandom, everything)
-WITHOUT(no_gettid, SYS_gettid, everything)
-WITHOUT(no_sysinfo, SYS_sysinfo, everything)
-WITHOUT(no_prlimit, SYS_prlimit64, everything)
-WITHOUT(no_memfd, SYS_memfd_create, both_files)
-WITHOUT(no_fallocate, SYS_fallocate, everything)
-WITHOUT(no_sched, SYS_sched_getaffinity, both_files)
 
 /* In a thread. */
 struct task {
@@ -372,34 +312,14 @@ static const struct beside cases[] = {
 	{ "small_files", small_files, BETTER },
 	CASE(no_processes), CASE(short_of_time), CASE(without_standard_files),
 	CASE(file_is_descriptor_0), CASE(not_dumpable), CASE(nobody), CASE(without_proc),
-	CASE(read_implies_exec), CASE(old_layout), CASE(no_madvise), CASE(no_mprotect),
-	
-	CASE(no_process_vm_readv), CASE(no_openat), CASE(no_getrandom), CASE(no_gettid),
-	CASE(no_sysinfo), CASE(no_prlimit), CASE(no_memfd), CASE(no_fallocate), CASE(no_sched),
+	CASE(read_implies_exec), CASE(old_layout), 
 	CASE(a_thread), CASE(small_stack), CASE(cancelled_later), CASE(interrupted),
 	CASE(on_signal_stack), CASE(in_child), CASE(in_child_of_adopter), CASE(in_vfork),
 	CASE(in_clone), CASE(copy_outlives), CASE(closed_first), CASE(only_one), CASE(binds),
 	{ NULL, NULL, 0 },
 };
 
-static int stock_file(hwloc_topology_t t, size_t *n)
-{
-	int file = memfd_create("stock", 0);
-
-	if (stock.get_length(t, n, 0) || stock.write(t, file, 0, addr, *n, 0)) {
-		perror("stock writes");
-		exit(1);
-	}
-	return file;
-}
-
 int main(int argc, char **argv)
 {
-	load_sides(argc > 1 ? argv[1] : "libxpmem.so.0");
-	small = machine("pack:2 core:4 pu:2");
-	large = machine("pack:4 [numa] core:64 pu:2");
-	fd = stock_file(small, &length);
-	large_fd = stock_file(large, &large_length);
-	beside(cases, argc > 2 ? argv[2] : NULL);
-	return finish();
+	return run_cases(cases, argc, argv);
 }

@@ -4,7 +4,7 @@ HWLOC_TESTS  := $(BUILD)/tests/hwloc
 HWLOC_CFLAGS := -std=gnu11 -O1 -g -Wall -Wextra -Wno-unused-result
 # Each is one file and dump.c. Ours is preloaded or loaded, but for two that call it.
 HWLOC_PROGRAMS := again differ exchange full initiators local mutate odd_file odd_machine \
-	odd_process race
+	odd_process odd_sandbox race
 HWLOC_LINKED   := api limits
 
 .PHONY: hwloc-tests

@@ -13,6 +13,7 @@
 use crate::error::Result;
 use crate::hwloc::adopt::source::Source;
 use crate::hwloc::memory;
+use crate::hwloc::range::file::is_refused;
 use crate::hwloc::range::map::{self, Mapping};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -58,28 +59,26 @@ pub fn is_filling(addr: usize) -> bool {
 pub fn is_there(source: &Source, copy: &Mapping) -> Result<bool> {
     let wanted = &copy.bytes()[..source.used];
     let mut mapped = [0; 512];
-    if !equal(source, source.addr, wanted, &mut mapped, 512) {
-        return Ok(false);
+    let start = &wanted[..mapped.len()];
+    match map::read_memory(source.addr, &mut mapped) {
+        Ok(()) if mapped == *start => {}
+        // Header and topology of no other file are the same, but of a copy of it.
+        Err(error) if is_refused(error) => return Ok(map::holds(source.addr, halves(start))),
+        _ => return Ok(false),
     }
     let mut mapped = memory::filled(0, wanted.len().min(64 << 10))?;
-    Ok(equal(
-        source,
-        source.addr,
-        wanted,
-        &mut mapped,
-        wanted.len(),
-    ))
-}
-
-fn equal(source: &Source, addr: usize, wanted: &[u8], buffer: &mut [u8], limit: usize) -> bool {
-    let wanted = &wanted[..limit.min(wanted.len())];
-    let mut at = addr;
-    wanted.chunks(buffer.len()).all(|wanted| {
-        let mapped = &mut buffer[..wanted.len()];
-        let there = map::read_memory(at, mapped);
+    let mut at = source.addr;
+    Ok(wanted.chunks(mapped.len()).all(|wanted| {
+        let mapped = &mut mapped[..wanted.len()];
+        let there = map::read_memory(at, mapped).is_ok();
         at += wanted.len();
         there && (mapped == wanted || source.strict_infos && is_changed(mapped, wanted))
-    })
+    }))
+}
+
+fn halves(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let half = |part: &[u8]| part.try_into().map(u32::from_ne_bytes).unwrap_or(0);
+    bytes.chunks_exact(4).map(half)
 }
 
 /// Whether `mapped` is `wanted` but for words that are 0: an adopted copy may

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::hwloc::image::{self, Image};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
+use crate::hwloc::range::file;
 use crate::hwloc::range::map::{self, Mapping, Place};
 use crate::hwloc::validate::{self, Levels, Report};
 use crate::hwloc::write;
@@ -45,7 +46,7 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
     let bytes = unsafe {
         core::slice::from_raw_parts_mut(start.as_mut_ptr().cast::<u8>(), size_of_val(&start))
     };
-    let have = map::read_at(fd, bytes, offset)?;
+    let have = file::read_at(fd, bytes, offset)?;
     if have < bytes.len() {
         return Err(Error::Invalid);
     }
@@ -64,13 +65,13 @@ pub fn open(fd: RawFd, fileoffset: u64, addr: usize, length: usize) -> Result<So
     write::check_range(fileoffset, addr, length)?;
     // Pages beyond the end of a file are a SIGBUS, not a read; the last may be cut
     // short, and is zeros from there on.
-    let (size, blocks) = map::file_extent(fd)?;
+    let (size, blocks) = file::extent(fd)?;
     if size.next_multiple_of(map::page_size() as u64) < fileoffset + length as u64 {
         return Err(Error::Invalid);
     }
     let used = t.in_use(length as u64).unwrap_or(length as u64);
     let end = fileoffset + used;
-    let has_holes = blocks < end && map::data(fd, fileoffset, end) != Some((fileoffset, end));
+    let has_holes = blocks < end && file::data(fd, fileoffset, end) != Some((fileoffset, end));
     Ok(Source {
         fd,
         offset,
@@ -119,7 +120,8 @@ pub fn inspect_copy(mapping: &mut Mapping, source: &Source) -> Result<Report> {
 pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
     let mut mapping = map::map(addr, source.length, Place::Anonymous)?;
     let used = source.used;
-    if !source.has_holes {
+    // For a page or two the call costs more than the faults that it saves.
+    if !source.has_holes && used > 2 * map::page_size() {
         mapping.populate(used);
     }
     // Holes take no memory here either.
@@ -127,7 +129,7 @@ pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
     let mut at = start;
     while let Some((from, to)) = next_part(source, at, end) {
         let part = (from - start) as usize..(to - start) as usize;
-        let have = map::read_at(source.fd, &mut mapping.bytes_mut()[part], from as i64)?;
+        let have = file::read_at(source.fd, &mut mapping.bytes_mut()[part], from as i64)?;
         if from + (have as u64) < to.min(source.size) {
             return Err(Error::Invalid);
         }
@@ -139,7 +141,7 @@ pub fn copy(source: &Source, addr: usize) -> Result<Mapping> {
 /// The next part of the file that has to be read.
 fn next_part(source: &Source, at: u64, end: u64) -> Option<(u64, u64)> {
     match source.has_holes {
-        true => map::data(source.fd, at, end),
+        true => file::data(source.fd, at, end),
         false => (at < end).then_some((at, end)),
     }
 }

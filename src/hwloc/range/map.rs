@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Address ranges of this process: the system calls, and nothing else.
 //!
-//! Not by `nix`, whose functions want descriptors that are known to be open: here
-//! they are whatever number a C program passed, and EBADF is an answer. Nor by
-//! `memmap2`, which has no mapping at a given address and none without access.
+//! Not by `memmap2`, which has no mapping at a given address and none without
+//! access. Where any address will do, it serves: [`crate::hwloc::range::file`].
 
 use crate::error::{Error, Result};
 use crate::hwloc::range::reserved;
-use core::ffi::{c_int, c_void};
-use core::ptr::null_mut;
+use core::ffi::c_void;
+use core::mem::size_of;
 use std::os::fd::RawFd;
 
 /// The errno of the last failed call.
@@ -197,7 +196,10 @@ pub fn map_huge(len: usize) -> Result<Mapping> {
 }
 
 /// Fills `bytes` from memory of this process that may not be there.
-pub fn read_memory(addr: usize, bytes: &mut [u8]) -> bool {
+///
+/// # Errors
+/// EFAULT if it is not; EPERM, ENOSYS where a sandbox refuses the call.
+pub fn read_memory(addr: usize, bytes: &mut [u8]) -> Result<()> {
     let to = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
@@ -208,158 +210,25 @@ pub fn read_memory(addr: usize, bytes: &mut [u8]) -> bool {
     };
     // SAFETY: writes into `bytes` alone; a bad address is an error.
     let n = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, &from, 1, 0) };
-    n == bytes.len() as isize
-}
-
-/// Fills `bytes` from a file, without touching the file's position. Answers
-/// how many bytes there were.
-pub fn read_at(fd: RawFd, bytes: &mut [u8], offset: i64) -> Result<usize> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let rest = &mut bytes[done..];
-        // SAFETY: the buffer is as long as said.
-        let n = unsafe {
-            let at = offset + done as i64;
-            libc::pread(fd, rest.as_mut_ptr().cast(), rest.len(), at)
-        };
-        match usize::try_from(n) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(_) if last_error() == Error::Os(libc::EINTR) => {}
-            Err(_) => return Err(last_error()),
-        }
-    }
-    Ok(done)
-}
-
-/// Writes all of `bytes` into a file, without touching its position.
-pub fn write_at(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let rest = &bytes[done..];
-        // SAFETY: the buffer is as long as said.
-        let n = unsafe {
-            let at = offset + done as i64;
-            libc::pwrite(fd, rest.as_ptr().cast(), rest.len(), at)
-        };
-        match usize::try_from(n) {
-            Ok(0) => return Err(Error::Os(libc::ENOSPC)),
-            Ok(n) => done += n,
-            Err(_) if last_error() == Error::Os(libc::EINTR) => {}
-            Err(_) => return Err(last_error()),
-        }
-    }
-    Ok(())
-}
-
-fn status(fd: RawFd) -> Result<libc::stat> {
-    // SAFETY: integers, all zero is valid.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: a place for the result.
-    if unsafe { libc::fstat(fd, &mut stat) } != 0 {
-        return Err(last_error());
-    }
-    Ok(stat)
-}
-
-/// Size of a file in bytes.
-pub fn file_size(fd: RawFd) -> Result<u64> {
-    Ok(u64::try_from(status(fd)?.st_size).unwrap_or(0))
-}
-
-/// Size of a file in bytes, and how many of them it has blocks for.
-pub fn file_extent(fd: RawFd) -> Result<(u64, u64)> {
-    let stat = status(fd)?;
-    let number = |n: i64| u64::try_from(n).unwrap_or(0);
-    Ok((number(stat.st_size), number(stat.st_blocks) * 512))
-}
-
-/// Whether a file is one, and no device.
-pub fn is_regular(fd: RawFd) -> Result<bool> {
-    Ok(status(fd)?.st_mode & libc::S_IFMT == libc::S_IFREG)
-}
-
-/// Sets a file's size.
-pub fn resize(fd: RawFd, size: u64) -> Result<()> {
-    let size = i64::try_from(size).map_err(|_| Error::Invalid)?;
-    // SAFETY: two numbers.
-    if unsafe { libc::ftruncate(fd, size) } != 0 {
-        return Err(last_error());
-    }
-    Ok(())
-}
-
-/// Status flags of a descriptor (`O_RDWR`, `O_APPEND`...).
-pub fn status_flags(fd: RawFd) -> Result<c_int> {
-    // SAFETY: two numbers.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    if flags < 0 {
-        return Err(last_error());
-    }
-    Ok(flags)
-}
-
-/// Fails as `lseek` does on what has no position.
-pub fn seekable(fd: RawFd) -> Result<()> {
-    // SAFETY: numbers; the position stays where it is.
-    if unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) } < 0 {
-        return Err(last_error());
-    }
-    Ok(())
-}
-
-/// The next part of a file, from `from` to no more than `end`, that is not a
-/// hole; all of it where that cannot be told.
-#[inline(never)]
-pub fn data(fd: RawFd, from: u64, end: u64) -> Option<(u64, u64)> {
-    let seek = |at: u64, whence| {
-        let at = i64::try_from(at).ok()?;
-        // SAFETY: numbers; the position is used by nobody.
-        u64::try_from(unsafe { libc::lseek(fd, at, whence) }).ok()
-    };
-    if from >= end {
-        return None;
-    }
-    match seek(from, libc::SEEK_DATA) {
-        Some(start) if start >= end => None,
-        Some(start) => {
-            let stop = seek(start, libc::SEEK_HOLE).unwrap_or(end);
-            Some((start, stop.min(end)))
-        }
-        None if last_error() == Error::Os(libc::ENXIO) => None,
-        None => Some((from, end)),
+    match usize::try_from(n) {
+        Ok(n) if n == bytes.len() => Ok(()),
+        Ok(_) => Err(Error::Fault),
+        Err(_) => Err(last_error()),
     }
 }
 
-/// Gives the blocks of a range of a file back; the range reads as zeros.
-/// Where that is not supported the old bytes stay.
-pub fn punch(fd: RawFd, from: u64, to: u64) {
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    if let (Ok(at), Ok(len)) = (i64::try_from(from), i64::try_from(to - from)) {
-        // SAFETY: numbers only.
-        unsafe { libc::fallocate(fd, mode, at, len) };
-    }
-}
-
-/// Writes through a mapping: `O_APPEND` moves a `pwrite` to the end of the
-/// file, whatever its offset. `offset` is a multiple of the page size.
-pub fn write_mapped(fd: RawFd, bytes: &[u8], offset: i64) -> Result<()> {
-    // Blocks first: a page that cannot be had later is a SIGBUS.
-    // SAFETY: numbers only.
-    if unsafe { libc::fallocate(fd, 0, offset, bytes.len() as i64) } != 0 {
-        return Err(last_error());
-    }
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping wherever there is room.
-    let at = unsafe { libc::mmap(null_mut(), bytes.len(), prot, libc::MAP_SHARED, fd, offset) };
-    if at == libc::MAP_FAILED {
-        return Err(last_error());
-    }
-    // SAFETY: as long as the bytes, and nobody else's.
-    unsafe {
-        at.cast::<u8>()
-            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        libc::munmap(at, bytes.len());
-    }
-    Ok(())
+/// Whether memory of this process that may not be there holds `words`. The kernel
+/// compares each as it would for a futex that others are to wait for instead, of
+/// whom there are none: slow, but whoever has threads is allowed to ask.
+pub fn holds(addr: usize, words: impl IntoIterator<Item = u32>) -> bool {
+    /// FUTEX_CMP_REQUEUE, of this process alone.
+    const COMPARE: libc::c_int = 4 | 128;
+    let mut at = addr;
+    words.into_iter().all(|word| {
+        // SAFETY: it reads a word of memory if that is there, wakes none and
+        // moves none.
+        let same = unsafe { libc::syscall(libc::SYS_futex, at, COMPARE, 0, 0usize, at, word) } == 0;
+        at += size_of::<u32>();
+        same
+    })
 }

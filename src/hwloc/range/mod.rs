@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ranges of addresses: free ones, and what is mapped there.
+//! Ranges of addresses: free ones, what is mapped there, and files to map.
 
+pub mod file;
 pub mod hole;
 pub mod map;
 pub mod reserved;

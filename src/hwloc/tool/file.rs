@@ -5,7 +5,7 @@
 use crate::hwloc::image::{work_for, Corrupt, Image};
 use crate::hwloc::layout::*;
 use crate::hwloc::memory;
-use crate::hwloc::range::map;
+use crate::hwloc::range::file::data;
 use crate::hwloc::validate::{self, Report};
 use core::mem::size_of;
 use std::fs;
@@ -156,7 +156,7 @@ fn read(file: &fs::File, offset: u64, length: u64) -> Result<Vec<u64>, Refused> 
     let bytes = &mut as_bytes(&mut words)[..length as usize];
     let end = offset + length;
     let mut at = offset;
-    while let Some((from, to)) = map::data(file.as_raw_fd(), at, end) {
+    while let Some((from, to)) = data(file.as_raw_fd(), at, end) {
         let part = (from - offset) as usize..(to - offset) as usize;
         file.read_exact_at(&mut bytes[part], from)?;
         at = to;
