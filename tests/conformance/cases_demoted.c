@@ -8,6 +8,7 @@
 
 #define PAGES 512L
 #define ROUNDS 20
+#define MREMAP_DONTUNMAP 4
 
 /* Adds to a word of each page in turn, until the owner says so; how often. */
 static long f_add(long addr, long over, long c, long d)
@@ -101,4 +102,87 @@ CASE(demoted_watched, "nothing is lost that a peer stores while the owner watche
 	if (faults < 0 || ioctl(faults, UFFDIO_API, &api_of))
 		skip_case("no userfaultfd");
 	add_beside(f_add_where_it_is, watched, MAP_PRIVATE);
+}
+
+static char *move_pages_out(char *at, size_t size)
+{
+	char *away = mremap(at, size, size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+
+	if (away == MAP_FAILED)
+		skip_case("no MREMAP_DONTUNMAP of this memory");
+	return away;
+}
+
+static long f_child(long addr, long value, long c, long d)
+{
+	(void)c, (void)d;
+	return peek(addr) == value && poke(addr, 9) == 0 && peek(addr) == 9 ? 0 : 1;
+}
+
+CASE(demoted_place_left, "the place that mremap(MREMAP_DONTUNMAP) leaves is shared memory as before: inherited, dropped, unmapped")
+{
+	struct peer p = spawn();
+	char *source = anonymous(8 * PAGE), *away;
+	long addr;
+
+	fill(source, 8 * PAGE, 1);
+	addr = share(&p, source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	away = move_pages_out(source, 8 * PAGE);
+	for (long i = 0; i < 8; i++) {
+		EXPECT_EQ(source[i * PAGE], 0);
+		source[i * PAGE] = 1;
+		EXPECT_EQ(r_peek(&p, addr + i * PAGE), 1);
+	}
+	EXPECT_EQ(run_in_child(f_child, (long)source, 1, 0, 0), 0);
+	EXPECT_EQ(source[0], 1);
+	EXPECT_EQ(madvise(source + PAGE, PAGE, MADV_DONTNEED), 0);
+	EXPECT_EQ(source[PAGE], 0);
+	EXPECT_EQ(r_peek(&p, addr + PAGE), 0);
+	EXPECT_ERR(remap_file_pages(source + 2 * PAGE, PAGE, 0, 0, 0), EINVAL);
+	EXPECT_EQ(source[2 * PAGE], 1);
+	EXPECT_EQ(mprotect(source + 3 * PAGE, PAGE, PROT_READ), 0);
+	EXPECT(FAULTED(r_poke(&p, addr + 3 * PAGE, 2)));
+	EXPECT_EQ(munmap(source + 4 * PAGE, PAGE), 0);
+	EXPECT(FAULTED(r_peek(&p, addr + 4 * PAGE)));
+	EXPECT_EQ(verify((long)away, 8 * PAGE, 1), 0);
+	quit(&p);
+}
+
+CASE(demoted_file_left, "a file at the place that mremap(MREMAP_DONTUNMAP) leaves is taken back from peers when that is unmapped")
+{
+	struct peer p = spawn();
+	int fd = memfd_create("conformance", MFD_CLOEXEC);
+	char *source, *away;
+	long addr;
+
+	EXPECT_EQ(ftruncate(fd, 8 * PAGE), 0);
+	source = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	EXPECT(source != MAP_FAILED);
+	fill(source, 8 * PAGE, 1);
+	addr = share(&p, source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	away = move_pages_out(source, 8 * PAGE);
+	EXPECT_EQ(verify((long)away, 8 * PAGE, 1), 0);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	EXPECT_EQ(munmap(source, 8 * PAGE), 0);
+	EXPECT(FAULTED(r_peek(&p, addr)));
+	EXPECT(FAULTED(r_poke(&p, addr + PAGE, 5)));
+	EXPECT_EQ(verify((long)away, 8 * PAGE, 1), 0);
+	quit(&p);
+}
+
+static void moved_out(char *at)
+{
+	char *away = move_pages_out(at, PAGES * PAGE);
+
+	/* What has been stored since is added to what was there. */
+	for (long i = 0; i < PAGES; i++)
+		__atomic_add_fetch((long *)(at + i * PAGE), *(long *)(away + i * PAGE), __ATOMIC_RELAXED);
+	EXPECT_EQ(munmap(away, PAGES * PAGE), 0);
+}
+
+CASE(demoted_moved_out, "nothing is lost that a peer stores while mremap(MREMAP_DONTUNMAP) takes the pages")
+{
+	add_beside(f_add_where_it_is, moved_out, MAP_PRIVATE);
 }

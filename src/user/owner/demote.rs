@@ -38,10 +38,23 @@ impl Owner {
             crate::user::sys::insist(|| self.make_private(at, hi, offset, from + len, kind))?;
             at = hi;
         }
-        shared.promoted.remove(from, from + len);
-        let _ = self.settings.set(from, from + len, 0);
+        self.forget_moved(shared, from, from + len);
         self.cut_off(from, from + len);
         Ok(())
+    }
+
+    /// Takes `[start, end)`, which has been moved, out of the set, but for what stands
+    /// there as before: MREMAP_DONTUNMAP takes the pages and nothing else.
+    fn forget_moved(&mut self, shared: &Shared, start: usize, end: usize) {
+        let mut at = start;
+        while let Some(r) = shared.promoted.first_in(at, end) {
+            at = r.end;
+            if let Some((lo, hi, _)) = self.first_unmapped(r) {
+                shared.promoted.remove(lo, hi);
+                let _ = self.settings.set(lo, hi, 0);
+                at = hi;
+            }
+        }
     }
 
     /// Puts private memory in place of the mapping `[lo, hi)` of the file at

@@ -101,7 +101,7 @@ impl Owner {
 
     /// The first part of a promoted range where the memfd is not mapped, and
     /// whether something else is mapped there already.
-    fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
+    pub fn first_unmapped(&self, range: Range) -> Option<(usize, usize, bool)> {
         let mut at = range.start;
         while at < range.end {
             match self.program.space.find(at) {

@@ -11,7 +11,7 @@ use crate::user::arena::Shared;
 use crate::user::owner::remap::Remap;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
-use crate::user::sys::{page_up, Span, PAGE, TOP};
+use crate::user::sys::{mem, page_up, Span, PAGE, TOP};
 
 impl Service {
     /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
@@ -24,6 +24,9 @@ impl Service {
             new_len: page_up(r.new_len),
             ..r
         };
+        if r.flags & mem::MREMAP_DONTUNMAP != 0 {
+            return self.before_dontunmap(shared, &r);
+        }
         let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
         let sane = (r.old | if fixed { r.target } else { 0 }) % PAGE == 0
@@ -59,5 +62,16 @@ impl Service {
         shared.finish(slot, done.map(|addr| addr as u64));
         self.owner.resume(standing);
         Reply::Later
+    }
+
+    /// Two places have the memory then, and the pages are at the new one: the kernel
+    /// does that, and its event tells of it. What peers store while they are copied
+    /// would be lost.
+    fn before_dontunmap(&mut self, shared: &Shared, r: &Remap) -> Reply {
+        self.withdraw(shared, Span::of(r.old, r.old_len));
+        if r.flags & libc::MREMAP_FIXED != 0 {
+            self.withdraw(shared, Span::of(r.target, r.new_len));
+        }
+        Reply::Now(Ok(NOT_NEEDED))
     }
 }

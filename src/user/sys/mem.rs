@@ -23,11 +23,13 @@ pub fn move_over(from: usize, len: usize, to: usize) -> Sys<()> {
     sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
 }
 
+/// Since Linux 5.7; of mappings that are not private anonymous ones since 5.13.
+pub const MREMAP_DONTUNMAP: c_int = 4;
+
 /// Makes a mapping at `to` that has the flags of the one at `from` and nothing
 /// else of it; that one stays, without what it holds in `[from, from + len)`, and
 /// is not locked any more.
 pub fn imitate(from: usize, len: usize, to: usize) -> Sys<()> {
-    const MREMAP_DONTUNMAP: c_int = 4;
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
     sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
 }
