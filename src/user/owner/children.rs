@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Gives a stopped fork child private copies of what is promoted.
+//!
+//! The program stands meanwhile, and most of a copy's time goes into fresh pages.
+//! They come through a userfaultfd of the child's, two threads copying, which takes
+//! a third of the time of a write to another process; but where the kernel would give
+//! the child huge pages by itself, it is to have them.
 
 #![forbid(unsafe_code)]
 
+use super::child::Child;
 use super::revoke::RW;
 use super::Owner;
+use crate::debug_log;
 use crate::errno::Errno;
+use crate::fd::Fd;
 use crate::user::arena;
 use crate::user::arena::ranges::Origin;
-use crate::user::sys::advice::{advice_for, Bits, ABSENT, WIPED};
-use crate::user::sys::trace::{self, Waited};
-use crate::user::sys::{mem, regs, Sys};
+use crate::user::sys::advice::{advice_for, Bits, ABSENT, HUGE, NOT_HUGE, WIPED};
+use crate::user::sys::hugetlb::Transparent;
+use crate::user::sys::maps::Mapping;
+use crate::user::sys::{insist, mem, uffd, Span, Sys, HUGE as HUGE_PAGE};
+
+/// What is shorter is written to the child, which is not asked for a userfaultfd.
+const WORTH_WATCHING: usize = 256 << 10;
+
+/// How much is copied at a time by two threads.
+const AT_ONCE: usize = 1 << 30;
 
 impl Owner {
     /// Gives the standing child private copies.
@@ -21,18 +36,18 @@ impl Owner {
         if crate::testing::children_inherit() {
             return Ok(());
         }
-        let original = regs::registers(child)?;
+        let mut child = Child::of(child)?;
         let mut done = Ok(());
         let mut i = 0;
         while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
             i += 1;
             if r.origin == Origin::Private {
                 done = self.for_each_setting(r, &mut |service, lo, hi, bits| {
-                    service.privatize_range(child, &original, (lo, hi), bits)
+                    service.privatize_range(&mut child, (lo, hi), bits)
                 });
             }
         }
-        regs::set_registers(child, &original)?;
+        child.restore()?;
         done
     }
 
@@ -58,8 +73,7 @@ impl Owner {
 
     fn privatize_range(
         &mut self,
-        child: i32,
-        original: &regs::Registers,
+        child: &mut Child,
         (start, end): (usize, usize),
         bits: Bits,
     ) -> Sys<()> {
@@ -74,61 +88,64 @@ impl Owner {
             let hi = m.end.min(end);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
             let flags = flags | libc::MAP_NORESERVE;
-            let none = u64::MAX;
-            let map = [
-                lo as u64,
-                (hi - lo) as u64,
-                RW as u64,
-                flags as u64,
-                none,
-                0,
-            ];
-            in_child(child, original, libc::SYS_mmap, map)?;
+            let map = [lo, hi - lo, RW as usize, flags as usize, usize::MAX, 0];
+            child.call(libc::SYS_mmap, map)?;
             for advice in advice_for(bits) {
-                let advise = [lo as u64, (hi - lo) as u64, advice as u64, 0, 0, 0];
-                in_child(child, original, libc::SYS_madvise, advise)?;
+                let advise = [lo, hi - lo, advice as usize, 0, 0, 0];
+                child.call(libc::SYS_madvise, advise)?;
             }
             if bits & WIPED == 0 {
                 let mut at = lo;
                 while let Some(data) = mem::next_data(self.memfd, at, hi) {
-                    let (start, len) = (data.start(), data.len());
-                    mem::copy_file_to_process(self.memfd, child, start, len)?;
+                    self.copy_to_child(child, &m, data, bits)?;
                     at = data.end();
                 }
             }
             if m.prot() != RW {
-                let protect = [lo as u64, (hi - lo) as u64, m.prot() as u64, 0, 0, 0];
-                in_child(child, original, libc::SYS_mprotect, protect)?;
+                let protect = [lo, hi - lo, m.prot() as usize, 0, 0, 0];
+                child.call(libc::SYS_mprotect, protect)?;
             }
             lo = hi;
         }
         Ok(())
     }
-}
 
-/// Has a standing thread make one system call, and leaves it at its exit.
-fn in_child(
-    child: i32,
-    original: &regs::Registers,
-    number: libc::c_long,
-    args: [u64; 6],
-) -> Sys<()> {
-    let mut regs = *original;
-    regs.prepare_syscall(number, args);
-    regs::set_registers(child, &regs)?;
-    for _ in 0..2 {
-        trace::to_syscall(child, 0)?;
-        loop {
-            match trace::wait_soon(child, || false) {
-                Waited::Syscall => break,
-                // A signal on its way: it comes again when the child runs.
-                Waited::Stopped { signal, .. } => trace::to_syscall(child, signal)?,
-                _ => return Err(Errno::ESRCH),
+    /// Gives the child its copy of `data`, a part of `m`.
+    fn copy_to_child(&self, child: &mut Child, m: &Mapping, data: Span, bits: Bits) -> Sys<()> {
+        let (start, len) = (data.start(), data.len());
+        let in_place = self.is_own(m) && m.offset == m.start && m.read;
+        if len >= WORTH_WATCHING && in_place && !gets_huge_pages(data, bits) {
+            match child.watch().map(|watch| self.copy_watched(watch, data)) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(errno)) => debug_log!("{start:#x} is written to a child: errno {errno}"),
+                None => {}
             }
         }
+        mem::copy_file_to_process(self.memfd, child.pid(), start, len)
     }
-    match regs::registers(child)?.answer() {
-        answer if (-4095..0).contains(&answer) => Err(Errno::new(-answer as i32)),
-        _ => Ok(()),
+
+    /// Gives a standing child pages where it has none, through its userfaultfd.
+    fn copy_watched(&self, watch: Fd, data: Span) -> Sys<()> {
+        let (start, len) = (data.start(), data.len());
+        uffd::register(watch, start, len, uffd::MODE_MISSING)?;
+        let mut done = Ok(());
+        for at in (start..start + len).step_by(AT_ONCE) {
+            let part = AT_ONCE.min(start + len - at);
+            done = done.and_then(|()| self.copy_pages_by(watch, at, at, part));
+        }
+        insist(|| uffd::unregister(watch, start, len))?;
+        done
+    }
+}
+
+/// Whether the kernel gives fresh memory there huge pages by itself.
+fn gets_huge_pages(data: Span, bits: Bits) -> bool {
+    if bits & NOT_HUGE != 0 || data.len() < 2 * HUGE_PAGE {
+        return false;
+    }
+    match Transparent::of_machine() {
+        Transparent::Always => true,
+        Transparent::Advised => bits & HUGE != 0,
+        Transparent::Never => false,
     }
 }

@@ -16,6 +16,7 @@
 
 use super::rescue;
 use super::Owner;
+use crate::fd::Fd;
 use crate::user::arena::copying::PIECE;
 use crate::user::arena::{mapping, Shared};
 use crate::user::sys::{clone, mem, task, uffd, Sys, HUGE};
@@ -45,14 +46,19 @@ impl Owner {
     /// As [`uffd::copy_pages`], on two processors where it is long and there are
     /// two.
     pub fn copy_pages(&self, to: usize, from: usize, len: usize) -> Sys<()> {
+        self.copy_pages_by(self.precopy, to, from, len)
+    }
+
+    /// As [`Self::copy_pages`], by another userfaultfd: of another process, perhaps.
+    pub fn copy_pages_by(&self, watch: Fd, to: usize, from: usize, len: usize) -> Sys<()> {
         let shared = crate::user::arena::existing();
         let shared = shared.filter(|shared| is_worth_it(len) && is_there(shared));
         let (Some(shared), Some(node)) = (shared, self.nodes.number()) else {
-            return uffd::copy_pages(self.precopy, to, from, len);
+            return uffd::copy_pages(watch, to, from, len);
         };
         let copying = &shared.copying;
         let mut node = node;
-        copying.begin(self.precopy, to, from, len, node);
+        copying.begin(watch, to, from, len, node);
         copying.ring();
         copying.take_part(&mut node);
         copying.await_end()

@@ -6,6 +6,7 @@
 pub mod begin;
 pub mod born;
 pub mod changes;
+pub mod child;
 pub mod children;
 pub mod copier;
 pub mod copies;

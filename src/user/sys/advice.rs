@@ -13,8 +13,10 @@ pub type Bits = u32;
 pub const ABSENT: Bits = 1 << 0;
 /// `MADV_WIPEONFORK`: a child finds zeros.
 pub const WIPED: Bits = 1 << 1;
-const HUGE: Bits = 1 << 2;
-const NOT_HUGE: Bits = 1 << 3;
+/// `MADV_HUGEPAGE`.
+pub const HUGE: Bits = 1 << 2;
+/// `MADV_NOHUGEPAGE`.
+pub const NOT_HUGE: Bits = 1 << 3;
 const NOT_DUMPED: Bits = 1 << 4;
 const SEQUENTIAL: Bits = 1 << 5;
 const RANDOM: Bits = 1 << 6;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pages of a size of their own (hugetlbfs), of which no part can be mapped.
+//! Pages of a size of their own (hugetlbfs), of which no part can be mapped, and
+//! which ordinary memory gets huge ones.
 //!
 //! The kernel rounds what is mapped up to whole pages, over whatever stands
 //! behind. So nobody maps such a file before its page size is known.
@@ -61,10 +62,43 @@ pub fn any() -> bool {
 
 fn is_some(path: &CStr) -> bool {
     let mut text = [0u8; 2];
-    let Ok(file) = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
-        return false;
-    };
-    super::task::read_text(file.fd(), &mut text) != 2 || text != *b"0\n"
+    read_file(path, &mut text).is_some_and(|n| n != 2 || text != *b"0\n")
+}
+
+/// How many bytes of a file have been read; `None`: it cannot be opened.
+fn read_file(path: &CStr, into: &mut [u8]) -> Option<usize> {
+    let file = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
+    Some(super::task::read_text(file.fd(), into))
+}
+
+/// Which ordinary memory this machine gives huge pages when it is touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transparent {
+    Always,
+    /// Where the program has asked for them.
+    Advised,
+    Never,
+}
+
+impl Transparent {
+    /// As it is just now.
+    pub fn of_machine() -> Self {
+        let mut text = [0u8; 64];
+        let path = c"/sys/kernel/mm/transparent_hugepage/enabled";
+        let n = read_file(path, &mut text).unwrap_or(0);
+        Self::of_text(&text[..n])
+    }
+
+    fn of_text(text: &[u8]) -> Self {
+        let chosen = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        if chosen(b"[always]") {
+            Self::Always
+        } else if chosen(b"[madvise]") {
+            Self::Advised
+        } else {
+            Self::Never
+        }
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +133,15 @@ mod tests {
             assert!(size > PAGE && addr % size == 0, "{size:#x}");
             mem::unmap(addr, (pages * HUGE).next_multiple_of(size)).expect("munmap");
         }
+    }
+
+    #[test]
+    fn the_chosen_word_is_the_one_in_brackets() {
+        let of = Transparent::of_text;
+        assert_eq!(of(b"[always] madvise never\n"), Transparent::Always);
+        assert_eq!(of(b"always [madvise] never\n"), Transparent::Advised);
+        assert_eq!(of(b"always madvise [never]\n"), Transparent::Never);
+        assert_eq!(of(b""), Transparent::Never);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use core::ffi::c_int;
 const API: u64 = 0xAA;
 const USER_MODE_ONLY: c_int = 1;
 
+/// How one is opened.
+pub const OPEN_FLAGS: c_int = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
+
 pub use crate::facilities::{
     EVENT_REMAP as FEATURE_EVENT_REMAP, EVENT_REMOVE as FEATURE_EVENT_REMOVE,
     EVENT_UNMAP as FEATURE_EVENT_UNMAP, MINOR_SHMEM as FEATURE_MINOR_SHMEM,
@@ -56,17 +59,19 @@ const _: () = assert!(core::mem::size_of::<Event>() == 32);
 /// Opens a userfaultfd with `features`, for faults taken in user mode: that
 /// needs no privilege.
 pub fn open(features: u64) -> Sys<OwnedFd> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    let fd = sys!(libc::SYS_userfaultfd, flags).map(owned)?;
-    let mut api = [API, features, 0];
-    ioctl(fd.fd(), iowr(0x3F, 24), &mut api)?;
+    let fd = sys!(libc::SYS_userfaultfd, OPEN_FLAGS).map(owned)?;
+    begin(fd.fd(), features)?;
     Ok(fd)
+}
+
+/// Agrees with the kernel on what a new userfaultfd is used for.
+pub fn begin(fd: Fd, features: u64) -> Sys<()> {
+    ioctl(fd, iowr(0x3F, 24), &mut [API, features, 0])
 }
 
 /// Every feature that this kernel's userfaultfd has.
 pub fn features() -> Sys<u64> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    let fd = sys!(libc::SYS_userfaultfd, flags).map(owned)?;
+    let fd = sys!(libc::SYS_userfaultfd, OPEN_FLAGS).map(owned)?;
     let mut api = [API, 0, 0];
     ioctl(fd.fd(), iowr(0x3F, 24), &mut api)?;
     Ok(api[1])
@@ -189,7 +194,7 @@ pub fn map_present_huge(fd: Fd, start: usize, len: usize, huge: bool) -> Sys<boo
     Ok(known)
 }
 
-/// Gives a range of a shared mapping of a file without pages there, which is
+/// Gives a range of a mapping without pages there, of a file or of none, which is
 /// registered here for missing pages, pages with the content of `from`, and maps
 /// them: much cheaper than writing to the file and faulting them in.
 pub fn copy_pages(fd: Fd, to: usize, from: usize, len: usize) -> Sys<()> {
