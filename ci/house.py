@@ -22,6 +22,7 @@ WIDE = {
     ("hwloc/write.rs", "write"),
     ("rawsys.rs", "syscall6"),
     ("user/program/scratch.rs", "map"),
+    ("user/sys/held.rs", "map"),
     ("user/sys/mem.rs", "map"),
 }
 # Where `unsafe` may stand, and the folders' files above it, whose promise to have
@@ -53,6 +54,7 @@ UNSAFE = {
     "user/sys/clone.rs": "a task on other memory",
     "user/sys/faults.rs": "words of a test",
     "user/sys/file.rs": "system calls",
+    "user/sys/held.rs": "changes of memory",
     "user/sys/mem.rs": "system calls",
     "user/sys/message.rs": "system calls",
     "user/sys/net.rs": "system calls",

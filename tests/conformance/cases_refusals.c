@@ -94,3 +94,46 @@ CASE(not_dumpable, "a touch waits for a program that may not be traced for a whi
 	EXPECT_EQ(finish(&p), (unsigned char)source[512 * PAGE]);
 	quit(&p);
 }
+
+/*
+ * Tries to attach over the memory that a fork wipes: the library's state. A test has
+ * none of its own. Answers how many ranges there are.
+ */
+static int attach_over_wiped(long apid)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long start = 0, end = 0, found[16][2];
+	char line[512];
+	int n = 0;
+
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			continue;
+		if (n < 16 && !strncmp(line, "VmFlags:", 8) && strstr(line, " wf")) {
+			found[n][0] = start;
+			found[n++][1] = end;
+		}
+	}
+	fclose(f);
+	for (int i = 0; i < n; i++) {
+		EXPECT_ERR(attach(apid, 0, PAGE, found[i][0]), EINVAL);
+		EXPECT_ERR(attach(apid, 0, PAGE, found[i][1] - PAGE), EINVAL);
+		EXPECT_ERR(attach(apid, 0, 16 * PAGE, found[i][0] - 15 * PAGE), EINVAL);
+		EXPECT_ERR(attach(apid, 0, 16 * PAGE, found[i][1] - PAGE), EINVAL);
+	}
+	return n;
+}
+
+CASE(attach_over_library, "a fixed address in the library's own memory is EINVAL, and all goes on")
+{
+	char *source = anonymous(16 * PAGE);
+	long segid = make_range(source, 16 * PAGE), apid = get_rw(segid), addr;
+
+	if (backend != BACKEND_USER)
+		skip_case("the module has nothing there");
+	fill(source, 16 * PAGE, 9);
+	EXPECT(attach_over_wiped(apid) > 0);
+	addr = attach(apid, 0, 16 * PAGE, 0);
+	EXPECT_EQ(verify(addr, 16 * PAGE, 9), 0);
+	EXPECT_EQ(xpmem_detach((void *)addr), 0);
+}

@@ -138,6 +138,7 @@ impl Copying {
 mod tests {
     use super::*;
     use crate::fd::OwnedFd;
+    use crate::user::sys::held;
     use std::sync::atomic::AtomicBool;
 
     /// A mapping of a new file, watched for missing pages.
@@ -145,7 +146,7 @@ mod tests {
         let file = mem::memfd(c"copier").expect("memfd");
         mem::set_size(file.fd(), len).expect("size");
         let rw = libc::PROT_READ | libc::PROT_WRITE;
-        let to = mem::map(0, len, rw, libc::MAP_SHARED, file.fd(), 0).expect("mmap");
+        let to = held::map(0, len, rw, libc::MAP_SHARED, file.fd(), 0).expect("mmap");
         uffd::register(fd, to, len, uffd::MODE_MISSING).expect("register");
         (file, to)
     }
@@ -186,11 +187,11 @@ mod tests {
             uffd::unregister(fd, to, len).expect("unregister");
             // A page that is missing reads as zeros here.
             let mut copy = vec![0u64; len / 8];
-            let read = mem::read_into(file.fd(), copy.as_mut_ptr().addr(), len, 0);
+            let read = held::read_into(file.fd(), copy.as_mut_ptr().addr(), len, 0);
             assert_eq!(read, Ok(()));
             let wrong = (0..len / 8).find(|&i| copy[i] != source[i]);
             assert_eq!(wrong, None, "round {round}");
-            mem::unmap(to, len).expect("munmap");
+            held::unmap(to, len).expect("munmap");
         }
         // A page that is there already is an error, told once all is done.
         let (_file, to) = watched(fd, LARGEST);

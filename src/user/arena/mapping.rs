@@ -7,7 +7,7 @@
 
 use crate::errno::Errno;
 use crate::fd::Fd;
-use crate::user::sys::{mem, Span, Sys};
+use crate::user::sys::{held, mem, Span, Sys};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -94,18 +94,26 @@ pub fn renew<T: Zeroable + Sync>(old: &impl Zeroable) -> Sys<&'static T> {
 fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let addr = mem::map(0, size(), prot, flags, Fd::NONE, 0)?;
-    if let Err(errno) = mem::advise(addr, size(), libc::MADV_WIPEONFORK) {
-        let _ = mem::unmap(addr, size());
-        return Err(errno);
+    // SAFETY: the kernel finds a place where nothing is.
+    let addr = unsafe { mem::map(0, size(), prot, flags, Fd::NONE, 0) }?;
+    let installed = |addr| {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let swapped = ARENA.compare_exchange(old, addr, order.0, order.1);
+        swapped.is_ok()
+    };
+    // SAFETY: it is the mapping just made: no reference leads there yet.
+    let ready = unsafe { mem::advise(addr, size(), libc::MADV_WIPEONFORK) };
+    if ready.is_ok() {
+        // SAFETY: as above.
+        let _ = unsafe { mem::advise(addr, size(), libc::MADV_DONTDUMP) };
     }
-    let _ = mem::advise(addr, size(), libc::MADV_DONTDUMP);
-    if ARENA
-        .compare_exchange(old, addr, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
-        let _ = mem::unmap(addr, size());
+    if ready.is_ok() && installed(addr) {
+        held::keep(Span::of(addr, size()));
+    } else {
+        // SAFETY: as above, and nobody else has been told of it.
+        let _ = unsafe { mem::unmap(addr, size()) };
     }
+    ready?;
     existing().ok_or(Errno::ENOMEM)
 }
 

@@ -11,7 +11,7 @@ pub mod sigbus;
 pub mod withdrawn;
 
 use super::program::Program;
-use super::sys::{mem, uffd, Sys, HUGE};
+use super::sys::{held, uffd, Sys, HUGE};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -94,7 +94,7 @@ impl Attacher {
         // by the file, and not by its owner.
         let addr = match at {
             Place::ForPages(page) => program.place_window((source, len), page, file.memfd)?,
-            Place::At(at) => mem::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source)?,
+            Place::At(at) => held::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source)?,
         };
         let (write, mode) = match self.permits.get(p).writable {
             true if len >= HUGE => (libc::PROT_WRITE, WRITABLE),
@@ -104,12 +104,12 @@ impl Attacher {
         let ready = program
             .touches()
             .watch(addr, len, mode)
-            .and_then(|()| mem::advise(addr, len, libc::MADV_DONTFORK))
-            .and_then(|()| mem::protect(addr, len, libc::PROT_READ | write));
+            .and_then(|()| held::advise(addr, len, libc::MADV_DONTFORK))
+            .and_then(|()| held::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
             if program.touches().unwatch(addr, len).is_ok() {
-                let _ = mem::unmap(addr, len);
+                let _ = held::unmap(addr, len);
             }
             return Err(if errno == Errno::EINVAL {
                 Errno::ENOMEM
@@ -117,7 +117,7 @@ impl Attacher {
                 errno
             });
         }
-        let _ = mem::advise(addr, len, libc::MADV_DONTDUMP);
+        let _ = held::advise(addr, len, libc::MADV_DONTDUMP);
         let attachment = program.attachments.new_number();
         program.attachments.insert(Piece {
             start: addr,
@@ -140,9 +140,9 @@ pub fn unmap(program: &mut Program, addr: usize) {
         at = other;
         program.for_mapped_parts(piece, &mut |program, lo, len| {
             // Else each page would be looked at for its protection first.
-            let _ = mem::advise(lo, len, libc::MADV_DONTNEED);
+            let _ = held::advise(lo, len, libc::MADV_DONTNEED);
             if program.touches().unwatch(lo, len).is_ok() {
-                let _ = mem::unmap(lo, len);
+                let _ = held::unmap(lo, len);
             }
         });
     }

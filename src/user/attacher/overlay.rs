@@ -10,7 +10,7 @@ use crate::fd::Fd;
 use crate::user::program::Program;
 use crate::user::protocol::message::{Elsewhere, Lent};
 use crate::user::sys::sysv::{self, ipc_namespace};
-use crate::user::sys::{hugetlb, mem, uffd, PAGE};
+use crate::user::sys::{held, hugetlb, uffd, PAGE};
 use core::ffi::c_int;
 
 pub const FIXED: c_int = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
@@ -111,7 +111,7 @@ impl Attacher {
             Lent::Segment { id, .. } => sysv::map(&program.space, id, (offset, len), start, write),
             Lent::File => {
                 let fd = lent.file.unwrap_or(Fd::NONE);
-                mem::map(start, len, prot, FIXED, fd, offset).map(drop)
+                held::map(start, len, prot, FIXED, fd, offset).map(drop)
             }
         };
         if let Err(errno) = placed {
@@ -122,7 +122,7 @@ impl Attacher {
             }
             return false;
         }
-        let _ = mem::advise(start, len, libc::MADV_DONTFORK);
+        let _ = held::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
         let _ = program.touches().watch(start, len, uffd::MODE_WP);
         let Ok(Some(now)) = program.space.at(start) else {

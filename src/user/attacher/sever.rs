@@ -7,7 +7,7 @@ use super::{Attacher, GATED};
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use crate::user::program::Program;
-use crate::user::sys::{mem, Sys};
+use crate::user::sys::{held, mem, Sys};
 
 impl Attacher {
     /// Keeps what [`Self::sever`] needs: later there may be no
@@ -46,7 +46,7 @@ impl Attacher {
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
                     let offset = lo - piece.start;
-                    let _ = mem::map(lo, len, prot, flags, empty, offset);
+                    let _ = held::map(lo, len, prot, flags, empty, offset);
                     let _ = program.touches().watch(lo, len, GATED);
                 });
                 program.attachments.show(k - 1, identity);

@@ -20,7 +20,7 @@
 use super::Attacher;
 use crate::user::program::threads::Standing;
 use crate::user::program::Program;
-use crate::user::sys::{mem, task, PAGE};
+use crate::user::sys::{held, task, PAGE};
 
 /// A thread that waits for a page.
 #[derive(Clone, Copy)]
@@ -230,7 +230,7 @@ impl Attacher {
             let identity = self.permits.get(p.permit).identity;
             let still = program.space.at(page).ok().flatten();
             if still.is_some_and(|m| m.shared && (m.device, m.inode) == identity) {
-                let _ = mem::advise(page, PAGE, libc::MADV_DONTNEED);
+                let _ = held::advise(page, PAGE, libc::MADV_DONTNEED);
             }
         }
     }

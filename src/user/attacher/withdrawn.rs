@@ -8,13 +8,13 @@ use super::{Attacher, OwnersFile, Piece, GATED};
 use crate::debug_log;
 use crate::user::program::Program;
 use crate::user::sys::space::{Run, Space};
-use crate::user::sys::{mem, page_down, page_up, Sys, TOP};
+use crate::user::sys::{held, page_down, page_up, Sys, TOP};
 
 /// Unmaps the pages of an attachment, which stays what it is.
 pub fn drop_pages(program: &Program, part: Piece) -> bool {
     let mut done = true;
     program.for_mapped_parts(part, &mut |_, start, len| {
-        if let Err(errno) = mem::drop_pages(start, len) {
+        if let Err(errno) = held::drop_pages(start, len) {
             debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
             done = false;
         }
@@ -52,10 +52,10 @@ impl Attacher {
         let write = self.permits.get(part.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         program.unwatch(start, part.end)?;
-        mem::map(start, len, libc::PROT_NONE, FIXED, file.memfd, part.source)?;
+        held::map(start, len, libc::PROT_NONE, FIXED, file.memfd, part.source)?;
         program.touches().watch(start, len, GATED)?;
-        mem::advise(start, len, libc::MADV_DONTFORK)?;
-        mem::protect(start, len, prot)
+        held::advise(start, len, libc::MADV_DONTFORK)?;
+        held::protect(start, len, prot)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::fd::Fd;
 use crate::user::arena::{Command, Shared};
-use crate::user::sys::{mem, page_up, Span};
+use crate::user::sys::{held, page_up, Span};
 
 /// How long a thread waits for the service to begin, in nanoseconds. What it has is
 /// memory already.
@@ -27,7 +27,7 @@ pub fn map(shared: &Shared, number: usize, args: [usize; 6]) -> Option<isize> {
     if len == 0 || !shared.born.wants(len) {
         return None;
     }
-    let start = match mem::map(0, len, prot as i32, flags as i32, Fd::NONE, 0) {
+    let start = match held::map(0, len, prot as i32, flags as i32, Fd::NONE, 0) {
         Ok(start) => start,
         Err(errno) => return Some(errno.negated()),
     };

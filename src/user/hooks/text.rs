@@ -14,7 +14,7 @@
 
 use crate::errno::Errno;
 use crate::fd::Fd;
-use crate::user::sys::{mem, Sys, PAGE};
+use crate::user::sys::{held, Sys, PAGE};
 use core::ffi::{c_char, c_int, c_void, CStr};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -186,8 +186,8 @@ impl Thunks {
         };
         machine::fill(room, page, sites, numbers);
         HOOK.store(core::ptr::from_ref(hook).cast_mut(), Ordering::Release);
-        if let Err(errno) = mem::protect(page, PAGE, libc::PROT_READ | libc::PROT_EXEC) {
-            let _ = mem::unmap(page, PAGE);
+        if let Err(errno) = held::protect(page, PAGE, libc::PROT_READ | libc::PROT_EXEC) {
+            let _ = held::unmap(page, PAGE);
             return Err(errno);
         }
         Ok(Self { page })
@@ -232,11 +232,11 @@ fn page_near(near: usize) -> Sys<usize> {
     let mut distance = STEP;
     while distance < machine::REACH {
         for at in [near.wrapping_sub(distance), near + distance] {
-            match mem::map(at, PAGE, prot, flags, Fd::NONE, 0) {
+            match held::map(at, PAGE, prot, flags, Fd::NONE, 0) {
                 Ok(page) if page == at => return Ok(page),
                 // A kernel that takes the address for a hint.
                 Ok(page) => {
-                    let _ = mem::unmap(page, PAGE);
+                    let _ = held::unmap(page, PAGE);
                 }
                 Err(_) => {}
             }

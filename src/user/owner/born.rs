@@ -21,7 +21,7 @@ use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{insist, mem, task, Span, Sys, HUGE};
+use crate::user::sys::{held, insist, mem, task, Span, Sys, HUGE};
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -144,15 +144,15 @@ impl Owner {
     /// Where this fails there is private memory again.
     fn map_newborn(&self, start: usize, len: usize) -> Sys<()> {
         let flags = FILE_MAP | libc::MAP_FIXED;
-        mem::map(start, len, RW, flags, self.memfd, start)?;
+        held::map(start, len, RW, flags, self.memfd, start)?;
         // A child of a fork past libc, in this moment, has memory that nobody knows.
-        let placed = mem::advise(start, len, libc::MADV_DONTFORK)
+        let placed = held::advise(start, len, libc::MADV_DONTFORK)
             .and_then(|()| self.take_policies_away(start, len))
             .and_then(|()| self.program.changes().watch(start, len));
         placed.inspect_err(|_| {
             self.program.scratch.give_room();
             let flags = PRIVATE | libc::MAP_FIXED;
-            if insist(|| mem::map(start, len, RW, flags, Fd::NONE, 0)).is_err() {
+            if insist(|| held::map(start, len, RW, flags, Fd::NONE, 0)).is_err() {
                 // It would go on with memory that is not its own.
                 let tgid = self.program.tgid();
                 let _ = task::signal_task(tgid, tgid, libc::SIGKILL);

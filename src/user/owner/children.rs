@@ -19,7 +19,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::sys::advice::{advice_for, Bits, ABSENT, HUGE, NOT_HUGE, WIPED};
 use crate::user::sys::hugetlb::Transparent;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{insist, mem, uffd, Span, Sys, HUGE as HUGE_PAGE};
+use crate::user::sys::{held, insist, mem, uffd, Span, Sys, HUGE as HUGE_PAGE};
 
 /// What is shorter is written to the child, which is not asked for a userfaultfd.
 const WORTH_WATCHING: usize = 256 << 10;
@@ -64,7 +64,7 @@ impl Owner {
             };
             let (start, end) = sealed.unwrap_or((hi, hi));
             if at < start {
-                let _ = mem::advise(at, start - at, advice);
+                let _ = held::advise(at, start - at, advice);
             }
             at = end;
         }

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::Owner;
 use crate::errno::Errno;
 use crate::user::sys::space::{Run, WRITTEN};
-use crate::user::sys::{insist, mem, uffd, Span, Sys, PAGE};
+use crate::user::sys::{held, insist, mem, uffd, Span, Sys, PAGE};
 
 /// Up to this size the second copy of a file's mapping is a copy of all of it;
 /// beyond, of what the kernel has seen to be written.
@@ -91,7 +91,7 @@ impl Owner {
         const MADV_POPULATE_WRITE: i32 = 23;
         let mut at = x.lo;
         while let Some(data) = mem::next_data(self.memfd, at, x.lo + x.len) {
-            mem::advise(x.stage_of(data.start()), data.len(), MADV_POPULATE_WRITE)?;
+            held::advise(x.stage_of(data.start()), data.len(), MADV_POPULATE_WRITE)?;
             at = data.end();
         }
         Ok(())
@@ -164,9 +164,9 @@ impl Owner {
             }
             for page in (start..end).step_by(PAGE) {
                 let (from, to) = (x.aside_of(page), x.stage_of(page));
-                if mem::same_page(from, to) {
+                if held::same_page(from, to) {
                 } else if x.mapping.write {
-                    mem::copy_page(from, to);
+                    held::copy_page(from, to)?;
                 } else {
                     mem::write_from(self.memfd, from, PAGE, page)?;
                 }

@@ -12,7 +12,7 @@ use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{mem, Sys};
+use crate::user::sys::{held, mem, Sys};
 
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
@@ -68,7 +68,7 @@ impl Owner {
         (prot, bits): (i32, Bits),
     ) -> Sys<()> {
         let len = hi - lo;
-        let copy = mem::map(0, len, RW, PRIVATE, Fd::NONE, 0)?;
+        let copy = held::map(0, len, RW, PRIVATE, Fd::NONE, 0)?;
         let mut fill = || -> Sys<()> {
             // Whether its pages may be huge, for one.
             advice::apply(bits, copy, len)?;
@@ -83,15 +83,15 @@ impl Owner {
                 let _ = Policy::of(lo).give(copy, len);
             }
             if prot != RW {
-                mem::protect(copy, len, prot)?;
+                held::protect(copy, len, prot)?;
             }
             // Else the event of the replacement would come to this very task.
             self.program.changes().unwatch(lo, len)?;
-            mem::move_over(copy, len, lo)
+            held::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);
         fill().inspect_err(|_| {
-            let _ = mem::unmap(copy, len);
+            let _ = held::unmap(copy, len);
         })?;
         lock_if(locked, lo, len);
         Ok(())
@@ -127,7 +127,7 @@ impl Owner {
                     self.make_shared_anonymous(lo, hi, prot)
                 };
                 if done.is_err() && self.program.knows_the_module() {
-                    let _ = mem::protect(lo, hi - lo, prot);
+                    let _ = held::protect(lo, hi - lo, prot);
                 }
                 done?;
                 shared.promoted.remove(lo, hi);
@@ -144,7 +144,7 @@ impl Owner {
     /// storing to what is being copied. Without them they wait until no thread stands.
     fn stop_the_module(&self, lo: usize, len: usize) -> Sys<()> {
         if self.program.knows_the_module() {
-            return mem::protect(lo, len, libc::PROT_NONE);
+            return held::protect(lo, len, libc::PROT_NONE);
         }
         Ok(())
     }
@@ -153,23 +153,23 @@ impl Owner {
     fn make_shared_anonymous(&mut self, lo: usize, hi: usize, prot: i32) -> Sys<()> {
         let len = hi - lo;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let copy = mem::map(0, len, RW, flags, Fd::NONE, 0)?;
+        let copy = held::map(0, len, RW, flags, Fd::NONE, 0)?;
         let mut at = lo;
         while let Some(data) = mem::next_data(self.memfd, at, hi) {
             let start = data.start();
-            mem::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
+            held::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
             at = data.end();
         }
         let place = || {
             if prot != RW {
-                mem::protect(copy, len, prot)?;
+                held::protect(copy, len, prot)?;
             }
             self.program.changes().unwatch(lo, len)?;
-            mem::move_over(copy, len, lo)
+            held::move_over(copy, len, lo)
         };
         let locked = mem::is_locked(lo);
         place().inspect_err(|_| {
-            let _ = mem::unmap(copy, len);
+            let _ = held::unmap(copy, len);
         })?;
         lock_if(locked, lo, len);
         Ok(())

@@ -36,7 +36,7 @@ use crate::user::program::threads::Standing;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{insist, mem, task, uffd, Sys};
+use crate::user::sys::{held, insist, mem, task, uffd, Sys};
 
 /// Most bytes that are copied while all threads stand, if there is no copy yet.
 pub const STANDING_CHUNK: usize = 256 * 1024;
@@ -154,7 +154,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         if origin == Origin::Private && !crate::testing::children_inherit() {
-            mem::advise(x.stage, x.len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
+            held::advise(x.stage, x.len, libc::MADV_DONTFORK).map_err(Refusal::Os)?;
         }
         x.copied = self.copy_while_running(x);
         if x.copied {
@@ -163,7 +163,7 @@ impl Owner {
         let prepared = if x.mapping.prot() == RW {
             Ok(())
         } else {
-            mem::protect(x.stage, x.len, x.mapping.prot())
+            held::protect(x.stage, x.len, x.mapping.prot())
         };
         let stopped = prepared.map_err(Refusal::Os).and_then(|()| {
             self.stop().map_err(|why| {
@@ -272,7 +272,7 @@ impl Owner {
         if mem::is_locked(x.aside) {
             // All new memory is (mlockall), and has pages already.
             mem::unlock(x.aside, x.len)?;
-            mem::advise(x.aside, x.len, libc::MADV_DONTNEED)?;
+            held::advise(x.aside, x.len, libc::MADV_DONTNEED)?;
         }
         // Not for missing pages: the service reads there, and would wait for itself.
         uffd::register(self.precopy, x.aside, x.len, uffd::MODE_WP)?;
@@ -293,7 +293,7 @@ impl Owner {
         let (n, why) = if x.by_page {
             self.move_aside(at, n, x.aside_of(at))
         } else {
-            mem::move_over(at, n, x.aside_of(at)).map_err(Refusal::of_refused_change)?;
+            held::move_over(at, n, x.aside_of(at)).map_err(Refusal::of_refused_change)?;
             x.moved = true;
             (n, None)
         };
@@ -304,7 +304,7 @@ impl Owner {
             };
             let placed = seen
                 .and_then(|()| self.bring_up_to_date(x, at, n))
-                .and_then(|()| mem::move_over(x.stage_of(at), n, at));
+                .and_then(|()| held::move_over(x.stage_of(at), n, at));
             if let Err(errno) = placed {
                 debug_log!("{at:#x}+{n:#x} is not exchanged: errno {errno}");
                 self.put_back(x, at, n);
@@ -329,14 +329,14 @@ impl Owner {
             } else {
                 self.program.scratch.give_room();
                 let flags = PRIVATE | libc::MAP_FIXED;
-                insist(|| mem::map(at, n, x.mapping.prot(), flags, Fd::NONE, 0)).and_then(|_| {
+                insist(|| held::map(at, n, x.mapping.prot(), flags, Fd::NONE, 0)).and_then(|_| {
                     insist(|| uffd::register(self.precopy, at, n, uffd::MODE_MISSING))
                 })
             };
             room.map(|()| self.move_back(at, n, aside))
         } else {
             self.program.scratch.give_room();
-            insist(|| mem::move_over(aside, n, at))
+            insist(|| held::move_over(aside, n, at))
         };
         if let Err(errno) = back {
             debug_log!("{at:#x}+{n:#x} cannot be put back: errno {errno}");

@@ -18,7 +18,7 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::sys::{mem, task, uffd, PAGE};
+use crate::user::sys::{held, mem, task, uffd, PAGE};
 
 /// How often a page is tried that does not move back just now.
 const TRIES: u32 = 100_000;
@@ -90,7 +90,7 @@ impl Owner {
             let _ = mem::lock(lo, hi - lo);
         }
         if self.journal.by_page && self.journal.aside != 0 {
-            let _ = mem::unmap(self.journal.aside, hi - lo);
+            let _ = held::unmap(self.journal.aside, hi - lo);
         }
         self.unmap_stage();
         // There may be holes in it, and mappings of the program in them.
@@ -105,7 +105,7 @@ impl Owner {
         let aside = self.journal.aside + (start - self.journal.lo);
         if self.journal.by_page && self.journal.aside != 0 {
             // It moves between mappings that may be used in the same way.
-            let _ = mem::protect(aside, end - start, prot);
+            let _ = held::protect(aside, end - start, prot);
             let (mut done, mut tries) = (0, 0);
             while done < end - start && tries < TRIES {
                 let left = end - start - done;
@@ -130,7 +130,7 @@ impl Owner {
     fn put_mapping_back(&self, start: usize, end: usize) {
         let aside = self.journal.aside + (start - self.journal.lo);
         if start < end && !self.journal.by_page && self.journal.aside != 0 {
-            let _ = mem::move_over(aside, end - start, start);
+            let _ = held::move_over(aside, end - start, start);
         }
     }
 
@@ -142,7 +142,7 @@ impl Owner {
             }
             let (start, stop) = (m.start.max(at), m.end.min(end));
             if self.is_own(&m) {
-                let _ = mem::unmap(start, stop - start);
+                let _ = held::unmap(start, stop - start);
             }
             at = stop;
         }

@@ -14,7 +14,7 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::program::scratch::Place;
 use crate::user::sys::policy::{self, Policy, BATCH};
-use crate::user::sys::{insist, mem, Sys, PAGE};
+use crate::user::sys::{held, insist, mem, Sys, PAGE};
 
 /// What the service knows of nodes. All zero: there is one.
 #[derive(Clone, Copy)]
@@ -189,7 +189,7 @@ impl Owner {
         }
         self.on_their_nodes(at, len, &mut |owner, from, len| {
             let done = from - at;
-            mem::read_into(owner.memfd, to + done, len, offset + done)
+            held::read_into(owner.memfd, to + done, len, offset + done)
         })
     }
 

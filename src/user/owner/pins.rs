@@ -22,7 +22,7 @@ use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{mem, task, uffd, HUGE, PAGE};
+use crate::user::sys::{held, mem, task, uffd, HUGE, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
@@ -134,7 +134,7 @@ impl Owner {
         // moved, or was never there, would wait for an answer of ours, for ever.
         let _ = uffd::unregister(self.precopy, lo, len);
         for at in (0..len).step_by(PAGE) {
-            mem::copy_page(aside + at, lo + at);
+            let _ = held::copy_page(aside + at, lo + at);
         }
     }
 }

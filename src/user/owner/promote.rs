@@ -188,15 +188,8 @@ impl Owner {
         lo: usize,
         hi: usize,
     ) -> Result<(usize, usize), Refusal> {
-        let page = crate::process::wiped_page();
-        let thunks = crate::user::hooks::PAGE.load(Ordering::Acquire);
         let (mut lo, mut hi) = (lo, hi);
-        let others = [
-            self.program.scratch.range(),
-            Span::of(page, crate::process::WIPED_PAGE_SIZE),
-            Span::of(thunks, PAGE),
-        ];
-        for own in mapping::ranges().chain(others) {
+        for own in self.own_memory() {
             if own.contains(addr) {
                 return Err(Refusal::Special);
             }
@@ -208,6 +201,18 @@ impl Owner {
             }
         }
         Ok((lo, hi))
+    }
+
+    /// Memory of the library's own, which is never shared nor given to anybody.
+    pub fn own_memory(&self) -> impl Iterator<Item = Span> {
+        let page = crate::process::wiped_page();
+        let thunks = crate::user::hooks::PAGE.load(Ordering::Acquire);
+        let others = [
+            self.program.scratch.range(),
+            Span::of(page, crate::process::WIPED_PAGE_SIZE),
+            Span::of(thunks, PAGE),
+        ];
+        mapping::ranges().chain(others)
     }
 
     /// Whether a private mapping is the lowest part of the main stack, the

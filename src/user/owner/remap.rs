@@ -16,7 +16,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{advice, insist, mem, Sys, PAGE, TOP};
+use crate::user::sys::{advice, held, insist, Sys, PAGE, TOP};
 
 const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -80,7 +80,7 @@ impl Owner {
             self.retire_standing(shared, r.target, over)?;
             self.program.unwatch(r.target, over)?;
             let none = libc::PROT_NONE;
-            mem::map(
+            held::map(
                 r.target,
                 r.new_len,
                 none,
@@ -92,9 +92,9 @@ impl Owner {
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
-        let to = mem::map(0, r.new_len, libc::PROT_NONE, FRESH, Fd::NONE, 0)?;
+        let to = held::map(0, r.new_len, libc::PROT_NONE, FRESH, Fd::NONE, 0)?;
         self.move_pieces(r, to, &last).inspect_err(|_| {
-            let _ = insist(|| mem::unmap(to, r.new_len));
+            let _ = insist(|| held::unmap(to, r.new_len));
         })?;
         Ok(to)
     }
@@ -108,7 +108,7 @@ impl Owner {
             if rest < end {
                 let gone = self.retire_standing(shared, rest, end);
                 let gone = gone.and_then(|()| self.program.unwatch(rest, end));
-                if let Err(errno) = gone.and_then(|()| mem::unmap(rest, end - rest)) {
+                if let Err(errno) = gone.and_then(|()| held::unmap(rest, end - rest)) {
                     return Some(Err(errno));
                 }
             }
@@ -122,13 +122,13 @@ impl Owner {
         }
         let more = r.new_len - r.old_len;
         let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
-        match mem::map(end, more, last.prot(), flags, Fd::NONE, 0) {
+        match held::map(end, more, last.prot(), flags, Fd::NONE, 0) {
             Ok(at) if at == end => {
                 let (bits, _) = self.settings.at(end - PAGE, end);
                 return Some(advice::apply(bits, at, more).map(|()| r.old));
             }
             Ok(elsewhere) => {
-                let _ = mem::unmap(elsewhere, more);
+                let _ = held::unmap(elsewhere, more);
             }
             Err(_) => {}
         }
@@ -157,7 +157,7 @@ impl Owner {
         if r.new_len > r.old_len {
             let flags = FRESH | libc::MAP_FIXED;
             let more = r.new_len - r.old_len;
-            mem::map(to + r.old_len, more, last.prot(), flags, Fd::NONE, 0)?;
+            held::map(to + r.old_len, more, last.prot(), flags, Fd::NONE, 0)?;
         }
         let mut at = r.old;
         while at < end {
@@ -168,7 +168,7 @@ impl Owner {
                 .and_then(|m| m.ok_or(Errno::EFAULT));
             let moved = piece.and_then(|m| {
                 let hi = m.end.min(end);
-                mem::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)
+                held::move_over(at, hi - at, to + (at - r.old)).map(|()| hi)
             });
             match moved {
                 Ok(hi) => at = hi,
@@ -179,7 +179,7 @@ impl Owner {
             }
         }
         if r.new_len < r.old_len {
-            let _ = insist(|| mem::unmap(end, r.old + r.old_len - end));
+            let _ = insist(|| held::unmap(end, r.old + r.old_len - end));
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Owner {
                 break;
             };
             let hi = m.end.min(to + len);
-            if let Err(errno) = insist(|| mem::move_over(at, hi - at, old + (at - to))) {
+            if let Err(errno) = insist(|| held::move_over(at, hi - at, old + (at - to))) {
                 debug_log!("memory stays at {at:#x}: errno {errno}");
             }
             at = hi;

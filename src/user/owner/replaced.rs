@@ -7,7 +7,7 @@
 use super::exchange::Exchange;
 use super::Owner;
 use crate::user::program::threads::Standing;
-use crate::user::sys::mem;
+use crate::user::sys::held;
 
 impl Owner {
     /// With all threads standing: no hole may remain in the service's own range.
@@ -16,7 +16,7 @@ impl Owner {
             x.stage = 0;
         } else if x.done > 0 {
             // What has been moved away has left a hole of the program's.
-            let _ = mem::unmap(x.stage + x.done, x.len - x.done);
+            let _ = held::unmap(x.stage + x.done, x.len - x.done);
             x.stage = 0;
         }
         if x.aside == 0 {

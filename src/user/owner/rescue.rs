@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::user::program::alarm;
-use crate::user::sys::{mem, sys, task, Sys, PAGE};
+use crate::user::sys::{held, sys, task, Sys, PAGE};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
@@ -120,6 +120,6 @@ extern "C" fn look(_: c_int) {
     if PRESENT.swap(present, Ordering::Relaxed) != present {
         COST.store(cost, Ordering::Relaxed);
     } else if cost.saturating_sub(COST.load(Ordering::Relaxed)) > LIMIT {
-        let _ = mem::advise(place, len, MADV_POPULATE_READ);
+        let _ = held::advise(place, len, MADV_POPULATE_READ);
     }
 }

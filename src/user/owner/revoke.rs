@@ -23,7 +23,7 @@ use crate::errno::Errno;
 use crate::fd::Fd;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
-use crate::user::sys::{insist, mem, page_down, page_up, Span, Sys, TOP};
+use crate::user::sys::{held, insist, mem, page_down, page_up, Span, Sys, TOP};
 
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -60,7 +60,7 @@ impl Owner {
         let flags = PRIVATE | libc::MAP_FIXED;
         if self.still_own(lo, hi) {
             self.program.changes().unwatch(lo, hi - lo)?;
-            if let Err(errno) = mem::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
+            if let Err(errno) = held::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
                 insist(|| self.program.changes().watch(lo, hi - lo))?;
                 return Err(errno);
             }
@@ -151,7 +151,7 @@ impl Owner {
             }
             at = m.end;
         }
-        mem::advise(lo, hi - lo, advice)
+        held::advise(lo, hi - lo, advice)
     }
 }
 

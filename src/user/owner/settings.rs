@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::advice::{advice_for, bits_of, of_advice, Bits, ABSENT, MERGEABLE, WIPED};
-use crate::user::sys::{insist, mem, page_up, smaps, Sys, BOTTOM, PAGE, TOP};
+use crate::user::sys::{held, insist, page_up, smaps, Sys, BOTTOM, PAGE, TOP};
 
 /// What is a matter of private memory alone. The rest is set for the mapping that
 /// takes its place, too.
@@ -138,9 +138,9 @@ impl Owner {
     /// as it takes to read them.
     pub fn look(&self, empty: usize) -> Sys<Bits> {
         let lowest = self.program.space.find(0)?.map_or(TOP, |m| m.start);
-        let flags = if lowest >= BOTTOM + 2 * PAGE && mem::imitate(empty, PAGE, BOTTOM).is_ok() {
+        let flags = if lowest >= BOTTOM + 2 * PAGE && held::imitate(empty, PAGE, BOTTOM).is_ok() {
             let flags = smaps::flags_at(BOTTOM);
-            insist(|| mem::unmap(BOTTOM, PAGE))?;
+            insist(|| held::unmap(BOTTOM, PAGE))?;
             flags?
         } else {
             smaps::flags_at(empty)?
@@ -162,7 +162,7 @@ impl Owner {
             debug_log!("no room for the settings of {lo:#x}..{hi:#x}");
         }
         for advice in advice_for(bits & !PRIVATE_ONLY) {
-            if let Err(errno) = mem::advise(lo, hi - lo, advice) {
+            if let Err(errno) = held::advise(lo, hi - lo, advice) {
                 debug_log!("{lo:#x}..{hi:#x} loses what advice {advice} gave: errno {errno}");
             }
         }
@@ -198,7 +198,7 @@ impl Owner {
                 .flatten()
             {
                 match if lo < hi {
-                    mem::advise(lo, hi - lo, advice)
+                    held::advise(lo, hi - lo, advice)
                 } else {
                     Ok(())
                 } {
@@ -213,7 +213,7 @@ impl Owner {
                     return Err(Errno::ENOMEM);
                 }
                 if (set | clear) & PRIVATE_ONLY == 0 {
-                    mem::advise(r.start, r.end - r.start, advice)?;
+                    held::advise(r.start, r.end - r.start, advice)?;
                 }
             }
             at = r.end;

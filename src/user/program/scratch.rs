@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::fd::Fd;
-use crate::user::sys::{insist, mem, Span, Sys, HUGE, PAGE};
+use crate::user::sys::{held, insist, mem, Span, Sys, HUGE, PAGE};
 use core::cell::Cell;
 use core::ffi::c_int;
 
@@ -56,12 +56,12 @@ impl Scratch {
             ballast: 0,
             laden: Cell::new(false),
         };
-        let Ok(start) = mem::map(0, len, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
+        let Ok(start) = held::map(0, len, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
             return none;
         };
-        let fit = mem::advise(start, len, libc::MADV_DONTFORK).is_ok() && !mem::is_locked(start);
+        let fit = held::advise(start, len, libc::MADV_DONTFORK).is_ok() && !mem::is_locked(start);
         if !fit {
-            let _ = mem::unmap(start, len);
+            let _ = held::unmap(start, len);
             return none;
         }
         Scratch {
@@ -81,7 +81,7 @@ impl Scratch {
         // Neighbours of one kind would be one mapping.
         let laden = (0..BALLAST).step_by(2).all(|i| {
             let page = self.ballast + i * PAGE;
-            mem::advise(page, PAGE, libc::MADV_DONTDUMP).is_ok()
+            held::advise(page, PAGE, libc::MADV_DONTDUMP).is_ok()
         });
         if laden {
             self.laden.set(true);
@@ -105,7 +105,7 @@ impl Scratch {
     /// Gives up some mappings: one can be made now that could not be made before.
     pub fn give_room(&self) {
         if self.ballast != 0 {
-            let _ = mem::advise(self.ballast, BALLAST * PAGE, libc::MADV_DODUMP);
+            let _ = held::advise(self.ballast, BALLAST * PAGE, libc::MADV_DODUMP);
             self.laden.set(false);
         }
     }
@@ -137,20 +137,20 @@ impl Scratch {
             Place::Glance => (2 * STRIDE, PAGE),
         };
         if self.len.get() == 0 || len > size {
-            return mem::map(0, len, prot, flags, fd, off);
+            return held::map(0, len, prot, flags, fd, off);
         }
         let fixed = flags | libc::MAP_FIXED;
         let mut at = self.start + at;
         if size > PAGE {
             at += off.wrapping_sub(at) % HUGE;
         }
-        mem::map(at, len, prot, fixed, fd, off)
+        held::map(at, len, prot, fixed, fd, off)
     }
 
     /// Takes away what [`Self::map`] made.
     pub fn unmap(&self, addr: usize, len: usize) {
         if !self.close(addr, len) {
-            let _ = mem::unmap(addr, len);
+            let _ = held::unmap(addr, len);
         }
     }
 
@@ -161,18 +161,18 @@ impl Scratch {
             return false;
         }
         let flags = NONE | libc::MAP_FIXED;
-        let map = || mem::map(addr, len, libc::PROT_NONE, flags, Fd::NONE, 0);
+        let map = || held::map(addr, len, libc::PROT_NONE, flags, Fd::NONE, 0);
         let closed = map().or_else(|_| {
             self.give_room();
             map()
         });
         if closed.is_err() {
             // A hole that is not ours any more: the range is used no longer.
-            let _ = mem::unmap(addr, len);
+            let _ = held::unmap(addr, len);
             self.leave();
         } else {
             // Else it would be a mapping apart from the rest.
-            let _ = insist(|| mem::advise(addr, len, libc::MADV_DONTFORK));
+            let _ = insist(|| held::advise(addr, len, libc::MADV_DONTFORK));
         }
         true
     }

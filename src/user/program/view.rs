@@ -7,7 +7,7 @@ use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
 use crate::fd::Fd;
-use crate::user::sys::{hugetlb, mem, uffd, Sys};
+use crate::user::sys::{held, hugetlb, uffd, Sys};
 use core::ffi::c_int;
 
 impl Program {
@@ -60,7 +60,7 @@ impl Program {
     ) -> Sys<usize> {
         const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let file = libc::MAP_SHARED | libc::MAP_NORESERVE;
-        let map = |at, flags| mem::map(at, len, libc::PROT_NONE, flags, memfd, source);
+        let map = |at, flags| held::map(at, len, libc::PROT_NONE, flags, memfd, source);
         if len < page {
             return map(0, file);
         }
@@ -76,22 +76,22 @@ impl Program {
             self.last_window = addr;
             return Ok(addr);
         }
-        let Ok(room) = mem::map(0, len + page, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
+        let Ok(room) = held::map(0, len + page, libc::PROT_NONE, NONE, Fd::NONE, 0) else {
             return Ok(addr);
         };
-        let _ = mem::unmap(addr, len);
+        let _ = held::unmap(addr, len);
         let to = room + source.wrapping_sub(room) % page;
         let rest = room + page - to;
         let mapped = map(to, file | libc::MAP_FIXED);
         if mapped.is_err() {
-            let _ = mem::unmap(room, len + page);
+            let _ = held::unmap(room, len + page);
             return mapped;
         }
         if to > room {
-            let _ = mem::unmap(room, to - room);
+            let _ = held::unmap(room, to - room);
         }
         if rest > 0 {
-            let _ = mem::unmap(to + len, rest);
+            let _ = held::unmap(to + len, rest);
         }
         self.last_window = to;
         Ok(to)

@@ -130,6 +130,10 @@ impl Service {
             if self.owner.program.attachments.overlaps(vaddr, end) {
                 return Err(Errno::EINVAL);
             }
+            // The service itself would be gone.
+            if self.owner.own_memory().any(|own| own.overlaps(window)) {
+                return Err(Errno::EINVAL);
+            }
             self.owner.note_growth_into(vaddr, end);
             if shared.promoted.first_in(vaddr, end).is_some() {
                 self.retire(Span::new(vaddr, end));

@@ -28,7 +28,7 @@ use crate::user::service::boot::{await_permission, take_over};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::rights::{Difference, Rights};
-use crate::user::sys::{mem, task, Sys, TOP};
+use crate::user::sys::{held, mem, task, Sys, TOP};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
@@ -196,13 +196,13 @@ impl Service {
                     task::beat();
                     if !stopped {
                         // Else it could be touched between the two.
-                        let _ = mem::protect(lo, len, libc::PROT_NONE);
+                        let _ = held::protect(lo, len, libc::PROT_NONE);
                     }
                     let _ = program.touches().unwatch(lo, len);
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let _ = mem::map(lo, len, prot, flags, empty.fd(), lo - piece.start);
+                    let _ = held::map(lo, len, prot, flags, empty.fd(), lo - piece.start);
                 });
         }
     }
@@ -221,7 +221,7 @@ impl Service {
             if (m.device, m.inode) != (found.device, found.inode) {
                 break;
             }
-            let _ = mem::unmap(m.start, m.end - m.start);
+            let _ = held::unmap(m.start, m.end - m.start);
             at = m.end;
         }
         true

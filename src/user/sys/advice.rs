@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::smaps::Flags;
-use super::{mem, Sys};
+use super::{held, Sys};
 
 /// Settings of a page, a bit each. None: as any fresh memory.
 pub type Bits = u32;
@@ -64,7 +64,7 @@ pub fn advice_for(bits: Bits) -> impl Iterator<Item = i32> {
 
 /// Gives private memory settings.
 pub fn apply(bits: Bits, addr: usize, len: usize) -> Sys<()> {
-    advice_for(bits).try_for_each(|advice| mem::advise(addr, len, advice))
+    advice_for(bits).try_for_each(|advice| held::advise(addr, len, advice))
 }
 
 /// What the flags of a mapping say of it.

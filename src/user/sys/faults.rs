@@ -52,7 +52,7 @@ pub fn prepare(path: Option<&CStr>, tasks: Span) {
         return;
     };
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    if let Ok(addr) = super::mem::map(0, super::PAGE, prot, libc::MAP_SHARED, file.fd(), 0) {
+    if let Ok(addr) = super::held::map(0, super::PAGE, prot, libc::MAP_SHARED, file.fd(), 0) {
         WORDS.store(addr, Ordering::Release);
     }
 }

@@ -104,16 +104,16 @@ impl Transparent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::sys::{mem, HUGE};
+    use crate::user::sys::{held, mem, HUGE};
 
     #[test]
     fn ordinary_memory_has_ordinary_pages() {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let addr = mem::map(0, 3 * PAGE, rw, kind, Fd::NONE, 0).expect("mmap");
+        let addr = held::map(0, 3 * PAGE, rw, kind, Fd::NONE, 0).expect("mmap");
         assert_eq!(page_at(addr, addr + 3 * PAGE), PAGE);
         assert_eq!(page_at(addr, addr + PAGE), PAGE);
-        mem::unmap(addr, 3 * PAGE).expect("munmap");
+        held::unmap(addr, 3 * PAGE).expect("munmap");
         let file = mem::memfd(c"ordinary").expect("memfd");
         assert_eq!(page_of_file(file.fd()), PAGE);
         assert_eq!(page_of_file(Fd::NONE), PAGE);
@@ -125,13 +125,13 @@ mod tests {
         let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
         for pages in [1, 3] {
             let kind = kind | libc::MAP_NORESERVE;
-            let Ok(addr) = mem::map(0, pages * HUGE, rw, kind, Fd::NONE, 0) else {
+            let Ok(addr) = held::map(0, pages * HUGE, rw, kind, Fd::NONE, 0) else {
                 return;
             };
             // Another size is the default here.
             let size = page_at(addr, addr + pages * HUGE);
             assert!(size > PAGE && addr % size == 0, "{size:#x}");
-            mem::unmap(addr, (pages * HUGE).next_multiple_of(size)).expect("munmap");
+            held::unmap(addr, (pages * HUGE).next_multiple_of(size)).expect("munmap");
         }
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings, memfds, and what can be done to their pages.
+//! Mappings, memfds, and what can be done to their pages. What changes memory is
+//! `unsafe` here; the service calls it through [`super::held`].
 
 use super::Span;
 use super::{owned, sys, Sys};
@@ -7,18 +8,34 @@ use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use core::ffi::{c_int, CStr};
 
-/// mmap(2). With `MAP_FIXED` in `flags` the caller vouches for the range.
-pub fn map(addr: usize, len: usize, prot: c_int, flags: c_int, fd: Fd, off: usize) -> Sys<usize> {
+/// mmap(2).
+///
+/// # Safety
+/// With `MAP_FIXED` in `flags` no reference of Rust's leads into the range.
+pub unsafe fn map(
+    addr: usize,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: Fd,
+    off: usize,
+) -> Sys<usize> {
     sys!(libc::SYS_mmap, addr, len, prot, flags, fd, off)
 }
 
-/// munmap(2) of memory that the caller vouches for.
-pub fn unmap(addr: usize, len: usize) -> Sys<()> {
+/// munmap(2).
+///
+/// # Safety
+/// No reference of Rust's leads into the range.
+pub unsafe fn unmap(addr: usize, len: usize) -> Sys<()> {
     sys!(libc::SYS_munmap, addr, len).map(drop)
 }
 
 /// Moves the mapping `[from, from + len)` to `to`, over whatever is there.
-pub fn move_over(from: usize, len: usize, to: usize) -> Sys<()> {
+///
+/// # Safety
+/// No reference of Rust's leads into either range.
+pub unsafe fn move_over(from: usize, len: usize, to: usize) -> Sys<()> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
 }
@@ -29,7 +46,10 @@ pub const MREMAP_DONTUNMAP: c_int = 4;
 /// Makes a mapping at `to` that has the flags of the one at `from` and nothing
 /// else of it; that one stays, without what it holds in `[from, from + len)`, and
 /// is not locked any more.
-pub fn imitate(from: usize, len: usize, to: usize) -> Sys<()> {
+///
+/// # Safety
+/// No reference of Rust's leads into either range.
+pub unsafe fn imitate(from: usize, len: usize, to: usize) -> Sys<()> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
     sys!(libc::SYS_mremap, from, len, len, flags, to).map(drop)
 }
@@ -41,13 +61,25 @@ pub fn is_sealed(addr: usize, len: usize) -> bool {
 }
 
 /// mprotect(2).
-pub fn protect(addr: usize, len: usize, prot: c_int) -> Sys<()> {
+///
+/// # Safety
+/// No reference of Rust's leads into the range.
+pub unsafe fn protect(addr: usize, len: usize, prot: c_int) -> Sys<()> {
     sys!(libc::SYS_mprotect, addr, len, prot).map(drop)
 }
 
 /// madvise(2).
-pub fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
+///
+/// # Safety
+/// No reference of Rust's leads into the range, or the advice changes nothing that it holds.
+pub unsafe fn advise(addr: usize, len: usize, advice: c_int) -> Sys<()> {
     sys!(libc::SYS_madvise, addr, len, advice).map(drop)
+}
+
+/// madvise(2) that changes nothing that a range holds.
+fn advise_kindly(addr: usize, len: usize, advice: c_int) -> Sys<()> {
+    // SAFETY: whoever looks there sees what was there before.
+    unsafe { advise(addr, len, advice) }
 }
 
 /// Makes a huge page of the pages of a range that is aligned to one (Linux 6.1).
@@ -56,21 +88,25 @@ pub fn collapse(addr: usize, len: usize) -> Sys<()> {
     // Somebody may be looking at one of the pages.
     const TRIES: u32 = 4;
     super::task::beat();
-    let mut done = advise(addr, len, MADV_COLLAPSE);
+    let mut done = advise_kindly(addr, len, MADV_COLLAPSE);
     for _ in 1..TRIES {
         if done != Err(Errno::EAGAIN) {
             break;
         }
-        done = advise(addr, len, MADV_COLLAPSE);
+        done = advise_kindly(addr, len, MADV_COLLAPSE);
     }
     done
 }
 
 /// Unmaps the pages of a shared mapping of a file, also of a locked one; the
 /// file keeps them.
-pub fn drop_pages(addr: usize, len: usize) -> Sys<()> {
+///
+/// # Safety
+/// No reference of Rust's leads into the range.
+pub unsafe fn drop_pages(addr: usize, len: usize) -> Sys<()> {
     const MADV_DONTNEED_LOCKED: c_int = 24;
-    advise(addr, len, MADV_DONTNEED_LOCKED)
+    // SAFETY: the caller's word.
+    unsafe { advise(addr, len, MADV_DONTNEED_LOCKED) }
 }
 
 /// Whether the memory around `addr` is locked. It is not looked for in smaps,
@@ -79,7 +115,7 @@ pub fn drop_pages(addr: usize, len: usize) -> Sys<()> {
 /// devices and huge pages, which never come here).
 pub fn is_locked(addr: usize) -> bool {
     const MADV_COLD: c_int = 20;
-    advise(super::page_down(addr), super::PAGE, MADV_COLD) == Err(Errno::EINVAL)
+    advise_kindly(super::page_down(addr), super::PAGE, MADV_COLD) == Err(Errno::EINVAL)
 }
 
 /// Locks the pages that a range has, and others when they come.
@@ -139,7 +175,7 @@ pub fn punch(fd: Fd, off: usize, len: usize) -> Sys<()> {
 /// fallocate(2): its pages count as holes for `SEEK_DATA` until they are touched.
 pub fn populate(addr: usize, len: usize) -> Sys<()> {
     const MADV_POPULATE_READ: c_int = 22;
-    advise(addr, len, MADV_POPULATE_READ)
+    advise_kindly(addr, len, MADV_POPULATE_READ)
 }
 
 /// Most bytes that are read or written between two signs of life.
@@ -161,9 +197,11 @@ pub fn write_from(fd: Fd, from: usize, len: usize, off: usize) -> Sys<()> {
     Ok(())
 }
 
-/// Reads `len` bytes at `off` of the file to address `to` of this process,
-/// memory that the caller vouches for.
-pub fn read_into(fd: Fd, to: usize, len: usize, off: usize) -> Sys<()> {
+/// Reads `len` bytes at `off` of the file to address `to` of this process.
+///
+/// # Safety
+/// No reference of Rust's leads into the range.
+pub unsafe fn read_into(fd: Fd, to: usize, len: usize, off: usize) -> Sys<()> {
     let mut done = 0;
     while done < len {
         super::task::beat();
@@ -226,9 +264,11 @@ pub fn copy_file_to_process(fd: Fd, pid: i32, off: usize, len: usize) -> Sys<()>
     while done < len {
         let part = (len - done).min(WINDOW);
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
-        let from = map(0, part, libc::PROT_READ, flags, fd, off + done)?;
+        // SAFETY: the kernel finds a place where nothing is.
+        let from = unsafe { map(0, part, libc::PROT_READ, flags, fd, off + done) }?;
         let copied = copy_to_process(pid, from, off + done, part);
-        super::insist(|| unmap(from, part))?;
+        // SAFETY: it is the mapping just made, and no reference has led there.
+        super::insist(|| unsafe { unmap(from, part) })?;
         copied?;
         done += part;
     }
@@ -314,13 +354,16 @@ pub fn sysv_size(id: i32) -> Sys<usize> {
 /// child had it too. EFAULT where it must not be written.
 pub fn unshare(addr: usize) -> Sys<()> {
     const MADV_POPULATE_WRITE: c_int = 23;
-    advise(addr, super::PAGE, MADV_POPULATE_WRITE)
+    advise_kindly(addr, super::PAGE, MADV_POPULATE_WRITE)
 }
 
-/// Copies one page between two places that the caller knows to be mapped, the
-/// second writable, while no thread of the program runs.
-pub fn copy_page(from: usize, to: usize) {
-    // SAFETY: the caller's word; the two do not overlap.
+/// Copies one page between two places that do not overlap.
+///
+/// # Safety
+/// Both are mapped, the second writable, no reference of Rust's leads into it, and
+/// nobody writes to either meanwhile.
+pub unsafe fn copy_page(from: usize, to: usize) {
+    // SAFETY: the caller's word.
     unsafe {
         core::ptr::copy_nonoverlapping(
             core::ptr::with_exposed_provenance::<u8>(from),
@@ -330,9 +373,11 @@ pub fn copy_page(from: usize, to: usize) {
     }
 }
 
-/// Whether two pages, which the caller knows to be mapped and readable, hold the
-/// same. Nobody writes to them meanwhile.
-pub fn same_page(a: usize, b: usize) -> bool {
+/// Whether two pages hold the same.
+///
+/// # Safety
+/// Both are mapped and readable, and nobody writes to them meanwhile.
+pub unsafe fn same_page(a: usize, b: usize) -> bool {
     // SAFETY: the caller's word.
     let page = |addr: usize| unsafe {
         core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(addr), super::PAGE)

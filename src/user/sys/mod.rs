@@ -15,6 +15,7 @@ pub mod dir;
 pub mod faults;
 pub mod file;
 pub mod forking;
+pub mod held;
 pub mod hugetlb;
 pub mod maps;
 pub mod mem;

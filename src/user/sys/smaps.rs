@@ -161,10 +161,10 @@ mod tests {
     fn the_kernel_tells_of_this_process() {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let addr = super::super::mem::map(0, 0x3000, rw, kind, Fd::NONE, 0).expect("mmap");
-        super::super::mem::advise(addr + 0x1000, 0x1000, libc::MADV_WIPEONFORK).expect("madvise");
+        let addr = super::super::held::map(0, 0x3000, rw, kind, Fd::NONE, 0).expect("mmap");
+        super::super::held::advise(addr + 0x1000, 0x1000, libc::MADV_WIPEONFORK).expect("madvise");
         let flags = |addr| flags_at(addr).expect("smaps").expect("mapped");
         assert!(flags(addr + 0x1000).has(b"wf") && !flags(addr).has(b"wf"));
-        super::super::mem::unmap(addr, 0x3000).expect("munmap");
+        super::super::held::unmap(addr, 0x3000).expect("munmap");
     }
 }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::space::Space;
-use super::{mem, sys, Sys};
+use super::{held, mem, sys, Sys};
 use crate::errno::Errno;
 
 /// So many bits tell one IPC namespace from another: as many as a peer can be told.
@@ -39,17 +39,17 @@ pub fn map(
     let size = whole.end - at;
     let inside = offset.checked_add(len).is_some_and(|end| end <= size);
     if !inside || (offset | len | to) % space.page_size(&whole) != 0 {
-        let _ = mem::unmap(at, size);
+        let _ = held::unmap(at, size);
         return Err(Errno::EINVAL);
     }
-    let moved = mem::move_over(at + offset, len, to);
+    let moved = held::move_over(at + offset, len, to);
     // What is left of the whole attachment, before and behind.
     if offset > 0 {
-        let _ = mem::unmap(at, offset);
+        let _ = held::unmap(at, offset);
     }
     let rest = if moved.is_ok() { offset + len } else { offset };
     if rest < size {
-        let _ = mem::unmap(at + rest, size - rest);
+        let _ = held::unmap(at + rest, size - rest);
     }
     moved
 }
