@@ -15,16 +15,9 @@ static pid_t who;
 static long number_of(const char *folder, const char *file)
 {
 	char path[256];
-	long n = -1;
-	FILE *text;
 
 	snprintf(path, sizeof path, "%s/%s", folder, file);
-	text = fopen(path, "r");
-	if (!text || fscanf(text, "%ld", &n) != 1)
-		n = -1;
-	if (text)
-		fclose(text);
-	return n;
+	return number_in(path);
 }
 
 static int tell(const char *folder, const char *file, const char *what)

@@ -20,16 +20,19 @@
 static long pool(const char *what)
 {
 	char path[128];
-	FILE *text;
-	long n = -1;
 
 	snprintf(path, sizeof path, POOL "%s", what);
-	text = fopen(path, "r");
-	if (!text || fscanf(text, "%ld", &n) != 1)
-		n = -1;
-	if (text)
-		fclose(text);
-	return n;
+	return number_in(path);
+}
+
+/* A file of that size on huge pages; skips the case where there is none. */
+static int file_on_huge_pages(size_t size)
+{
+	int fd = memfd_create("hugetlb", MFD_HUGETLB | MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)size))
+		skip_case("no files on hugetlb pages");
+	return fd;
 }
 
 static int set_pool(long n)
@@ -307,9 +310,7 @@ CASE(hugetlb_beside_others, "a window over hugetlb pages and the ordinary memory
 	int fd;
 
 	need_pages(PAGES);
-	fd = memfd_create("hugetlb", MFD_HUGETLB | MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, (off_t)HUGE))
-		skip_case("no files on hugetlb pages");
+	fd = file_on_huge_pages(HUGE);
 	around = anonymous(4 * HUGE);
 	memory = around + HUGE + -(unsigned long)around % HUGE;
 	EXPECT_EQ(mmap(memory, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0), (long)memory);
@@ -459,9 +460,7 @@ CASE(hugetlb_none_left, "where no huge page is left a peer's touch is SIGBUS, an
 	int fd;
 
 	need_pages(PAGES);
-	fd = memfd_create("hugetlb", MFD_HUGETLB | MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, (off_t)SIZE))
-		skip_case("no files on hugetlb pages");
+	fd = file_on_huge_pages(SIZE);
 	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	EXPECT(memory != MAP_FAILED);
 	fill(memory, HUGE, 1);

@@ -103,6 +103,8 @@ long verify(long addr, long size, long seed);
 long fill_there(long addr, long size, long seed);
 /* size bytes of fresh private anonymous memory. */
 void *anonymous(size_t size);
+/* The number that a file begins with; -1 where there is none. */
+long number_in(const char *file);
 /* Whether the page is mapped at all. */
 int mapped(long addr);
 

@@ -133,3 +133,15 @@ void count_alarms(int flags)
 	action.sa_flags = flags;
 	sigaction(SIGALRM, &action, NULL);
 }
+
+long number_in(const char *file)
+{
+	FILE *text = fopen(file, "r");
+	long n = -1;
+
+	if (!text || fscanf(text, "%ld", &n) != 1)
+		n = -1;
+	if (text)
+		fclose(text);
+	return n;
+}

@@ -82,6 +82,24 @@ impl Owner {
             if self.may_have_policies() {
                 let _ = Policy::of(lo).give(copy, len);
             }
+            Ok(())
+        };
+        let filled = fill();
+        self.put_in_place(filled, copy, (lo, hi), prot)
+    }
+
+    /// A copy that has been filled takes the place of `[lo, hi)`. One that has not been,
+    /// or that may not, is unmapped.
+    fn put_in_place(
+        &self,
+        filled: Sys<()>,
+        copy: usize,
+        (lo, hi): (usize, usize),
+        prot: i32,
+    ) -> Sys<()> {
+        let len = hi - lo;
+        let locked = mem::is_locked(lo);
+        let place = || {
             if prot != RW {
                 held::protect(copy, len, prot)?;
             }
@@ -89,8 +107,7 @@ impl Owner {
             self.program.changes().unwatch(lo, len)?;
             held::move_over(copy, len, lo)
         };
-        let locked = mem::is_locked(lo);
-        fill().inspect_err(|_| {
+        filled.and_then(|()| place()).inspect_err(|_| {
             let _ = held::unmap(copy, len);
         })?;
         lock_if(locked, lo, len);
@@ -154,24 +171,15 @@ impl Owner {
         let len = hi - lo;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let copy = held::map(0, len, RW, flags, Fd::NONE, 0)?;
-        let mut at = lo;
-        while let Some(data) = mem::next_data(self.memfd, at, hi) {
-            let start = data.start();
-            held::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
-            at = data.end();
-        }
-        let place = || {
-            if prot != RW {
-                held::protect(copy, len, prot)?;
+        let fill = || -> Sys<()> {
+            let mut at = lo;
+            while let Some(data) = mem::next_data(self.memfd, at, hi) {
+                let start = data.start();
+                held::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
+                at = data.end();
             }
-            self.program.changes().unwatch(lo, len)?;
-            held::move_over(copy, len, lo)
+            Ok(())
         };
-        let locked = mem::is_locked(lo);
-        place().inspect_err(|_| {
-            let _ = held::unmap(copy, len);
-        })?;
-        lock_if(locked, lo, len);
-        Ok(())
+        self.put_in_place(fill(), copy, (lo, hi), prot)
     }
 }

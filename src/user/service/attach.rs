@@ -51,11 +51,7 @@ impl Service {
             vaddr,
         } = *wanted;
         let Some(p) = self.attacher.permits.find(apid) else {
-            return if self.owner.segments.issued(apid) {
-                Reply::Now(Err(Errno::ENOENT))
-            } else {
-                self.ask_issuer(shared, slot, apid, Kind::Permit)
-            };
+            return self.ask_issuer(shared, slot, apid, Kind::Permit);
         };
         let i = self.attacher.permits.get(p).connection;
         if self.peers.side(i) == Side::Attacher {
@@ -207,11 +203,7 @@ impl Service {
     /// Gives a permit back, with its attachments.
     pub fn release(&mut self, shared: &Shared, slot: usize, apid: i64) -> Reply {
         let Some(p) = self.attacher.permits.find(apid) else {
-            return if self.owner.segments.issued(apid) {
-                Reply::Now(Err(Errno::ENOENT))
-            } else {
-                self.ask_issuer(shared, slot, apid, Kind::Permit)
-            };
+            return self.ask_issuer(shared, slot, apid, Kind::Permit);
         };
         let mut at = 0;
         while let Some(piece) = self

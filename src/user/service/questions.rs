@@ -86,9 +86,12 @@ impl Service {
         }
     }
 
-    /// Asks the issuer of an id that is not of this process whether it is
-    /// alive: EACCES if it is, ENOENT if not.
+    /// An id names nothing that the program may use: ENOENT if this process has issued
+    /// it. Else its issuer is asked whether it is alive: EACCES if it is, ENOENT if not.
     pub fn ask_issuer(&mut self, shared: &Shared, slot: usize, id: i64, kind: Kind) -> Reply {
+        if self.owner.segments.issued(id) {
+            return Reply::Now(Err(Errno::ENOENT));
+        }
         let Some(decoded) = Id::decode(id).filter(|d| d.kind == kind) else {
             return Reply::Now(Err(Errno::ENOENT));
         };

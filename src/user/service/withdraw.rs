@@ -165,11 +165,7 @@ impl Service {
     /// answered. Its pages stay where they are, see [`crate::user::service::withdraw`].
     pub fn remove(&mut self, shared: &Shared, slot: usize, id: i64) -> Reply {
         let Some(span) = self.owner.segments.withdraw(id) else {
-            return if self.owner.segments.issued(id) {
-                Reply::Now(Err(Errno::ENOENT))
-            } else {
-                self.ask_issuer(shared, slot, id, Kind::Segment)
-            };
+            return self.ask_issuer(shared, slot, id, Kind::Segment);
         };
         if !self.ask_attachers(shared, Withdrawal::Segment(id)) {
             self.take_by_force(span.start(), span.end());

@@ -181,20 +181,26 @@ pub fn populate(addr: usize, len: usize) -> Sys<()> {
 /// Most bytes that are read or written between two signs of life.
 const AT_A_TIME: usize = 64 << 20;
 
-/// Writes `len` bytes at address `from` of this process to `off` of the file.
-/// EFAULT where the memory cannot be read.
-pub fn write_from(fd: Fd, from: usize, len: usize, off: usize) -> Sys<()> {
+/// Has `step` move `len` bytes; it is told how many are done and how many it may move,
+/// and answers how many it has.
+fn move_all(len: usize, step: impl Fn(usize, usize) -> Sys<usize>) -> Sys<()> {
     let mut done = 0;
     while done < len {
         super::task::beat();
-        let part = (len - done).min(AT_A_TIME);
-        let n = sys!(libc::SYS_pwrite64, fd, from + done, part, off + done)?;
-        if n == 0 {
-            return Err(Errno::EIO);
+        match step(done, (len - done).min(AT_A_TIME))? {
+            0 => return Err(Errno::EIO),
+            n => done += n,
         }
-        done += n;
     }
     Ok(())
+}
+
+/// Writes `len` bytes at address `from` of this process to `off` of the file.
+/// EFAULT where the memory cannot be read.
+pub fn write_from(fd: Fd, from: usize, len: usize, off: usize) -> Sys<()> {
+    move_all(len, |done, part| {
+        sys!(libc::SYS_pwrite64, fd, from + done, part, off + done)
+    })
 }
 
 /// Reads `len` bytes at `off` of the file to address `to` of this process.
@@ -202,17 +208,9 @@ pub fn write_from(fd: Fd, from: usize, len: usize, off: usize) -> Sys<()> {
 /// # Safety
 /// No reference of Rust's leads into the range.
 pub unsafe fn read_into(fd: Fd, to: usize, len: usize, off: usize) -> Sys<()> {
-    let mut done = 0;
-    while done < len {
-        super::task::beat();
-        let part = (len - done).min(AT_A_TIME);
-        let n = sys!(libc::SYS_pread64, fd, to + done, part, off + done)?;
-        if n == 0 {
-            return Err(Errno::EIO);
-        }
-        done += n;
-    }
-    Ok(())
+    move_all(len, |done, part| {
+        sys!(libc::SYS_pread64, fd, to + done, part, off + done)
+    })
 }
 
 /// The next run of pages that the file has in `[from, end)`.
