@@ -92,20 +92,37 @@ void touch_pages(volatile char *mem, size_t len)
 		(void)mem[at];
 }
 
-long proc_field(const char *file, const char *name)
+// How many lines a file of /proc/self has; the number behind `name`, where a line
+// begins with it, goes to `value`.
+static long read_lines(const char *file, const char *name, long *value)
 {
-	char path[64], line[256];
-	long value = 0;
+	char path[64], line[512];
+	long n = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/self/%s", file);
 	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, strlen(name)))
-			sscanf(line + strlen(name), "%ld", &value);
+	while (f && fgets(line, sizeof(line), f)) {
+		n += strchr(line, '\n') != NULL;
+		if (name && !strncmp(line, name, strlen(name)))
+			sscanf(line + strlen(name), "%ld", value);
+	}
 	if (f)
 		fclose(f);
+	return n;
+}
+
+long proc_field(const char *file, const char *name)
+{
+	long value = 0;
+
+	read_lines(file, name, &value);
 	return value;
+}
+
+long proc_lines(const char *file)
+{
+	return read_lines(file, NULL, NULL);
 }
 
 long proc_entries(const char *dir)
@@ -147,22 +164,6 @@ long service_descriptors(void)
 	}
 	if (d)
 		closedir(d);
-	return n;
-}
-
-long proc_lines(const char *file)
-{
-	char path[64];
-	long n = 0;
-	FILE *f;
-	int c;
-
-	snprintf(path, sizeof(path), "/proc/self/%s", file);
-	f = fopen(path, "r");
-	while (f && (c = getc(f)) != EOF)
-		n += c == '\n';
-	if (f)
-		fclose(f);
 	return n;
 }
 
