@@ -110,6 +110,34 @@ CASE(prot_none_sigbus, "PROT_NONE memory of the owner is SIGBUS")
 	quit(&p);
 }
 
+CASE(prot_none_since, "what an owner has shared and then hidden is SIGBUS at new attachments, too")
+{
+	struct peer p = spawn(), q = spawn();
+	char *source = anonymous(4 * PAGE);
+	long addr, apid;
+
+	fill(source, 4 * PAGE, 6);
+	addr = share(&p, source, 4 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 6), 0);
+	EXPECT_EQ(mprotect(source + PAGE, PAGE, PROT_NONE), 0);
+	EXPECT_EQ(r_peek(&p, addr + PAGE), -SIGBUS);
+	apid = r_get(&q, make_all(), XPMEM_RDWR);
+	for (int first = 0; first < 2; first++) {
+		addr = r_attach(&q, apid, (long)source + first * PAGE, (4 - first) * PAGE);
+		EXPECT(addr > 0);
+		addr -= first * PAGE;
+		EXPECT_EQ(r_peek(&q, addr + PAGE), -SIGBUS);
+		if (!first)
+			EXPECT_EQ(r_peek(&q, addr), (unsigned char)source[0]);
+		EXPECT_EQ(r_peek(&q, addr + 2 * PAGE), (unsigned char)source[2 * PAGE]);
+		EXPECT_EQ(r_poke(&q, addr + 3 * PAGE, 1), 0);
+		EXPECT_EQ(source[3 * PAGE], 1);
+		source[3 * PAGE] = 2;
+	}
+	quit(&q);
+	quit(&p);
+}
+
 CASE(removed_sigbus, "after remove, touched and untouched pages are SIGBUS")
 {
 	struct peer p = spawn();

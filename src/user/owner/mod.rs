@@ -130,8 +130,9 @@ impl Owner {
         false
     }
 
-    /// Shares everything in `[lo, hi)` that is there. Where some of it cannot be
-    /// shared the rest is, and the answer is why not.
+    /// Shares everything in `[lo, hi)` that is there, and answers what of that may be
+    /// mapped without more ado: not beyond memory that is shared and has been hidden
+    /// since. Where some of it cannot be shared the rest is, and the answer is why not.
     pub fn share_whole(
         &mut self,
         shared: &Shared,
@@ -139,7 +140,7 @@ impl Owner {
         hi: usize,
         wait: &mut dyn FnMut() -> bool,
     ) -> Result<(usize, usize), Refusal> {
-        let mut at = lo;
+        let (mut at, mut shown) = (lo, hi);
         let mut refused = None;
         while at < hi {
             match self.program.space.find(at) {
@@ -154,7 +155,12 @@ impl Owner {
                             at = end.max(at + PAGE);
                         }
                         Err(Refusal::Later) => return Err(Refusal::Later),
-                        Err(Refusal::Hole) => at = mapping.end,
+                        Err(Refusal::Hole) => {
+                            if self.is_own(&mapping) {
+                                shown = shown.min(at);
+                            }
+                            at = mapping.end;
+                        }
                         // One pinned page need not keep its neighbours back.
                         Err(Refusal::Pinned) => {
                             refused = refused.or(Some(Refusal::Pinned));
@@ -177,6 +183,10 @@ impl Owner {
                 _ => break,
             }
         }
-        refused.map_or(Ok((lo, hi)), Err)
+        match refused {
+            Some(why) => Err(why),
+            None if lo < shown => Ok((lo, shown)),
+            None => Err(Refusal::Hole),
+        }
     }
 }
