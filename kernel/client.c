@@ -57,22 +57,9 @@ int xpmem_hold(struct xpmem_client *client, s64 hold)
 int xpmem_release(struct inode *inode, struct file *file)
 {
 	struct xpmem_client *client = file->private_data;
-	struct xpmem_object *obj;
 
-	while ((obj = xpmem_owned_first(&xpmem_accesses, client))) {
-		struct xpmem_access *access =
-			container_of(obj, struct xpmem_access, obj);
-
-		xpmem_access_revoke(access);
-		xpmem_access_put(access);
-	}
-	while ((obj = xpmem_owned_first(&xpmem_segments, client))) {
-		struct xpmem_segment *segment =
-			container_of(obj, struct xpmem_segment, obj);
-
-		xpmem_segment_withdraw(segment);
-		xpmem_segment_put(segment);
-	}
+	xpmem_client_revoke(client);
+	xpmem_client_withdraw(client);
 	if (client->holds)
 		xpmem_space_hold(client->space, false);
 	if (client->space)

@@ -107,27 +107,6 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 #define XPMEM_HUGE_FAULT_IS_PMD		(order == PMD_SHIFT - PAGE_SHIFT)
 #endif
 
-/* 6.5 dropped the vmas argument. */
-typedef long xpmem_gup_vmas(struct mm_struct *mm, unsigned long start,
-			    unsigned long nr_pages, unsigned int flags,
-			    struct page **pages, struct vm_area_struct **vmas,
-			    int *locked);
-typedef long xpmem_gup(struct mm_struct *mm, unsigned long start,
-		       unsigned long nr_pages, unsigned int flags,
-		       struct page **pages, int *locked);
-
-static inline long xpmem_gup_page(struct mm_struct *mm, unsigned long addr,
-				  unsigned int flags, struct page **page)
-{
-	void *gup = get_user_pages_remote;
-
-	if (__builtin_types_compatible_p(typeof(get_user_pages_remote),
-					 xpmem_gup_vmas))
-		return ((xpmem_gup_vmas *)gup)(mm, addr, 1, flags, page, NULL,
-					       NULL);
-	return ((xpmem_gup *)gup)(mm, addr, 1, flags, page, NULL);
-}
-
 /*
  * A PMD of ours must be one that get_user_pages_fast() leaves alone. Since
  * 6.12 that is a special PMD; before, only a devmap one was refused (it finds

@@ -60,9 +60,20 @@ static bool xpmem_attachment_find(struct xpmem_attachment *att,
 static int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *file)
 {
 	unsigned long start, end, from = 0, tried = 0;
+	bool found = false;
 	int err;
 
-	while (xpmem_attachment_find(att, from, &start, &end)) {
+	for (;;) {
+		if (!xpmem_attachment_find(att, from, &start, &end)) {
+			/* What was moved meanwhile is where we have been. */
+			if (!found)
+				return 0;
+			found = false;
+			from = 0;
+			continue;
+		}
+		found = true;
+		from = start;
 		if (file && tried != end) {
 			if (xpmem_unmap_exactly(att, file, start, end) != -ESTALE)
 				tried = end;
@@ -76,7 +87,6 @@ static int xpmem_attachment_unmap(struct xpmem_attachment *att, struct file *fil
 			return err;
 		from = end;
 	}
-	return 0;
 }
 
 /* Split, moved, or another detach or a release is at it. Drops the mmap_lock. */
@@ -134,17 +144,17 @@ int xpmem_detach(struct xpmem_client *client, u64 vaddr)
 
 /*
  * Unmaps what the permit attached. From another address space (the last
- * descriptor was closed elsewhere) the mappings stay, and any touch is SIGBUS.
+ * descriptor was closed elsewhere) the mappings stay, and any touch is to be
+ * SIGBUS: true, and the caller withdraws what is mapped of the segment.
  */
-void xpmem_access_revoke(struct xpmem_access *access)
+static bool xpmem_access_revoke(struct xpmem_access *access)
 {
-	struct xpmem_segment *segment = access->segment;
 	struct xpmem_attachment *att;
 	bool left = false;
 	struct file *file;
 
 	if (!xpmem_id_del(&xpmem_accesses, &access->obj))
-		return;
+		return false;
 
 	mutex_lock(&access->unmap);
 	spin_lock(&access->lock);
@@ -167,12 +177,60 @@ void xpmem_access_revoke(struct xpmem_access *access)
 	spin_unlock(&access->lock);
 	mutex_unlock(&access->unmap);
 
-	if (left)
-		xpmem_space_withdraw(segment->space, segment->start,
-				     segment->size);
 	if (file)
 		fput(file);
 	xpmem_access_put(access);
+	return left;
+}
+
+/* Puts them, and withdraws at once what one space has of them. */
+static void xpmem_withdraw_all(struct hlist_head *accesses)
+{
+	struct xpmem_access *first, *access;
+	struct xpmem_segment *segment;
+	unsigned long start, end;
+	struct hlist_node *next;
+
+	while (!hlist_empty(accesses)) {
+		first = hlist_entry(accesses->first, struct xpmem_access,
+				    obj.owned);
+		start = ULONG_MAX;
+		end = 0;
+		hlist_for_each_entry_safe(access, next, accesses, obj.owned) {
+			segment = access->segment;
+			if (segment->space != first->segment->space)
+				continue;
+			start = min(start, segment->start);
+			end = max(end, segment->start + segment->size);
+			hlist_del_init(&access->obj.owned);
+			if (access != first)
+				xpmem_access_put(access);
+		}
+		xpmem_space_withdraw(first->segment->space, start, end - start);
+		xpmem_access_put(first);
+	}
+}
+
+/*
+ * Every permit of a client that goes. One by one they would be withdrawn from
+ * all that is mapped of the space, which may be as many mappings as permits.
+ */
+void xpmem_client_revoke(struct xpmem_client *client)
+{
+	struct xpmem_access *access;
+	struct xpmem_object *obj;
+	HLIST_HEAD(left);
+
+	while ((obj = xpmem_owned_first(&xpmem_accesses, client))) {
+		access = container_of(obj, struct xpmem_access, obj);
+		/* Out of the table, its place in the client's list is free. */
+		if (xpmem_access_revoke(access))
+			hlist_add_head(&obj->owned, &left);
+		else
+			xpmem_access_put(access);
+		cond_resched();
+	}
+	xpmem_withdraw_all(&left);
 }
 
 int xpmem_access_release(struct xpmem_client *client, s64 apid)
@@ -189,7 +247,10 @@ int xpmem_access_release(struct xpmem_client *client, s64 apid)
 		/* What it had attached becomes free: search anew. */
 		if (!hlist_empty(&access->attachments))
 			WRITE_ONCE(client->top, 0);
-		xpmem_access_revoke(access);
+		if (xpmem_access_revoke(access))
+			xpmem_space_withdraw(access->segment->space,
+					     access->segment->start,
+					     access->segment->size);
 	} else {
 		err = -EACCES;
 	}

@@ -70,6 +70,19 @@ struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
 	return vma && xpmem_owner_allows(vma, write) ? vma : NULL;
 }
 
+/* Has w->source faulted in, if that takes no wait; VM_FAULT_RETRY if it would. */
+vm_fault_t xpmem_fault_nowait(struct xpmem_window *w,
+			      struct vm_area_struct *owner_vma)
+{
+	unsigned int flags = FAULT_FLAG_REMOTE | FAULT_FLAG_ALLOW_RETRY |
+			     FAULT_FLAG_RETRY_NOWAIT;
+
+	xpmem_event(XPMEM_EV_FAULT_OWNER);
+	if (w->write)
+		flags |= FAULT_FLAG_WRITE;
+	return handle_mm_fault(owner_vma, w->source, flags, NULL);
+}
+
 /*
  * The touched page is not there, or not writable. The owner's mmap_lock is
  * held. Anonymous memory has its page in no time, and says so where it has not
@@ -79,16 +92,11 @@ struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
 static vm_fault_t xpmem_fault_owner(struct xpmem_window *w,
 				    struct vm_area_struct *owner_vma)
 {
-	unsigned int flags = FAULT_FLAG_REMOTE | FAULT_FLAG_ALLOW_RETRY |
-			     FAULT_FLAG_RETRY_NOWAIT;
 	vm_fault_t ret;
 
 	if (!vma_is_anonymous(owner_vma) && !is_vm_hugetlb_page(owner_vma))
 		return xpmem_window_error(w) ? VM_FAULT_SIGBUS : VM_FAULT_RETRY;
-	xpmem_event(XPMEM_EV_FAULT_OWNER);
-	if (w->write)
-		flags |= FAULT_FLAG_WRITE;
-	ret = handle_mm_fault(owner_vma, xpmem_source(w->vmf), flags, NULL);
+	ret = xpmem_fault_nowait(w, owner_vma);
 	if (ret & VM_FAULT_ERROR)
 		return xpmem_owner_error(ret);
 	return ret & VM_FAULT_RETRY ? VM_FAULT_RETRY : XPMEM_AGAIN;

@@ -10,6 +10,7 @@
  * space, and cannot be killed.
  */
 #include <linux/hashtable.h>
+#include <linux/jiffies.h>
 #include <linux/lockdep.h>
 
 #include "xpmem.h"
@@ -202,6 +203,8 @@ void xpmem_space_hold(struct xpmem_space *space, bool hold)
 	struct xpmem_look *look;
 
 	spin_lock(&space->lock);
+	if (hold && !space->nr_holds)
+		space->held_since = jiffies;
 	space->nr_holds += hold ? 1 : -1;
 	space->held++;
 	if (hold)
@@ -221,6 +224,17 @@ unsigned int xpmem_space_held(struct xpmem_space *space)
 	held = (space->held << 1) + (space->nr_holds ? 1 : 0);
 	spin_unlock(&space->lock);
 	return held;
+}
+
+/* For how long it has been held, in jiffies. */
+unsigned long xpmem_space_held_for(struct xpmem_space *space)
+{
+	unsigned long time;
+
+	spin_lock(&space->lock);
+	time = space->nr_holds ? jiffies - space->held_since : 0;
+	spin_unlock(&space->lock);
+	return time;
 }
 
 int xpmem_change_start(struct mmu_notifier *notifier,

@@ -106,14 +106,45 @@ void xpmem_segment_put(struct xpmem_segment *segment)
 	kref_put(&segment->obj.ref, xpmem_segment_free);
 }
 
-/* From here on every touch of an attachment to it is SIGBUS. */
-void xpmem_segment_withdraw(struct xpmem_segment *segment)
+/*
+ * True for the one caller that withdraws what is mapped of it: from then on
+ * every touch of an attachment to it is SIGBUS.
+ */
+static bool xpmem_segment_unlist(struct xpmem_segment *segment)
 {
 	if (!xpmem_id_del(&xpmem_segments, &segment->obj))
-		return;
+		return false;
 	WRITE_ONCE(segment->removed, true);
+	return true;
+}
+
+static void xpmem_segment_withdraw(struct xpmem_segment *segment)
+{
+	if (!xpmem_segment_unlist(segment))
+		return;
 	xpmem_space_withdraw(segment->space, segment->start, segment->size);
 	xpmem_segment_put(segment);
+}
+
+/* Every segment of a client that goes: they are all of one space. */
+void xpmem_client_withdraw(struct xpmem_client *client)
+{
+	unsigned long start = ULONG_MAX, end = 0;
+	struct xpmem_segment *segment;
+	struct xpmem_object *obj;
+
+	while ((obj = xpmem_owned_first(&xpmem_segments, client))) {
+		segment = container_of(obj, struct xpmem_segment, obj);
+		if (xpmem_segment_unlist(segment)) {
+			start = min(start, segment->start);
+			end = max(end, segment->start + segment->size);
+			xpmem_segment_put(segment);
+		}
+		xpmem_segment_put(segment);
+		cond_resched();
+	}
+	if (end)
+		xpmem_space_withdraw(client->space, start, end - start);
 }
 
 int xpmem_segment_remove(s64 segid)

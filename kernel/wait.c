@@ -30,6 +30,41 @@ static struct file *xpmem_unlock(struct vm_fault *vmf)
 	return file;
 }
 
+/* How long those wait whom no signal reaches: their end waits with them. */
+#define XPMEM_WAIT_UNKILLABLE	(5 * HZ)
+
+/*
+ * Ending, or a thread of the kernel's: SIGKILL was, or is nothing to it. An
+ * ending task reads its list of robust mutexes, for one.
+ */
+static bool xpmem_unkillable(void)
+{
+	return current->flags & (PF_EXITING | PF_KTHREAD);
+}
+
+/*
+ * What cannot let go of its lock faults again, in a loop of the kernel's that
+ * looks at no signal (fixup_user_fault(), for a futex).
+ */
+static vm_fault_t xpmem_come_again(const struct xpmem_window *w)
+{
+	if (fatal_signal_pending(current))
+		return VM_FAULT_SIGBUS;
+	if (xpmem_unkillable() &&
+	    xpmem_space_held_for(w->space) > XPMEM_WAIT_UNKILLABLE)
+		return VM_FAULT_SIGBUS;
+	return VM_FAULT_NOPAGE;
+}
+
+/*
+ * Delivers a refusal: the attacher's lock is taken again. The kernel does not
+ * look at the VMA any more then (see handle_mm_fault()).
+ */
+static vm_fault_t xpmem_refuse(struct mm_struct *attacher, vm_fault_t ret)
+{
+	return mmap_read_lock_killable(attacher) ? VM_FAULT_RETRY : ret;
+}
+
 /* Let the owner's writer finish. */
 vm_fault_t xpmem_wait_owner(struct xpmem_window *w)
 {
@@ -38,35 +73,51 @@ vm_fault_t xpmem_wait_owner(struct xpmem_window *w)
 
 	xpmem_event(XPMEM_EV_FAULT_WAIT);
 	if (!file)
-		return VM_FAULT_NOPAGE;
+		return xpmem_come_again(w);
 	if (!mmap_read_lock_killable(owner))
 		mmap_read_unlock(owner);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
 
+/* Is nothing at the touched page being changed? */
+static bool xpmem_is_quiet(struct xpmem_space *space, unsigned long source)
+{
+	return !xpmem_space_changes(space, source, source + PAGE_SIZE);
+}
+
 /* Let the change of the touched page finish. */
 vm_fault_t xpmem_wait_quiet(struct xpmem_window *w)
 {
+	struct mm_struct *attacher = w->vmf->vma->vm_mm;
 	struct xpmem_space *space = w->space;
 	unsigned long source = xpmem_source(w->vmf);
 	bool user = w->vmf->flags & FAULT_FLAG_USER;
-	struct file *file = xpmem_unlock(w->vmf);
+	vm_fault_t ret = VM_FAULT_RETRY;
+	struct file *file;
 
+	/* To be refused it must come back under the mmap_lock. */
+	if (xpmem_unkillable() && xpmem_fault_lock_is_vma(w->vmf)) {
+		release_fault_lock(w->vmf);
+		return VM_FAULT_RETRY;
+	}
+	file = xpmem_unlock(w->vmf);
 	xpmem_event(XPMEM_EV_FAULT_WAIT);
 	if (!file)
-		return VM_FAULT_NOPAGE;
+		return xpmem_come_again(w);
 	/* In user mode a signal is answered first, and a tracer. */
 	if (user)
 		wait_event_interruptible(space->quiet,
-					 !xpmem_space_changes(space, source,
-							      source + PAGE_SIZE));
-	else
+					 xpmem_is_quiet(space, source));
+	else if (!xpmem_unkillable())
 		wait_event_killable(space->quiet,
-				    !xpmem_space_changes(space, source,
-							 source + PAGE_SIZE));
+				    xpmem_is_quiet(space, source));
+	else if (!wait_event_timeout(space->quiet,
+				     xpmem_is_quiet(space, source),
+				     XPMEM_WAIT_UNKILLABLE))
+		ret = xpmem_refuse(attacher, VM_FAULT_SIGBUS);
 	fput(file);
-	return VM_FAULT_RETRY;
+	return ret;
 }
 
 /* Looked often enough: let those in who want the attacher's mmap_lock. */
@@ -75,7 +126,7 @@ vm_fault_t xpmem_back_off(struct xpmem_window *w)
 	struct file *file = xpmem_unlock(w->vmf);
 
 	if (!file)
-		return VM_FAULT_NOPAGE;
+		return xpmem_come_again(w);
 	cond_resched();
 	fput(file);
 	return VM_FAULT_RETRY;
@@ -111,8 +162,7 @@ static vm_fault_t xpmem_fault_in(struct mm_struct *owner, unsigned long source,
 /*
  * The owner's page needs a fault that may wait: for a disk, a server, another
  * process (userfaultfd), perhaps one that waits for us. No lock of ours is
- * held meanwhile. The attacher's is taken again to deliver a refusal; the
- * kernel does not look at the VMA any more then (see handle_mm_fault()).
+ * held meanwhile.
  */
 vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
 {
@@ -144,10 +194,10 @@ vm_fault_t xpmem_fault_slowly(struct xpmem_window *w)
 	if (ret & VM_FAULT_ERROR &&
 	    (held & 1 || held != xpmem_space_held(w->space)))
 		ret = VM_FAULT_RETRY;
-	if (!(ret & VM_FAULT_ERROR) || mmap_read_lock_killable(attacher))
-		ret = VM_FAULT_RETRY;
+	if (ret & VM_FAULT_ERROR)
+		ret = xpmem_refuse(attacher, xpmem_owner_error(ret));
 	else
-		ret = xpmem_owner_error(ret);
+		ret = VM_FAULT_RETRY;
 	fput(file);
 	return ret;
 }

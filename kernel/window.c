@@ -4,6 +4,7 @@
  * is, and nothing is asked for. No page is referenced; the notifier takes the
  * entries away again.
  */
+#include <linux/highmem.h>
 #include <linux/hmm.h>
 #include <linux/hugetlb.h>
 #include <linux/pgtable.h>
@@ -176,6 +177,31 @@ static __always_inline void xpmem_mark_dirty(unsigned long pfn)
 static unsigned long xpmem_pfn(unsigned long hmm)
 {
 	return hmm & ~HMM_PFN_FLAGS;
+}
+
+/*
+ * Reads or writes what the look shows, for who has no mapping of it. Below
+ * space->inval the page is the owner's as long as the look is fresh. LP64 has
+ * no high memory.
+ */
+int xpmem_window_copy(struct xpmem_window *w, void *buf, int offset, int len)
+{
+	struct page *page = pfn_to_page(xpmem_pfn(w->one));
+	void *there = page_address(page) + offset;
+	int err = 0;
+
+	down_read(&w->space->inval);
+	if (xpmem_window_stale(w)) {
+		err = -EBUSY;
+	} else if (w->write) {
+		xpmem_mark_dirty(xpmem_pfn(w->one));
+		memcpy(there, buf, len);
+		flush_dcache_page(page);
+	} else {
+		memcpy(buf, there, len);
+	}
+	up_read(&w->space->inval);
+	return err;
 }
 
 /* May the entry stay? Made by another thread from the same look, if any. */

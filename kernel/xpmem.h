@@ -160,7 +160,7 @@ struct xpmem_space {
 	struct xpmem_user *user;
 	struct work_struct work;	/* frees it */
 
-	spinlock_t lock;		/* guards, down to @held: */
+	spinlock_t lock;		/* guards, down to @held_since: */
 	bool dying;			/* the owner is being killed for memory */
 	unsigned int nr_changes;
 	struct xpmem_change changes[XPMEM_CHANGES];
@@ -170,6 +170,7 @@ struct xpmem_space {
 	struct list_head looks;		/* struct xpmem_look */
 	unsigned int nr_holds;		/* clients whose owner holds it */
 	unsigned int held;		/* how often one began or ended */
+	unsigned long held_since;	/* jiffies; while there are holds */
 
 	wait_queue_head_t quiet;	/* a change ended */
 	/*
@@ -212,6 +213,7 @@ bool xpmem_space_changes(struct xpmem_space *space, unsigned long start,
 			 unsigned long end);
 void xpmem_space_hold(struct xpmem_space *space, bool hold);
 unsigned int xpmem_space_held(struct xpmem_space *space);
+unsigned long xpmem_space_held_for(struct xpmem_space *space);
 void xpmem_space_withdraw(struct xpmem_space *space, unsigned long start,
 			  unsigned long size);
 
@@ -256,7 +258,7 @@ s64 xpmem_segment_make(struct xpmem_client *client, u64 vaddr, u64 size,
 int xpmem_segment_remove(s64 segid);
 int xpmem_client_keep_space(struct xpmem_client *client);
 void xpmem_segment_put(struct xpmem_segment *segment);
-void xpmem_segment_withdraw(struct xpmem_segment *segment);
+void xpmem_client_withdraw(struct xpmem_client *client);
 bool xpmem_segment_permits(const struct xpmem_segment *segment, bool write);
 
 static inline struct xpmem_segment *xpmem_segment_get(s64 segid)
@@ -321,7 +323,7 @@ bool xpmem_vma_is_attachment(const struct vm_area_struct *vma);
 /* detach.c */
 int xpmem_detach(struct xpmem_client *client, u64 vaddr);
 int xpmem_access_release(struct xpmem_client *client, s64 apid);
-void xpmem_access_revoke(struct xpmem_access *access);
+void xpmem_client_revoke(struct xpmem_client *client);
 
 /* window.c: one fault's run of pages of the owner's, and where they go. */
 #define XPMEM_WINDOW_MAX	(PMD_SHIFT - PAGE_SHIFT)
@@ -352,6 +354,7 @@ bool xpmem_window_shows(const struct xpmem_window *w, unsigned long hmm);
 bool xpmem_window_error(const struct xpmem_window *w);
 bool xpmem_window_huge(const struct xpmem_window *w);
 int xpmem_window_insert(struct xpmem_window *w, bool huge);
+int xpmem_window_copy(struct xpmem_window *w, void *buf, int offset, int len);
 
 /* The owner's address of the page that was touched. */
 static inline unsigned long xpmem_source(const struct vm_fault *vmf)
@@ -376,6 +379,8 @@ bool xpmem_owner_allows(const struct vm_area_struct *vma, bool write);
 struct vm_area_struct *xpmem_owner_vma(struct mm_struct *owner,
 				       unsigned long source, bool write);
 vm_fault_t xpmem_owner_error(vm_fault_t error);
+vm_fault_t xpmem_fault_nowait(struct xpmem_window *w,
+			      struct vm_area_struct *owner_vma);
 
 /* debugger.c */
 int xpmem_vma_access(struct vm_area_struct *vma, unsigned long addr, void *buf,

@@ -32,6 +32,8 @@ user /tests/owner
 root /tests/wait
 root /tests/hold
 user /tests/hold
+root /tests/attack
+user /tests/attack
 root /tests/refuse
 user /tests/refuse
 root /tests/limits

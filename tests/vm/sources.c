@@ -242,6 +242,36 @@ static void system_calls(void)
 	calls_on(MAP_SHARED);
 }
 
+/* A debugger is the first to touch them, and what it may not write it does not. */
+static void untouched_by_owner(void)
+{
+	int mem = open("/proc/self/mem", O_RDWR);
+
+	for (int k = 0; k < 3; k++) {
+		long fd = -1, v = 5, zero = 1;
+		char *p;
+
+		if (k < 2)
+			CHECK(own(SIZE, k ? MAP_SHARED : 0) == BASE);
+		else
+			CHECK((fd = CALL(&owner, r_file, PROT_READ | PROT_WRITE, MAP_SHARED, 0)) >= 0);
+		p = att(BASE, SIZE);
+		CHECK(pread(mem, &zero, 8, (long)p + PAGE) == 8 && zero == (k < 2 ? 0 : 1001));
+		CHECK(pwrite(mem, &v, 8, (long)p + PAGE) == 8 && pwrite(mem, &v, 8, (long)p + 2 * PAGE) == 8);
+		CHECK(CALL(&owner, r_val, BASE + PAGE, 0, 0) == 5 && CALL(&owner, r_val, BASE + 2 * PAGE, 0, 0) == 5);
+		/* Across a page's end. */
+		v = 0x0102030405060708;
+		CHECK(pwrite(mem, &v, 8, (long)p + 4 * PAGE - 4) == 8);
+		CHECK(CALL(&owner, r_val, BASE + 4 * PAGE - 4, 0, 0) == v);
+		CALL(&owner, r_unmap, BASE + 6 * PAGE, PAGE, 0);
+		CHECK(pread(mem, &v, 8, (long)p + 6 * PAGE) == -1);
+		if (fd >= 0)
+			CALL(&owner, r_close, fd, 0, 0);
+		finish(p, SIZE);
+	}
+	close(mem);
+}
+
 int main(void)
 {
 	if (owner_begin())
@@ -253,5 +283,6 @@ int main(void)
 	RUN(no_chain);
 	RUN(ring);
 	RUN(system_calls);
+	RUN(untouched_by_owner);
 	return owner_end();
 }

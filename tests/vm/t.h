@@ -316,6 +316,37 @@ static inline long r_fill(long addr, long pages, long v)
 static inline long r_make(long addr, long size, long mode) { return x_make((void *)addr, size, mode); }
 static inline long r_remove(long segid, long b, long c) { return x_remove(segid); }
 
+/* A thing that would hang is left to a child. */
+static inline int readable(pid_t pid, const char *what)
+{
+	int status = -1, i;
+	pid_t child = fork();
+
+	if (!child) {
+		char path[64], buf[4096];
+		int fd;
+
+		snprintf(path, sizeof(path), "/proc/%d/%s", pid, what);
+		fd = open(path, O_RDONLY);
+		_exit(fd < 0 || read(fd, buf, sizeof(buf)) < 0);
+	}
+	for (i = 0; i < 1000 && waitpid(child, &status, WNOHANG) != child; i++)
+		usleep(10000);
+	if (i == 1000)
+		kill(child, SIGKILL);
+	return i < 1000 && status == 0;
+}
+
+static inline int ends(pid_t pid)
+{
+	for (int i = 0; i < 1000; i++) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return 1;
+		usleep(10000);
+	}
+	return 0;
+}
+
 static inline int write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY), ok;

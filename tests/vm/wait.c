@@ -69,37 +69,6 @@ static pid_t attacher_start(const char *path)
 	return pid;
 }
 
-/* A thing that would hang is left to a child. */
-static int readable(pid_t pid, const char *what)
-{
-	int status = -1, i;
-	pid_t child = fork();
-
-	if (!child) {
-		char path[64], buf[4096];
-		int fd;
-
-		snprintf(path, sizeof(path), "/proc/%d/%s", pid, what);
-		fd = open(path, O_RDONLY);
-		_exit(fd < 0 || read(fd, buf, sizeof(buf)) < 0);
-	}
-	for (i = 0; i < 1000 && waitpid(child, &status, WNOHANG) != child; i++)
-		usleep(10000);
-	if (i == 1000)
-		kill(child, SIGKILL);
-	return i < 1000 && status == 0;
-}
-
-static int ends(pid_t pid)
-{
-	for (int i = 0; i < 1000; i++) {
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			return 1;
-		usleep(10000);
-	}
-	return 0;
-}
-
 static int goes_on(void)
 {
 	long had = *turns;
