@@ -44,8 +44,8 @@ export! {
     /// of the file behind fileoffset + length too.
     ///
     /// Returns 0, or -1 with errno set and the file as it was:
-    /// EINVAL: flags other than 0; a topology that is not loaded; fileoffset,
-    /// mmap_address or length not multiples of the page size; length too short.
+    /// EINVAL: flags other than 0; a topology that is not loaded; fileoffset or
+    /// mmap_address not a multiple of the page size; length too short.
     /// EBUSY: the addresses are not free in this process. EBADF, EACCES: fd is
     /// not open for reading and writing. ESPIPE, ENOSPC, EFBIG, EIO, EPERM: as
     /// the file says. ENOMEM. ENOSYS.
@@ -73,8 +73,8 @@ export! {
     /// HWLOC_SHMEM_PRIVATE=1 each is copied, with 0 none is.
     ///
     /// Returns 0, or -1 with errno set:
-    /// EINVAL: flags other than 0; fileoffset, mmap_address or length not
-    /// multiples of the page size, or not those of the file; a file that is
+    /// EINVAL: flags other than 0; fileoffset or mmap_address not a multiple of
+    /// the page size; an address or length that are not those of the file; one that is
     /// short, corrupt, or of another layout than the running libhwloc's.
     /// EBUSY: the addresses are not free. EBADF, ESPIPE, EISDIR, EIO: as the
     /// file says. ENOMEM. ENOSYS.

@@ -100,15 +100,19 @@ pub unsafe fn get_length(topology: RawTopology, flags: c_ulong) -> Result<usize>
 /// Nothing is mapped below, though root might.
 const LOWEST: usize = 64 << 10;
 
-/// Checks what `write` and `adopt` document about their numbers.
+/// Checks what `write` and `adopt` document about their numbers. hwloc documents
+/// whole pages for the length too, and takes any.
 pub fn check_range(fileoffset: u64, addr: usize, length: usize) -> Result<i64> {
     let page = map::page_size();
     let end = fileoffset.checked_add(length as u64);
-    let aligned = fileoffset % page as u64 == 0 && addr % page == 0 && length % page == 0;
+    let aligned = fileoffset % page as u64 == 0 && addr % page == 0;
     if !aligned || length == 0 || end.is_none_or(|e| i64::try_from(e).is_err()) {
         return Err(Error::Invalid);
     }
-    if addr < LOWEST || addr.checked_add(length).is_none() {
+    let last = addr
+        .checked_add(length)
+        .and_then(|end| end.checked_add(page));
+    if addr < LOWEST || last.is_none() {
         return Err(Error::Busy);
     }
     Ok(fileoffset as i64)
@@ -119,8 +123,8 @@ pub fn check_range(fileoffset: u64, addr: usize, length: usize) -> Result<i64> {
 /// that is longer stays as long as it is.
 ///
 /// # Errors
-/// EINVAL for flags other than 0, a topology that is not loaded, numbers that
-/// are not multiples of the page size, or a length that is too short; EBUSY
+/// EINVAL for flags other than 0, a topology that is not loaded, an offset or
+/// address inside of a page, or a length that is too short; EBUSY
 /// if the range is taken in this process; EBADF, EACCES, ESPIPE, ENOSPC and
 /// what else the file answers; ENOMEM; ENOSYS without libhwloc.
 ///

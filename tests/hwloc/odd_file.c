@@ -201,6 +201,34 @@ static unsigned long twice_in_one(const struct calls *c)
 	return both(c, file, 1 << 20, addr, length) * 31 + both(c, file, 2 << 20, addr + (1 << 24), length);
 }
 
+/* hwloc documents whole pages, and takes any length that is enough. */
+#define LENGTH_CASE(name, offset, n) \
+	static unsigned long name(const struct calls *c) \
+	{ \
+		return both(c, anonymous(0), offset, addr, n); \
+	}
+LENGTH_CASE(a_byte_less, 0, length - 1)
+LENGTH_CASE(half_a_page_less, 4096, length - 2048)
+LENGTH_CASE(a_word_more, 1 << 20, length + 8)
+LENGTH_CASE(three_bytes_more, 4096, length + 3)
+
+/* Cut to the byte, adopted twice, and moved. */
+static unsigned long odd_and_twice(const struct calls *c)
+{
+	int file = anonymous(0);
+	hwloc_topology_t first;
+	unsigned long said;
+
+	if (stock.write(small, file, 0, addr, length - 5, 0)
+	    || c->adopt(&first, file, 0, addr, length - 5, 0))
+		return answer(-1);
+	if (c == &stock)
+		return walk(first) | SUCCESS;
+	said = adopted(c, file, 0, addr, length - 5);
+	hwloc_topology_destroy(first);
+	return said;
+}
+
 static unsigned long lengths(const struct calls *c)
 {
 	static const size_t list[] = { 0, 1ul << 47, 1ul << 62, -4096ul };
@@ -220,7 +248,8 @@ static unsigned long lengths(const struct calls *c)
 static const struct beside cases[] = {
 	CASE(a_pipe), CASE(sealed_later), CASE(synchronous), CASE(not_waited_for),
 	CASE(behind_4_gib), CASE(near_the_top), CASE(at_low_memory), CASE(in_the_first_4_gib),
-	CASE(longer), CASE(over_another), CASE(deleted), CASE(twice_in_one),
+	CASE(longer), CASE(over_another), CASE(a_byte_less),
+	CASE(half_a_page_less), CASE(a_word_more), CASE(three_bytes_more), CASE(odd_and_twice), CASE(deleted), CASE(twice_in_one),
 	CASE(below_a_growing_one), CASE(another_version), CASE(another_header_length),
 	CASE(another_address), CASE(another_length), CASE(another_abi),
 	FAILS_CASE(a_directory), FAILS_CASE(dev_zero), FAILS_CASE(dev_null), FAILS_CASE(dev_full),

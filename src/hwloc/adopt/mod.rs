@@ -70,8 +70,8 @@ impl Drop for Fresh {
 /// Adopts a topology.
 ///
 /// # Errors
-/// EINVAL for flags other than 0, numbers that are not multiples of the page
-/// size or do not match the file, and a file that is short, corrupt or of
+/// EINVAL for flags other than 0, an offset or address inside of a page, numbers
+/// that do not match the file, and a file that is short, corrupt or of
 /// another layout; EBUSY if the range is taken; EBADF, ESPIPE and what else
 /// the file answers; ENOMEM; ENOSYS without libhwloc.
 ///

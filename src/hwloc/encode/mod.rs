@@ -62,7 +62,9 @@ pub fn encode(
         source: *source,
         levels: &levels,
         base,
-        buffer: Buffer::with_capacity(levels.total() * 300 + (16 << 10))?,
+        // What needs more than `length` is not written: a program may be short of
+        // memory.
+        buffer: Buffer::with_capacity(length.min(levels.total() * 300 + (16 << 10)))?,
         normal: memory::list(levels.depth())?,
         special: [0; SPECIAL_LEVELS],
         arrays: memory::list(levels.depth())?,

@@ -99,7 +99,7 @@ impl File {
             }));
         }
         let words = read(&file, offset, header.mmap_length)?;
-        let report = with_image(&words, header.mmap_address, |image| validate::image(&image))
+        let report = with_image(&words, &header, |image| validate::image(&image))
             .ok_or(Refused::Short)?
             .map_err(Refused::Corrupt)?;
         let used = report.topology.in_use(header.mmap_length);
@@ -113,7 +113,7 @@ impl File {
 
     /// The tree of objects.
     pub fn root(&self) -> Option<Object> {
-        with_image(&self.words, self.header.mmap_address, |image| {
+        with_image(&self.words, &self.header, |image| {
             let levels: &[Addr] = image.slice(self.report.topology.levels, 1)?;
             let root: Addr = image.get(levels[0])?;
             object(&image, root)
@@ -124,7 +124,7 @@ impl File {
     /// of CPU kinds.
     pub fn extras(&self) -> (Vec<String>, Vec<String>, u32) {
         let t = &self.report.topology;
-        let found = with_image(&self.words, self.header.mmap_address, |image| {
+        let found = with_image(&self.words, &self.header, |image| {
             let mut distances = Vec::new();
             let mut at = t.first_dist;
             while let Some(d) = (at != 0).then(|| image.get::<Distances>(at)).flatten() {
@@ -164,10 +164,12 @@ fn read(file: &fs::File, offset: u64, length: u64) -> Result<Vec<u64>, Refused> 
     Ok(words)
 }
 
-fn with_image<T>(words: &[u64], base: Addr, f: impl FnOnce(Image<'_>) -> T) -> Option<T> {
-    let work = work_for(words.len() * 8);
+fn with_image<T>(words: &[u64], header: &Header, f: impl FnOnce(Image<'_>) -> T) -> Option<T> {
+    let (base, length) = (header.mmap_address, header.mmap_length as usize);
+    let length = length.min(size_of_val(words));
+    let work = work_for(length);
     // SAFETY: a buffer that outlives the image.
-    let image = unsafe { Image::new(base, words.as_ptr().cast(), words.len() * 8, &work) };
+    let image = unsafe { Image::new(base, words.as_ptr().cast(), length, &work) };
     image.map(f)
 }
 
