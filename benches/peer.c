@@ -133,6 +133,7 @@ static int64_t alloc_huge(size_t len)
 	if (head)
 		munmap(mem, head);
 	munmap(mem + head + len, HUGE_PAGE - head);
+	block.is_mallocs = false;
 	block.mem = mem + head;
 	block.len = len;
 	madvise(block.mem, len, MADV_HUGEPAGE);

@@ -172,3 +172,59 @@ CASE(advice_name, "a name is not shown while memory is shared, and cannot be giv
 	expect_shared(&p, source, addr);
 	quit(&p);
 }
+
+/* The protection key of the mapping at an address; 0 where there are none. */
+static int key_of(const char *address)
+{
+	int key = 0;
+
+	sscanf(smaps(address, "ProtectionKey:"), "ProtectionKey: %d", &key);
+	return key;
+}
+
+static long touch_attached(long apid, long offset, long c, long d)
+{
+	long addr = attach(apid, offset, SIZE, 0);
+
+	(void)c, (void)d;
+	return addr == -1 ? -1 : peek(addr);
+}
+
+/* The owner's memory has its key and its bytes, whether or not a peer may have it. */
+static void expect_key(struct peer *p, long apid, char *source, int key)
+{
+	long got;
+
+	EXPECT_EQ(pkey_mprotect(source, SIZE, PROT_READ | PROT_WRITE, key), 0);
+	got = call(p, touch_attached, apid, source, 0);
+	EXPECT(got == -1 || FAULTED(got) || got == (unsigned char)source[0]);
+	EXPECT_EQ(key_of(source), key);
+	EXPECT_EQ(verify((long)source, SIZE, 1), 0);
+}
+
+CASE(advice_protection_key, "memory has its protection key, whether it got it before peers touched it or since")
+{
+	struct peer p = spawn();
+	char *before = filled(), *late = filled(), *since = filled();
+	int key = pkey_alloc(0, 0);
+	long addr, apid;
+
+	if (key < 0)
+		skip_case("no protection keys here");
+	addr = share_now(&p, since);
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	expect_key(&p, apid, before, key);
+	/* The service has no right to what a thread has begun to use since. */
+	expect_key(&p, apid, late, pkey_alloc(0, 0));
+	EXPECT_EQ(pkey_mprotect(since, SIZE, PROT_READ | PROT_WRITE, key), 0);
+	EXPECT_EQ(key_of(since), key);
+	expect_shared(&p, since, addr);
+	EXPECT_EQ(pkey_set(key, PKEY_DISABLE_ACCESS), 0);
+	EXPECT_EQ(peek((long)since), -SIGSEGV);
+	EXPECT_EQ(r_fill(&p, addr, SIZE, 3), 0);
+	EXPECT_EQ(pkey_set(key, 0), 0);
+	EXPECT_EQ(verify((long)since, SIZE, 3), 0);
+	EXPECT_EQ(mprotect(since, SIZE, PROT_READ), 0);
+	EXPECT_EQ(key_of(since), key);
+	quit(&p);
+}

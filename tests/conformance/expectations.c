@@ -48,6 +48,7 @@ static const struct {
 	{ "source_pinned_huge", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "direct_read_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
 	{ "process_writes_during_promotion", BACKEND_USER, "pinned pages cannot be told before Linux 6.8", { 6, 8 } },
+	{ "advice_protection_key", BACKEND_USER, "before Linux 6.8 it is copied, and lies on other pages without a key", { 6, 8 } },
 	{ "sealed_then_forked", BACKEND_USER, "such a kernel has no mseal; it is played on one that has", { 6, 10 } },
 	{ "sealed_then_dropped", BACKEND_USER, "such a kernel has no mseal; it is played on one that has", { 6, 10 } },
 	{ "kind_file_size_limit", BACKEND_USER, "before Linux 6.8 pages are written to the file, which the limit forbids", { 6, 8 } },
