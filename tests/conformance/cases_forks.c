@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <linux/sched.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
 
@@ -76,4 +77,63 @@ CASE(fork_past_libc, "children of _Fork, clone, clone3 and of system calls throu
 	EXPECT_ERR(syscall(SYS_clone3, (void *)8, sizeof args), EFAULT);
 	EXPECT_ERR(syscall(SYS_clone, SIGCHLD | CLONE_SIGHAND, 0, 0, 0, 0), EINVAL);
 	quit(&p);
+}
+
+/* Farther than what is shared along with a touched page. */
+#define STEP (16UL << 20)
+#define FAR (5 * STEP)
+
+/* A handler that touches memory which nobody has touched through there. */
+static struct {
+	volatile char *next;
+	volatile int ran;
+	volatile long seen;
+} handler;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	handler.ran++;
+	handler.seen = *handler.next;
+	handler.next += STEP;
+}
+
+static void in_prepare(void)
+{
+	if (handler.next)
+		raise(SIGUSR1);
+}
+
+CASE(fork_in_handler, "a signal's handler in the middle of a fork may touch what is attached; the mask is as before")
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	char *source = anonymous(FAR);
+	sigset_t before, after;
+	long addr;
+
+	/* It runs when the library has been told of the fork. */
+	EXPECT_EQ(pthread_atfork(in_prepare, NULL, NULL), 0);
+	EXPECT_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+	for (size_t at = 0; at < FAR; at += STEP)
+		source[at] = 7;
+	addr = attach(get_rw(make_range(source, FAR)), 0, FAR, 0);
+	EXPECT_EQ(peek(addr), 7);
+	sigemptyset(&before);
+	sigaddset(&before, SIGUSR2);
+	EXPECT_EQ(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+	handler.next = (char *)addr + STEP;
+	for (int i = 1; i <= 3; i++) {
+		int status = -1;
+		pid_t pid = fork();
+
+		EXPECT(pid >= 0);
+		sigprocmask(SIG_SETMASK, NULL, &after);
+		if (pid == 0)
+			_exit(memcmp(&before, &after, sizeof(long)) != 0 || source[0] != 7 || source[4 * STEP] != 7);
+		EXPECT_EQ(waitpid(pid, &status, 0), pid);
+		EXPECT_EQ(status, 0);
+		EXPECT_EQ(memcmp(&before, &after, sizeof(long)), 0);
+		EXPECT_EQ(handler.ran, i);
+		EXPECT_EQ(handler.seen, 7);
+	}
 }

@@ -76,10 +76,19 @@ pub fn signal_task(tgid: i32, tid: i32, signal: c_int) -> Sys<()> {
 
 /// Replaces the caller's signal mask; answers the old one.
 pub fn set_signal_mask(mask: u64) -> u64 {
+    change_signal_mask(libc::SIG_SETMASK, mask)
+}
+
+/// Adds signals to the caller's mask; answers the old one.
+pub fn block_signals(mask: u64) -> u64 {
+    change_signal_mask(libc::SIG_BLOCK, mask)
+}
+
+fn change_signal_mask(how: c_int, mask: u64) -> u64 {
     let mut old = 0u64;
     let _ = sys!(
         libc::SYS_rt_sigprocmask,
-        libc::SIG_SETMASK,
+        how,
         &raw const mask,
         &raw mut old,
         8
