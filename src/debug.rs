@@ -16,7 +16,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -128,6 +128,20 @@ pub fn enter() {
     let before = ENTERED.load(Ordering::Relaxed);
     if before != me {
         enter_slow(me, before);
+    }
+}
+
+/// As [`enter`], for calls that count nothing: unless `XPMEM_DEBUG` is set, they take
+/// not even the page that [`enter`] knows a fork by.
+pub fn enter_uncounted() {
+    static SILENT: AtomicBool = AtomicBool::new(false);
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
+    if environment::get(&environment::DEBUG).is_some() {
+        enter();
+    } else {
+        SILENT.store(true, Ordering::Relaxed);
     }
 }
 

@@ -30,7 +30,7 @@ pub enum Route {
 /// # Safety
 /// `topology` is a live topology of hwloc 2 or later.
 unsafe fn route(topology: RawTopology) -> Result<Route> {
-    debug::enter();
+    debug::enter_uncounted();
     if topology.is_null() {
         return Err(Error::Invalid);
     }

@@ -26,6 +26,28 @@ static unsigned long no_descriptor(const struct calls *c)
 	return both_files(c);
 }
 
+/* As many mappings as there can be, but for one. */
+static unsigned long one_mapping(const struct calls *c)
+{
+	size_t page = getpagesize(), i, n = 0;
+	FILE *f = fopen("/proc/sys/vm/max_map_count", "r");
+	hwloc_topology_t t = small;
+	unsigned long said;
+	char *all;
+	int file;
+
+	if (!f || fscanf(f, "%zu", &n) != 1 || n > 1 << 17)
+		return 0;
+	fclose(f);
+	file = memfd_create("one", 0);
+	all = mmap(NULL, n * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	for (i = 1; i < n; i += 2)
+		if (mprotect(all + i * page, page, PROT_READ))
+			break;
+	said = both_files(c);
+	return c->write(t, file, 0, addr, length, 0) ? answer(-1) : said;
+}
+
 static unsigned long no_locked_memory(const struct calls *c)
 {
 	limit(RLIMIT_MEMLOCK, 0);
@@ -307,7 +329,7 @@ static unsigned long binds(const struct calls *c)
 
 #define CASE(name) { #name, name, 0 }
 static const struct beside cases[] = {
-	CASE(no_descriptor), CASE(no_locked_memory), CASE(all_locked),
+	CASE(no_descriptor), CASE(one_mapping), CASE(no_locked_memory), CASE(all_locked),
 	/* Ours needs the length, as stock does; what a write leaves is not. */
 	{ "small_files", small_files, BETTER },
 	CASE(no_processes), CASE(short_of_time), CASE(without_standard_files),

@@ -57,6 +57,9 @@ static unsigned long in_the_middle(const struct calls *c, int flags)
 	if (c->write(small, again, 4096, addr, n, 0))
 		return answer(-1) + 0x20000;
 	said = adopted(c, again, 4096, addr, n);
+	/* The position stays, but with stock. */
+	if (c == &ours && lseek(again, 0, SEEK_CUR) != 0)
+		return 1;
 	lseek(file, 0, SEEK_SET);
 	if (read(file, got, sizeof(got)) != sizeof(got) || memcmp(got, full, sizeof(got)))
 		return 0;
@@ -92,6 +95,12 @@ static unsigned long write_without_pwrite(const struct calls *c)
 static unsigned long write_without_fcntl(const struct calls *c)
 {
 	refuse(SYS_fcntl, SECCOMP_RET_ERRNO | EACCES);
+	return in_the_middle(c, O_RDWR);
+}
+
+static unsigned long write_without_fstat(const struct calls *c)
+{
+	no_status(ENOSYS);
 	return in_the_middle(c, O_RDWR);
 }
 
@@ -170,7 +179,7 @@ static const struct beside cases[] = {
 	CASE(no_getrandom), CASE(no_gettid), CASE(no_sysinfo), CASE(no_prlimit), CASE(no_memfd),
 	CASE(no_fallocate), CASE(no_sched), CASE(no_pread), CASE(no_pwrite), CASE(no_fcntl),
 	CASE(no_fstat), CASE(strict_sandbox), CASE(write_without_pwrite),
-	CASE(write_without_fcntl), CASE(write_strictly), CASE(write_what_is_read),
+	CASE(write_without_fcntl), CASE(write_without_fstat), CASE(write_strictly), CASE(write_what_is_read),
 	CASE(append_without_blocks), CASE(twice), CASE(twice_without_process_vm_readv),
 	CASE(twice_strictly),
 	{ NULL, NULL, 0 },

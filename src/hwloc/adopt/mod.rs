@@ -84,7 +84,7 @@ pub unsafe fn adopt(
     length: usize,
     flags: c_ulong,
 ) -> Result<RawTopology> {
-    debug::enter();
+    debug::enter_uncounted();
     let library = Library::of_caller()?;
     let fresh = Fresh::new(library)?;
     if !library.is_served(fresh.raw) {
