@@ -57,8 +57,8 @@ static void shared_first(struct worker *w, uint64_t at, uint64_t len)
 	void *mem = (void *)at;
 	uint32_t gen;
 
-	publish(w, "to be sealed", K_SEAL, mem, len);
-	if (!seal(w, at, len))
+	// With nobody there to read it, it is not shared.
+	if (!publish(w, "to be sealed", K_SEAL, mem, len) || !seal(w, at, len))
 		return;
 	publish(w, "shared, sealed", K_SEAL, mem, len);
 	gen = next_gen();

@@ -153,28 +153,30 @@ bool own_view(struct worker *w, const char *op, enum klass k, const void *mem, u
 	return true;
 }
 
-void publish_again(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len, uint32_t gen,
-		   uint32_t extra)
+uint32_t publish_again(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len, uint32_t gen,
+		       uint32_t extra)
 {
 	struct ask a = { op, k, REQ_VERIFY | extra, gen, mem, len };
+	uint32_t done;
 
 	if (!gen)
 		a.flags = REQ_ZERO | extra;
 	if (rng_one_in(&w->rng, 16))
 		a.flags |= REQ_SYSCALL;
-	ask_and_wait(w, &a);
+	done = ask_and_wait(w, &a);
 	// The first half is nobody's but the owner's to change.
 	if (own_view(w, op, k, mem, len / 16 * 8, gen) && !(a.flags & REQ_ANSWER))
 		own_view(w, op, k, mem, len, gen);
+	return done;
 }
 
-void publish(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len)
+uint32_t publish(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len)
 {
 	uint32_t gen = next_gen();
 
 	pattern_fill(mem, len / 8, w->key, gen);
 	// Over a late revocation an answer would go to the page that is gone: the
 	// raw cross-thread class asks no answers, its remainder is about reads.
-	publish_again(w, op, k, mem, len, gen,
+	return publish_again(w, op, k, mem, len, gen,
 		      k != K_RAW_X && len >= 64 && rng_one_in(&w->rng, 2) ? REQ_ANSWER : 0);
 }

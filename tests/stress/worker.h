@@ -55,11 +55,11 @@ uint32_t ask_wait(struct worker *w);
 uint32_t ask_and_wait(struct worker *w, const struct ask *a);
 
 // Fills with the pattern of a new generation, asks to verify (with answers at
-// random), and checks the owner's own view before and after.
-void publish(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len);
+// random), and checks the owner's own view before and after. Answers as ask_and_wait.
+uint32_t publish(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len);
 
 // The same without the filling: the memory must hold `gen` already.
-void publish_again(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len,
+uint32_t publish_again(struct worker *w, const char *op, enum klass k, void *mem, uint64_t len,
 		   uint32_t gen, uint32_t extra_flags);
 
 // The owner's own view: true when it is pattern(gen), or zero when gen is 0.
