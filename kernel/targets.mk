@@ -7,6 +7,7 @@
 #   make check-debug-kernel    the same on kernels with KASAN and lockdep
 #   make check-many            what races most, with eight processors
 #   make check-arm64           the library for arm64, over both back ends, in a guest
+#   make check-both            the conformance suite over both back ends at once, in a guest
 #   make check-dkms            install-module in a Debian system, and its boot
 #   make bench-vm              guest instructions of each operation
 
@@ -15,7 +16,7 @@ KDIR    ?= /lib/modules/$(shell uname -r)/build
 KVER    ?= $(or $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h 2>/dev/null),$(shell uname -r))
 MODVER  := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' kernel/dkms.conf)
 
-.PHONY: module install-module install-dkms check-vm check-arm64 check-debug-kernel check-many check-dkms bench-vm
+.PHONY: module install-module install-dkms check-vm check-arm64 check-debug-kernel check-many check-both check-dkms bench-vm
 
 module:
 	$(MAKE) -C kernel KDIR=$(KDIR)
@@ -46,6 +47,9 @@ check-debug-kernel:
 
 check-many:
 	tests/vm/check-many.sh
+
+check-both:
+	VM_BACKEND=both tests/vm/user.sh trixie
 
 check-dkms:
 	tests/vm/dkms.sh

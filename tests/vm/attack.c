@@ -6,6 +6,7 @@
 #include "owner.h"
 #include "fuse.h"
 #include <linux/futex.h>
+#include <linux/userfaultfd.h>
 
 #define SIZE (PAGES * PAGE)
 
@@ -44,17 +45,6 @@ static int wait_ready(void)
 	char c = 0;
 
 	return read(ready, &c, 1) == 1;
-}
-
-static long r_file(long path, long addr, long c)
-{
-	int fd = open((char *)path, O_RDWR);
-	struct stat st;
-	long ok = fd >= 0 && !fstat(fd, &st) && st.st_size == FILE_SIZE &&
-		  mmap((void *)addr, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == (void *)addr;
-
-	close(fd);
-	return ok ? 0 : -errno;
 }
 
 /* What ps shows of it is memory that it attached. */
@@ -267,6 +257,92 @@ static void released_in_parts(void)
 	peer_stop(&o);
 }
 
+/* Sealed, an attachment cannot be unmapped, and is withdrawn all the same. */
+static void sealed(void)
+{
+	struct peer o = peer_start();
+	int status = -1;
+	pid_t pid;
+
+	CALL(&o, r_map, BASE, SIZE, 0);
+	CALL(&o, r_fill, BASE, PAGES, 100);
+	segid = CALL(&o, r_make, 0, MAXADDR, 0666);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		dev = -1;
+		dev_open();
+		long a = x_get(segid, RW), p = x_attach(a, BASE, SIZE);
+
+		if (val((void *)p) != 100)
+			_exit(2);
+		if (syscall(462 /* mseal */, p, SIZE, 0))
+			_exit(77);
+		if (x_detach(p) != -EPERM || val((void *)p) != 100 || x_release(a) || rd((void *)p, NULL) != SIGBUS)
+			_exit(3);
+		/* Nor is anything attached over it. */
+		a = x_get(segid, RW);
+		_exit(x_attach_at(a, BASE, PAGE, (void *)p) > 0 ? 4 : 0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	peer_stop(&o);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		SKIP("no mseal");
+	CHECK(status == 0);
+}
+
+#ifndef UFFDIO_MOVE
+#define UFFDIO_MOVE _IOWR(UFFDIO, 5, struct uffdio_move)
+struct uffdio_move { __u64 dst, src, len, mode; __s64 move; };
+#endif
+
+/* The owner's page is another one's now, without a copy. */
+static long r_move_pages(long to, long from, long size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { { to, size }, UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_move move = { .dst = to, .src = from, .len = size };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	long ret = fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg) ||
+		   ioctl(fd, UFFDIO_MOVE, &move) ? -errno : 0;
+
+	close(fd);
+	return ret;
+}
+
+static void moved_without_copy(void)
+{
+	for (int huge = 0; huge < 2; huge++) {
+		struct peer o = peer_start();
+		long size = huge ? HUGE : SIZE, from = BASE + 4 * HUGE, ret, n = size / PAGE;
+		char *p, *q;
+
+		CALL(&o, r_map, BASE, size, 0);
+		CALL(&o, r_map, from, size, 0);
+		CALL(&o, r_madvise, from, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		CALL(&o, r_fill, from, n, 100);
+		segid = CALL(&o, r_make, 0, MAXADDR, 0666);
+		long a = x_get(segid, RW);
+		p = (char *)x_attach(a, BASE, size);
+		q = (char *)x_attach(a, from, size);
+		for (long i = 0; i < n; i++)
+			CHECK(wr(q + i * PAGE, 200 + i) == 0);
+		ret = CALL(&o, r_move_pages, BASE, from, size);
+		if (ret) {
+			x_release(a);
+			peer_stop(&o);
+			SKIP("no UFFDIO_MOVE");
+		}
+		for (long i = 0; i < n; i++) {
+			CHECK(val(p + i * PAGE) == 200 + i && val(q + i * PAGE) == 0);
+			CHECK(wr(p + i * PAGE, 300 + i) == 0);
+			CHECK(CALL(&o, r_val, BASE + i * PAGE, 0, 0) == 300 + i);
+		}
+		CHECK(x_release(a) == 0);
+		peer_stop(&o);
+	}
+}
+
 int main(void)
 {
 	t_catch();
@@ -274,6 +350,8 @@ int main(void)
 	RUN(futex_while_held);
 	RUN(exit_while_held);
 	RUN(arguments_of_a_file);
+	RUN(sealed);
+	RUN(moved_without_copy);
 	RUN(closed_with_many);
 	RUN(released_in_parts);
 	return t_done();

@@ -134,4 +134,17 @@ static inline void server_stop(struct server *s)
 	close(s->go[1]);
 }
 
+/* For peers: maps the server's file. */
+static inline long r_file(long path, long addr, long c)
+{
+	int fd = open((char *)path, O_RDWR);
+	struct stat st;
+	/* Until somebody asks, the kernel takes the file for empty. */
+	long ok = fd >= 0 && !fstat(fd, &st) && st.st_size == FILE_SIZE &&
+		  mmap((void *)addr, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == (void *)addr;
+
+	close(fd);
+	return ok ? 0 : -errno;
+}
+
 #endif

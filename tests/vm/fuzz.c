@@ -260,6 +260,7 @@ static void *let_go(void *arg)
 /* One of the two processes. */
 static void fuzz(long calls)
 {
+	long told = calls / 4;
 	pthread_t t, u;
 
 	dev_open();
@@ -267,6 +268,11 @@ static void fuzz(long calls)
 	pthread_create(&u, NULL, let_go, NULL);
 	while (done < calls) {
 		call_some();
+		/* Slow, and not stuck: who waits for it is told. */
+		if (done >= told) {
+			printf("  %ld calls of %ld\n", done, calls);
+			told += calls / 4;
+		}
 		/* A fault that waits for the other process costs as much as many calls. */
 		for (int i = next() % 16 ? 0 : 1 + next() % 3; i > 0; i--)
 			touch_some();

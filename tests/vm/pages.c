@@ -41,6 +41,18 @@ static void zero_page(void)
 	}
 }
 
+/* What the attacher alone has written outlives reclaim. */
+static void write_and_page_out(char *p)
+{
+	for (int i = 0; i < PAGES; i++)
+		CHECK(wr(p + i * PAGE, 7000 + i) == 0);
+	CHECK(CALL(&owner, r_madvise, BASE, SIZE, MADV_PAGEOUT) == 0);
+	for (int i = 0; i < PAGES; i++)
+		CHECK(CALL(&owner, r_val, BASE + i * PAGE, 0, 0) == 7000 + i);
+	CHECK(all(p, PAGES, 7000));
+	finish(p, SIZE);
+}
+
 static void paged_out(void)
 {
 	char *p = start(SIZE, 0);
@@ -51,13 +63,7 @@ static void paged_out(void)
 	/* Swapped in for reading, written by the attacher alone, out again. */
 	CHECK(CALL(&owner, r_madvise, BASE, SIZE, MADV_PAGEOUT) == 0);
 	CHECK(CALL(&owner, r_sum, BASE, PAGES, 0) == PAGES * 1000 + PAGES * (PAGES - 1) / 2);
-	for (int i = 0; i < PAGES; i++)
-		CHECK(wr(p + i * PAGE, 7000 + i) == 0);
-	CHECK(CALL(&owner, r_madvise, BASE, SIZE, MADV_PAGEOUT) == 0);
-	for (int i = 0; i < PAGES; i++)
-		CHECK(CALL(&owner, r_val, BASE + i * PAGE, 0, 0) == 7000 + i);
-	CHECK(all(p, PAGES, 7000));
-	finish(p, SIZE);
+	write_and_page_out(p);
 }
 
 /* Shared memory the owner only read, written by the attacher alone. */
@@ -68,13 +74,7 @@ static void shared_paged_out(void)
 	CHECK(own(SIZE, MAP_SHARED) == BASE);
 	CHECK(CALL(&owner, r_sum, BASE, PAGES, 0) == 0);
 	p = att(BASE, SIZE);
-	for (int i = 0; i < PAGES; i++)
-		CHECK(wr(p + i * PAGE, 7000 + i) == 0);
-	CHECK(CALL(&owner, r_madvise, BASE, SIZE, MADV_PAGEOUT) == 0);
-	for (int i = 0; i < PAGES; i++)
-		CHECK(CALL(&owner, r_val, BASE + i * PAGE, 0, 0) == 7000 + i);
-	CHECK(all(p, PAGES, 7000));
-	finish(p, SIZE);
+	write_and_page_out(p);
 }
 
 /* More memory than there is: real reclaim, not asked for by anybody. */

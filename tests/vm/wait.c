@@ -7,18 +7,6 @@
 #include "owner.h"
 #include "fuse.h"
 
-static long r_file(long path, long addr, long c)
-{
-	int fd = open((char *)path, O_RDWR);
-	struct stat st;
-	/* Until somebody asks, the kernel takes the file for empty. */
-	long ok = fd >= 0 && !fstat(fd, &st) && st.st_size == FILE_SIZE && mmap((void *)addr, FILE_SIZE, PROT_READ | PROT_WRITE,
-				  MAP_SHARED | MAP_FIXED, fd, 0) == (void *)addr;
-
-	close(fd);
-	return ok ? 0 : -errno;
-}
-
 /* An attacher with two threads: one touches, one goes on mapping. */
 static volatile long *turns, *value;
 static void *mapper(void *arg)
