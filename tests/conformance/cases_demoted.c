@@ -186,3 +186,99 @@ CASE(demoted_moved_out, "nothing is lost that a peer stores while mremap(MREMAP_
 {
 	add_beside(f_add_where_it_is, moved_out, MAP_PRIVATE);
 }
+
+/* The same memory once more, behind itself: a ring whose ends meet. */
+static char *ring_of(char *room, size_t size, int with_second)
+{
+	if (!with_second)
+		return mmap(room, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	return mremap(room, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, room + size);
+}
+
+static void expect_ring(char *ring, size_t size)
+{
+	for (size_t i = 0; i < size; i += PAGE) {
+		ring[i]++;
+		EXPECT_EQ(ring[size + i], ring[i]);
+		ring[size + i] += 2;
+		EXPECT_EQ(ring[i], ring[size + i]);
+	}
+}
+
+/* A peer that may see it sees what is there; it may be told that it may not. */
+static void expect_seen(struct peer *p, char *ring, size_t size)
+{
+	long addr = r_attach(p, r_get(p, make_all(), XPMEM_RDWR), (long)ring, 2 * size), seen;
+
+	if (addr == -1)
+		return;
+	seen = r_peek(p, addr + size + PAGE);
+	EXPECT(FAULTED(seen) || seen == (unsigned char)ring[PAGE]);
+	if (r_poke(p, addr + PAGE, 77) == 0)
+		EXPECT_EQ(ring[size + PAGE], 77);
+	expect_ring(ring, size);
+}
+
+CASE(demoted_twice, "shared memory that mremap maps at a second place is one memory, shared before or after")
+{
+	size_t size = 16 * PAGE;
+	struct peer p = spawn(), q = spawn();
+
+	setenv("XPMEM_WAIT", "0", 1);
+	for (int after = 0; after < 2; after++) {
+		struct peer *who = after ? &q : &p;
+		char *room = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *ring = ring_of(room, size, 0);
+
+		EXPECT(ring == room);
+		fill(ring, size, 1);
+		if (after) {
+			long addr = share(who, ring, size);
+
+			EXPECT_EQ(r_verify(who, addr, size, 1), 0);
+			EXPECT_EQ(r_fill(who, addr, size, 2), 0);
+		}
+		EXPECT(ring_of(room, size, 1) == room + size);
+		EXPECT_EQ(verify((long)ring + size, size, after ? 2 : 1), 0);
+		expect_ring(ring, size);
+		expect_seen(who, ring, size);
+	}
+	quit(&p);
+	quit(&q);
+}
+
+CASE(demoted_not_twice, "private memory that is shared is mapped at no second place, as before")
+{
+	struct peer p = spawn();
+	char *source = anonymous(4 * PAGE);
+	long addr;
+
+	fill(source, 4 * PAGE, 1);
+	addr = share(&p, source, 4 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
+	EXPECT_ERR(mremap(source, 0, 4 * PAGE, MREMAP_MAYMOVE), EINVAL);
+	EXPECT_EQ(verify((long)source, 4 * PAGE, 1), 0);
+	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
+	quit(&p);
+}
+
+CASE(demoted_shared_away, "shared anonymous memory is one with a child's also after mremap has moved it")
+{
+	struct peer p = spawn();
+	char *source = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), *away;
+	long addr;
+
+	EXPECT(source != MAP_FAILED);
+	fill(source, 4 * PAGE, 1);
+	addr = share(&p, source, 4 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
+	away = move_pages_out(source, 4 * PAGE);
+	EXPECT_EQ(verify((long)away, 4 * PAGE, 1), 0);
+	EXPECT_EQ(verify((long)source, 4 * PAGE, 1), 0);
+	EXPECT_EQ(madvise(away, 4 * PAGE, MADV_DONTNEED), 0);
+	EXPECT_EQ(verify((long)away, 4 * PAGE, 1), 0);
+	EXPECT_EQ(run_in_child(f_child, (long)away, *away, 0, 0), 0);
+	EXPECT_EQ(*away, 9);
+	EXPECT_EQ(*source, 9);
+	quit(&p);
+}

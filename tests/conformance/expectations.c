@@ -77,6 +77,7 @@ static const struct {
 	{ "demoted_watched", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "demoted_moved_out", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "demoted_place_left", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
+	{ "demoted_not_twice", BACKEND_USER, "shared memory lets the kernel do it", { 0, 0 } },
 	{ "hugetlb_segment", BACKEND_USER, "as source_sysv_shm", { 0, 0 } },
 	{ "advice_mergeable", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "call_remap_file_pages_libc", BACKEND_USER, UNTOLD, { 0, 0 } },

@@ -164,6 +164,13 @@ impl Command {
             | Command::Rearrange { span }
             | Command::Pin { span }
             | Command::Bear { span } => span,
+            // From no length so much is mapped once more.
+            Command::Remap {
+                old,
+                old_len: 0,
+                new_len,
+                ..
+            } => Span::of(old, new_len),
             Command::Remap { old, old_len, .. } => Span::of(old, old_len),
             Command::RecallSegment { addr } => Span::new(addr, TOP),
             _ => Span::EMPTY,

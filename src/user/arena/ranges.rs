@@ -122,6 +122,18 @@ impl Ranges {
         })
     }
 
+    /// Whether anything of that origin is in `[start, end)`. For the service task.
+    pub fn has(&self, start: usize, end: usize, origin: Origin) -> bool {
+        let mut at = start;
+        while let Some(r) = self.first_in(at, end) {
+            if r.origin == origin {
+                return true;
+            }
+            at = r.end;
+        }
+        false
+    }
+
     /// Whether anything in `[start, end)` is promoted. For any thread.
     pub fn overlaps(&self, start: usize, end: usize) -> bool {
         if self.len.load(Ordering::Acquire) == 0 {

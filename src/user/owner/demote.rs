@@ -12,12 +12,21 @@ use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{held, mem, Sys};
+use crate::user::sys::{held, insist, mem, Sys};
 
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
     /// again, and the old place is cut off.
     pub fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
+        let is_left = |owner: &Self| {
+            shared.promoted.has(from, from + len, Origin::Shared)
+                && owner.still_own(from, from + len)
+        };
+        if len == 0 || is_left(self) {
+            // Shared memory is at two places now: the same pages, which stay what they are.
+            self.moved_astray = true;
+            return Ok(());
+        }
         let mut at = to;
         // The new mapping may be longer than the old: the tail shows pages of
         // the file that belong to other addresses, and must be new memory.
@@ -34,8 +43,14 @@ impl Owner {
                 _ => m.end,
             };
             // The peers of the old place would go on to see it.
-            let kind = (m.prot(), bits);
-            crate::user::sys::insist(|| self.make_private(at, hi, offset, from + len, kind))?;
+            let prot = m.prot();
+            insist(|| {
+                if shared.promoted.has(from, from + len, Origin::Shared) {
+                    self.make_shared_anonymous((at, hi), (offset, from + len), prot)
+                } else {
+                    self.make_private((at, hi), (offset, from + len), (prot, bits))
+                }
+            })?;
             at = hi;
         }
         self.forget_moved(shared, from, from + len);
@@ -61,10 +76,8 @@ impl Owner {
     /// `offset`, with the file's content up to offset `end`, zeros beyond.
     fn make_private(
         &mut self,
-        lo: usize,
-        hi: usize,
-        offset: usize,
-        end: usize,
+        (lo, hi): (usize, usize),
+        (offset, end): (usize, usize),
         (prot, bits): (i32, Bits),
     ) -> Sys<()> {
         let len = hi - lo;
@@ -139,9 +152,9 @@ impl Owner {
                 let prot = m.prot();
                 self.stop_the_module(lo, hi - lo)?;
                 let done = if r.origin == Origin::Private {
-                    self.make_private(lo, hi, lo, hi, (prot, bits))
+                    self.make_private((lo, hi), (lo, hi), (prot, bits))
                 } else {
-                    self.make_shared_anonymous(lo, hi, prot)
+                    self.make_shared_anonymous((lo, hi), (lo, hi), prot)
                 };
                 if done.is_err() && self.program.knows_the_module() {
                     let _ = held::protect(lo, hi - lo, prot);
@@ -167,15 +180,20 @@ impl Owner {
     }
 
     /// As [`Self::make_private`], for memory that a fork child must share.
-    fn make_shared_anonymous(&mut self, lo: usize, hi: usize, prot: i32) -> Sys<()> {
+    fn make_shared_anonymous(
+        &mut self,
+        (lo, hi): (usize, usize),
+        (offset, end): (usize, usize),
+        prot: i32,
+    ) -> Sys<()> {
         let len = hi - lo;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let copy = held::map(0, len, RW, flags, Fd::NONE, 0)?;
         let fill = || -> Sys<()> {
-            let mut at = lo;
-            while let Some(data) = mem::next_data(self.memfd, at, hi) {
+            let mut at = offset;
+            while let Some(data) = mem::next_data(self.memfd, at, end.min(offset + len)) {
                 let start = data.start();
-                held::read_into(self.memfd, copy + (start - lo), data.len(), start)?;
+                held::read_into(self.memfd, copy + (start - offset), data.len(), start)?;
                 at = data.end();
             }
             Ok(())

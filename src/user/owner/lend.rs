@@ -75,7 +75,8 @@ impl Owner {
         }
         let lent = shared.promoted.first_in(addr, addr + 1);
         let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
-        if anonymous && !lent && !self.may_have_relatives(&m) {
+        let twice = anonymous && self.program.space.is_mapped_again(&m) != Ok(false);
+        if anonymous && !lent && !twice && !self.may_have_relatives(&m) {
             // It can be promoted.
             return Ok(None);
         }
@@ -87,10 +88,10 @@ impl Owner {
         // The inode of such a segment is its id.
         let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);
         if file.is_none() && sysv.is_none() {
-            return Err(if anonymous {
-                Refusal::Relatives
-            } else {
-                Refusal::SharedFile
+            return Err(match (anonymous, twice) {
+                (true, true) => Refusal::Twice,
+                (true, false) => Refusal::Relatives,
+                _ => Refusal::SharedFile,
             });
         }
         self.note_lent(shared, &m, asker)?;

@@ -74,6 +74,9 @@ impl Owner {
         match (mapping.name, mapping.shared) {
             (Name::Special | Name::Device, _) => Err(Refusal::Special),
             (Name::SharedAnonymous, true) => {
+                if self.program.space.is_mapped_again(&mapping) != Ok(false) {
+                    return Err(Refusal::Twice);
+                }
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }

@@ -23,6 +23,8 @@ pub enum Refusal {
     SharedFile,
     /// A shared anonymous mapping that another process may have mapped too.
     Relatives,
+    /// A shared anonymous mapping that the program has at two places.
+    Twice,
     /// The lowest pages of the main stack.
     StackBottom,
     /// Somebody else traces the program.
@@ -71,6 +73,7 @@ impl Refusal {
             Refusal::HugePages => "its pages are of another size",
             Refusal::SharedFile => "its file can be neither watched nor opened",
             Refusal::Relatives => "another process has it, too, by fork",
+            Refusal::Twice => "the program has it at two places",
             Refusal::StackBottom => "the main stack grows there",
             Refusal::Traced => "a thread of the owner cannot be traced",
             Refusal::Pinned => "a device has pinned it",

@@ -7,11 +7,13 @@
 use super::pending::Reply;
 use crate::errno::Errno;
 use crate::user::arena::command::NOT_NEEDED;
+use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::owner::remap::Remap;
+use crate::user::owner::revoke::outward;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
-use crate::user::sys::{mem, page_up, Span, PAGE, TOP};
+use crate::user::sys::{mem, page_up, Span, Sys, PAGE, TOP};
 
 impl Service {
     /// Does what mremap would do; answers the address, or [`NOT_NEEDED`].
@@ -24,8 +26,8 @@ impl Service {
             new_len: page_up(r.new_len),
             ..r
         };
-        if r.flags & mem::MREMAP_DONTUNMAP != 0 {
-            return self.before_dontunmap(shared, &r);
+        if r.flags & mem::MREMAP_DONTUNMAP != 0 || r.old_len == 0 {
+            return Reply::Now(self.before_second_place(shared, &r));
         }
         let known = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
@@ -64,14 +66,27 @@ impl Service {
         Reply::Later
     }
 
-    /// Two places have the memory then, and the pages are at the new one: the kernel
-    /// does that, and its event tells of it. What peers store while they are copied
-    /// would be lost.
-    fn before_dontunmap(&mut self, shared: &Shared, r: &Remap) -> Reply {
-        self.withdraw(shared, Span::of(r.old, r.old_len));
+    /// Two places have a mapping then: of shared memory, of the same pages. The kernel does
+    /// that, and of shared anonymous memory as if it had never been promoted. Of private
+    /// memory the pages move, as an event tells, and from no length it is refused.
+    fn before_second_place(&mut self, shared: &Shared, r: &Remap) -> Sys<u64> {
+        let span = outward(if r.old_len > 0 {
+            Span::of(r.old, r.old_len)
+        } else {
+            Span::of(r.old, r.new_len)
+        });
+        let has = |origin| shared.promoted.has(span.start(), span.end(), origin);
+        if r.old_len == 0 && has(Origin::Private) {
+            return Err(Errno::EINVAL);
+        }
+        // What peers store while it is copied would be lost.
+        self.withdraw(shared, span);
+        if has(Origin::Shared) && self.demote_stopped(span) == Err(Errno::EAGAIN) {
+            return Err(Errno::EAGAIN);
+        }
         if r.flags & libc::MREMAP_FIXED != 0 {
             self.withdraw(shared, Span::of(r.target, r.new_len));
         }
-        Reply::Now(Ok(NOT_NEEDED))
+        Ok(NOT_NEEDED)
     }
 }

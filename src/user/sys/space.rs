@@ -109,6 +109,25 @@ impl Space {
         Ok(self.find(addr)?.filter(|m| m.start <= addr))
     }
 
+    /// Whether pages of what `m` maps are mapped at other addresses, too.
+    pub fn is_mapped_again(&self, m: &Mapping) -> Sys<bool> {
+        let mut reader = Reader::new(self.maps);
+        let mut line = [0u8; 256];
+        let last = m.offset + (m.end - m.start);
+        while let Some(len) = reader.line(&mut line)? {
+            let again = parse(&line[..len]).is_some_and(|other| {
+                (other.device, other.inode) == (m.device, m.inode)
+                    && other.start.wrapping_sub(other.offset) != m.start.wrapping_sub(m.offset)
+                    && other.offset < last
+                    && m.offset < other.offset + (other.end - other.start)
+            });
+            if again {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The first part of `[start, end)` that is sealed (mseal, Linux 6.10).
     pub fn first_sealed(&self, start: usize, end: usize) -> Sys<Option<(usize, usize)>> {
         let mut at = start;
