@@ -3,6 +3,8 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <setjmp.h>
+#include <sys/time.h>
 
 CASE(all_to_all, "four processes, each an owner and an attacher of all others")
 {
@@ -169,4 +171,53 @@ CASE(fork_among_threads, "a fork while other threads are inside calls: the child
 	EXPECT_EQ(pthread_join(thread, NULL), 0);
 	EXPECT_EQ(bad, 0);
 	quit(&p);
+}
+
+/* ---- a signal's handler that jumps out of calls */
+
+static sigjmp_buf back;
+static volatile sig_atomic_t may_jump;
+
+static void jump(int sig)
+{
+	(void)sig;
+	if (may_jump)
+		siglongjmp(back, 1);
+}
+
+/* More calls that nobody comes back to than there are places for calls. */
+#define JUMPS 300
+
+CASE(jumps_out_of_calls, "a program whose handlers jump out of the library's calls can go on calling")
+{
+	size_t size = 64 * PAGE;
+	char *source = anonymous(size);
+	long segid = make_range(source, size), apid = get_rw(segid), addr = attach(apid, 0, size, 0);
+	volatile int jumps = 0, i = 0;
+
+	EXPECT(addr != -1);
+	signal(SIGALRM, jump);
+	for (; jumps < JUMPS && i < 100000; i++) {
+		struct itimerval soon = { .it_value.tv_usec = 20 + i * 37 % 300 };
+
+		if (sigsetjmp(back, 1)) {
+			jumps++;
+			continue;
+		}
+		may_jump = 1;
+		setitimer(ITIMER_REAL, &soon, NULL);
+		while (may_jump) {
+			mprotect(source, PAGE, PROT_READ);
+			mprotect(source, PAGE, PROT_READ | PROT_WRITE);
+		}
+	}
+	may_jump = 0;
+	EXPECT_EQ(jumps, JUMPS);
+	EXPECT_EQ(mprotect(source, size, PROT_READ | PROT_WRITE), 0);
+	source = anonymous(size);
+	fill(source, size, 5);
+	addr = attach(get_rw(make_range(source, size)), 0, size, 0);
+	EXPECT_EQ(verify(addr, size, 5), 0);
+	EXPECT_EQ(munmap(source, size), 0);
+	EXPECT(FAULTED(peek(addr)));
 }

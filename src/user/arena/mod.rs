@@ -12,6 +12,7 @@ pub mod command;
 pub mod copying;
 pub mod mapping;
 pub mod ranges;
+mod slots;
 mod soon;
 
 use super::sys::{rights, task, Sys};
@@ -20,12 +21,10 @@ use born::Born;
 use closing::Closing;
 pub use command::Command;
 use copying::Copying;
-use core::ffi::c_int;
-use core::sync::atomic::{
-    fence, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use core::sync::atomic::{fence, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use mapping::Zeroable;
 use ranges::Ranges;
+use slots::{Claim, Progress, Slot};
 
 /// How far the service is. A fork child starts at `NONE`: its arena is wiped.
 pub mod status {
@@ -54,20 +53,6 @@ pub mod ending {
 
 /// Answer to a command that came too late for this service.
 pub const OVER: Errno = Errno::ERESTART;
-
-const FREE: u32 = 0;
-const FILLING: u32 = 1;
-const READY: u32 = 2;
-const BUSY: u32 = 3;
-const DONE: u32 = 4;
-
-/// One command on its way.
-pub struct Slot {
-    state: AtomicU32,
-    command: [AtomicU64; command::WORDS],
-    /// A value, or a negated errno.
-    answer: AtomicI64,
-}
 
 /// How many commands can be on their way at a time.
 pub const SLOTS: usize = 128;
@@ -137,22 +122,6 @@ pub fn existing() -> Option<&'static Shared> {
     mapping::existing()
 }
 
-impl Slot {
-    /// Hands a command over.
-    fn fill(&self, command: Command) {
-        for (to, from) in self.command.iter().zip(command.words()) {
-            to.store(from, Ordering::Relaxed);
-        }
-        self.state.store(READY, Ordering::Release);
-    }
-
-    /// What the service has answered.
-    fn result(&self) -> Sys<u64> {
-        let answer = self.answer.load(Ordering::Relaxed);
-        u64::try_from(answer).map_err(|_| Errno::new(-answer as c_int))
-    }
-}
-
 impl Shared {
     /// Whether the service serves this process.
     #[inline]
@@ -163,41 +132,41 @@ impl Shared {
     /// Hands a command to the service and waits for its answer: as long as the
     /// service lives, which the anchor sees to ([`super::service::anchor`]).
     pub fn call(&self, command: Command) -> Sys<u64> {
-        let slot = self.claim()?;
-        slot.fill(command);
-        let answer = self.await_answer(slot);
-        slot.state.store(FREE, Ordering::Release);
-        answer
+        let claim = self.claim()?;
+        claim.fill(command);
+        self.ring();
+        loop {
+            match claim.progress() {
+                Progress::Answered(answer) => return answer,
+                Progress::Lost => return Err(OVER),
+                _ if self.is_over() => {
+                    claim.leave();
+                    return Err(OVER);
+                }
+                Progress::Ready(word) | Progress::Busy(word) => claim.wait(word, 1000),
+            }
+        }
     }
 
-    fn claim(&self) -> Sys<&Slot> {
+    fn claim(&self) -> Sys<Claim<'_>> {
+        // Naps, and how many there are between two looks for abandoned places.
+        const NAP: u64 = 50;
+        const LOOK: u64 = 1000;
+        let mut naps = 0;
         loop {
-            for slot in &self.slots {
-                let (free, mine) = (FREE, FILLING);
-                if slot.state.load(Ordering::Relaxed) == FREE
-                    && slot
-                        .state
-                        .compare_exchange(free, mine, Ordering::Acquire, Ordering::Relaxed)
-                        .is_ok()
-                {
-                    return Ok(slot);
-                }
+            if let Some(claim) = self.slots.iter().find_map(Slot::claim) {
+                return Ok(claim);
             }
             if self.is_over() {
                 return Err(OVER);
             }
-            crate::rawsys::sleep(core::time::Duration::from_micros(50));
-        }
-    }
-
-    fn await_answer(&self, slot: &Slot) -> Sys<u64> {
-        self.ring();
-        loop {
-            match slot.state.load(Ordering::Acquire) {
-                DONE => return slot.result(),
-                _ if self.is_over() => return Err(OVER),
-                state => task::futex_wait(&slot.state, state, 1000),
-            };
+            crate::rawsys::sleep(core::time::Duration::from_micros(NAP));
+            naps += 1;
+            if naps % LOOK == 0 {
+                if let Some(claim) = self.slots.iter().find_map(Slot::claim_abandoned) {
+                    return Ok(claim);
+                }
+            }
         }
     }
 
@@ -218,37 +187,22 @@ impl Shared {
 
     /// The next command that nobody has taken yet. For the service task.
     pub fn take(&self, from: usize) -> Option<(usize, Option<Command>)> {
-        for (i, slot) in self.slots.iter().enumerate().skip(from) {
-            // Who has handed it over may just be giving it up.
-            let begun = |state: u32| (state == READY).then_some(BUSY);
-            let (taken, failed) = (Ordering::Acquire, Ordering::Relaxed);
-            if slot.state.fetch_update(taken, failed, begun).is_ok() {
-                let words = core::array::from_fn(|k| slot.command[k].load(Ordering::Relaxed));
-                return Some((i, Command::from_words(words)));
-            }
-        }
-        None
+        let mut slots = self.slots.iter().enumerate().skip(from);
+        slots.find_map(|(i, slot)| Some((i, slot.take()?)))
     }
 
     /// Leaves command `slot` to be taken once more. For the service task.
     pub fn put_back(&self, slot: usize) {
         if let Some(slot) = self.slots.get(slot) {
-            slot.state.store(READY, Ordering::Release);
+            slot.put_back();
         }
     }
 
     /// Answers command `slot`. For the service task.
     pub fn finish(&self, slot: usize, answer: Sys<u64>) {
-        let Some(slot) = self.slots.get(slot) else {
-            return;
-        };
-        let answer = match answer {
-            Ok(value) => value as i64,
-            Err(errno) => errno.negated() as i64,
-        };
-        slot.answer.store(answer, Ordering::Relaxed);
-        slot.state.store(DONE, Ordering::Release);
-        task::futex_wake(&slot.state);
+        if let Some(slot) = self.slots.get(slot) {
+            slot.finish(answer);
+        }
     }
 
     /// The service is gone: nobody waits for it any more.
@@ -261,7 +215,7 @@ impl Shared {
         self.status.store(last, Ordering::Release);
         task::futex_wake(&self.status);
         for slot in &self.slots {
-            task::futex_wake(&slot.state);
+            slot.wake();
         }
     }
 
