@@ -144,16 +144,23 @@ int concerns(const char *name, enum backend backend)
 	return 0;
 }
 
-const char *excused(const char *name, enum backend backend)
+int over_both(void)
 {
 	const char *both = getenv("XPMEM_BACKEND");
 
-	/* Both back ends: other users come in by the module. */
-	if (both && !strcmp(both, "both") && !access("/dev/xpmem", F_OK)) {
+	return both && !strcmp(both, "both") && !access("/dev/xpmem", F_OK);
+}
+
+const char *excused(const char *name, enum backend backend)
+{
+	/* Both back ends: other users come in by the module, and it serves without a service. */
+	if (over_both()) {
 		if (!strcmp(name, "get_other_user_public"))
 			return NULL;
 		if (!strcmp(name, "get_other_user_refused"))
 			return "the module lets other users in by mode";
+		if (!strcmp(name, "folder_refused"))
+			return "the module makes what its service has no folder for";
 	}
 	for (unsigned i = 0; i < sizeof excuses / sizeof *excuses; i++)
 		if (excuses[i].backend == backend && !strcmp(name, excuses[i].name) &&

@@ -43,6 +43,8 @@ extern enum backend backend;
 int concerns(const char *name, enum backend backend);
 /* expectations.c: why this case cannot pass on this back end, or NULL. */
 const char *excused(const char *name, enum backend backend);
+/* The module and the service at a time. */
+int over_both(void);
 
 struct test_case {
 	const char *name;
