@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Calls that want private memory, while a peer stores to it. */
 #include "harness.h"
+#include "../stress/rawsys.h"
 
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
@@ -280,5 +281,26 @@ CASE(demoted_shared_away, "shared anonymous memory is one with a child's also af
 	EXPECT_EQ(run_in_child(f_child, (long)away, *away, 0, 0), 0);
 	EXPECT_EQ(*away, 9);
 	EXPECT_EQ(*source, 9);
+	quit(&p);
+}
+
+CASE(demoted_shared_moved, "shared anonymous memory that is moved past libc is one with a child's, and MADV_DONTNEED keeps it")
+{
+	struct peer p = spawn();
+	char *source = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *away = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long addr, flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+
+	EXPECT(source != MAP_FAILED && away != MAP_FAILED);
+	fill(source, 4 * PAGE, 1);
+	addr = share(&p, source, 4 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 4 * PAGE, 1), 0);
+	EXPECT_EQ(raw6(SYS_mremap, (long)source, 4 * PAGE, 4 * PAGE, flags, (long)away, 0), (long)away);
+	EXPECT_EQ(verify((long)away, 4 * PAGE, 1), 0);
+	EXPECT_EQ(madvise(away, 4 * PAGE, MADV_DONTNEED), 0);
+	EXPECT_EQ(verify((long)away, 4 * PAGE, 1), 0);
+	EXPECT_EQ(run_in_child(f_child, (long)away, *away, 0, 0), 0);
+	EXPECT_EQ(*away, 9);
+	EXPECT(FAULTED(r_peek(&p, addr)));
 	quit(&p);
 }

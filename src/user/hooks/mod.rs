@@ -189,7 +189,9 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     // What was promoted once may be in pieces still.
     let concerned = if let Command::Remap { .. } = command {
         let some = |counter: &AtomicU64| counter.load(Ordering::Relaxed) > 0;
-        some(&COUNTERS.promotions) || some(&COUNTERS.born_shared)
+        // The first is counted when its threads have gone on.
+        let first = !shared.promoted.is_empty();
+        first || some(&COUNTERS.promotions) || some(&COUNTERS.born_shared)
     } else {
         // What is being promoted is watched already, and can be watched by nobody else.
         let watches = number as libc::c_long == libc::SYS_ioctl;

@@ -6,6 +6,7 @@
 use super::Owner;
 use crate::debug_log;
 use crate::user::arena;
+use crate::user::arena::ranges::Origin;
 use crate::user::program::stop::{self, Events, Unstoppable};
 use crate::user::program::threads::Standing;
 use crate::user::program::Program;
@@ -20,6 +21,8 @@ pub struct Change {
     pub len: usize,
     /// Where it has been moved.
     pub to: usize,
+    /// Some of it was shared anonymous memory.
+    pub shared: bool,
 }
 
 /// Most of them: a thread has at most three, one after the other.
@@ -115,6 +118,8 @@ impl Owner {
             from,
             len,
             to,
+            shared: arena::existing()
+                .is_some_and(|shared| shared.promoted.has(from, from + len, Origin::Shared)),
         };
         self.change_count += 1;
     }
@@ -127,7 +132,7 @@ impl Owner {
         self.revoke_unmapped();
         for i in 0..core::mem::take(&mut self.change_count) {
             let c = self.changes[i];
-            if let Err(errno) = self.settle_moved(shared, c.from, c.to, c.len) {
+            if let Err(errno) = self.settle_moved(shared, &c) {
                 debug_log!("memory moved to {:#x} cannot be copied back: {errno}", c.to);
                 shared.promoted.remove(c.from, c.from + c.len);
                 self.moved_astray = true;

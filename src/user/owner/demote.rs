@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::changes::Change;
 use super::locked::lock_if;
 use super::revoke::{PRIVATE, RW};
 use super::Owner;
@@ -17,7 +18,8 @@ use crate::user::sys::{held, insist, mem, Sys};
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
     /// again, and the old place is cut off.
-    pub fn settle_moved(&mut self, shared: &Shared, from: usize, to: usize, len: usize) -> Sys<()> {
+    pub fn settle_moved(&mut self, shared: &Shared, c: &Change) -> Sys<()> {
+        let (from, to, len) = (c.from, c.to, c.len);
         let is_left = |owner: &Self| {
             shared.promoted.has(from, from + len, Origin::Shared)
                 && owner.still_own(from, from + len)
@@ -45,7 +47,7 @@ impl Owner {
             // The peers of the old place would go on to see it.
             let prot = m.prot();
             insist(|| {
-                if shared.promoted.has(from, from + len, Origin::Shared) {
+                if c.shared {
                     self.make_shared_anonymous((at, hi), (offset, from + len), prot)
                 } else {
                     self.make_private((at, hi), (offset, from + len), (prot, bits))
