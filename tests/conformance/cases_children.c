@@ -2,6 +2,7 @@
 /* Children of an owner of which much is shared: each page of a copy is right. */
 #include "harness.h"
 
+#include <pthread.h>
 #include <sys/resource.h>
 
 #define MIB (1ul << 20)
@@ -130,5 +131,49 @@ CASE(fork_large_huge, "as fork_large, of memory that is to be on huge pages")
 	long addr = share_all(&p, MADV_HUGEPAGE);
 
 	expect_copies(&p, addr);
+	quit(&p);
+}
+
+static volatile int counting;
+
+/* Two counters, as far apart as can be: the first is ahead by one at most. */
+static void *count(void *unused)
+{
+	volatile unsigned long *first = (unsigned long *)memory, *last = (unsigned long *)(memory + SIZE) - 1;
+
+	(void)unused;
+	while (counting) {
+		++*first;
+		++*last;
+	}
+	return NULL;
+}
+
+static long counters_agree(long a, long b, long c, long d)
+{
+	unsigned long first = *(unsigned long *)memory, last = *((unsigned long *)(memory + SIZE) - 1);
+
+	(void)a, (void)b, (void)c, (void)d;
+	return first - last > 1;
+}
+
+CASE(fork_large_moment, "a child's copy of much shared memory is of one moment")
+{
+	struct peer p = spawn();
+	pthread_t thread;
+	long addr;
+
+	memory = anonymous(SIZE);
+	memset(memory, 0, SIZE);
+	addr = share(&p, memory, SIZE);
+	for (size_t i = 0; i < SIZE; i += PAGE)
+		EXPECT_EQ(r_peek(&p, addr + i), 0);
+	counting = 1;
+	EXPECT_EQ(pthread_create(&thread, NULL, count, NULL), 0);
+	for (int i = 0; i < 10; i++)
+		EXPECT_EQ(run_in_child(counters_agree, 0, 0, 0, 0), 0);
+	counting = 0;
+	EXPECT_EQ(pthread_join(thread, NULL), 0);
+	EXPECT_EQ(counters_agree(0, 0, 0, 0), 0);
 	quit(&p);
 }
