@@ -304,3 +304,26 @@ CASE(demoted_shared_moved, "shared anonymous memory that is moved past libc is o
 	EXPECT(FAULTED(r_peek(&p, addr)));
 	quit(&p);
 }
+
+CASE(demoted_file_moved, "a file of which a part is lent to a peer moves as one, also where nothing else was ever shared")
+{
+	struct peer p = spawn();
+	int fd = memfd_create("conformance", MFD_CLOEXEC);
+	char *source, *away = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int prot = PROT_READ | PROT_WRITE;
+	long addr;
+
+	EXPECT_EQ(ftruncate(fd, 8 * PAGE), 0);
+	source = mmap(NULL, 8 * PAGE, prot, MAP_SHARED, fd, 0);
+	EXPECT(source != MAP_FAILED);
+	fill(source, 8 * PAGE, 1);
+	addr = share(&p, source, 8 * PAGE);
+	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	/* The same pages, and another mapping for whoever watches the first. */
+	EXPECT(mmap(source + 4 * PAGE, 4 * PAGE, prot, MAP_SHARED | MAP_FIXED, fd, 4 * PAGE) == source + 4 * PAGE);
+	EXPECT(mremap(source, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away);
+	EXPECT_EQ(verify((long)away, 8 * PAGE, 1), 0);
+	EXPECT(FAULTED(r_peek(&p, addr)));
+	EXPECT(FAULTED(r_peek(&p, addr + 5 * PAGE)));
+	quit(&p);
+}
