@@ -94,6 +94,7 @@ static const struct {
 #endif
 #if defined(CONFORMANCE_STATIC) || !defined(__x86_64__)
 	{ "watched_after", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
+	{ "protected_after", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "fork_past_libc", BACKEND_USER, "this program's libc cannot be met before it calls", { 0, 0 } },
 #endif
 #ifndef __x86_64__
