@@ -5,8 +5,8 @@
 //! | --- | --- | --- |
 //! | 0 | verb | [`ANSWER`], and the status in the upper half |
 //! | 1 | cookie | the question's |
-//! | 2 | segid or permit | [`Elsewhere`]: what the file is |
-//! | 3 | address; `Get`: the access | [`Elsewhere`]: offset; layout: size of pages |
+//! | 2 | segid or permit | [`Elsewhere`](super::message::Elsewhere): what the file is |
+//! | 3 | address; `Get`: the access | [`Elsewhere`](super::message::Elsewhere): offset; layout: size of pages |
 //! | 4, 5 | span; `Noted`: how many | span |
 //! | 6 | `Share`: [`WHOLE`] or [`LAYOUT`] | the question's verb, and what is said of the pages |
 //! | 7 | version and serial number | the same |
