@@ -27,7 +27,7 @@ pub fn version() -> Result<c_int> {
     logged("version", choice::current().and_then(|b| b.version()))
 }
 
-/// Name of the back end that serves this process, `kernel` or `user`.
+/// Name of the back end that serves this process, `kernel`, `user` or `both`.
 ///
 /// # Errors
 /// ENOSYS where none can serve, or `XPMEM_BACKEND` is `off`.
@@ -110,7 +110,8 @@ pub fn release(apid: i64) -> Result<()> {
 /// # Errors
 /// EINVAL: apid <= 0, offset negative or no page multiple, size 0, beyond the
 /// segment. ENOENT: unknown, or the segment or its owner is gone. EACCES:
-/// somebody else's apid. ENOMEM: no address space. ENOSYS.
+/// somebody else's apid. ENOMEM: no address space, or a small range of memory that
+/// cannot be shared. ENOSYS.
 pub fn attach(apid: i64, offset: i64, size: usize) -> Result<usize> {
     attach_checked(apid, offset, size, 0)
 }

@@ -34,7 +34,7 @@ macro_rules! variables {
 }
 
 variables! {
-    /// Which back end serves: `auto`, `kernel`, `user` or `off`.
+    /// Which back end serves: `auto`, `kernel`, `user`, `both` or `off`.
     Users BACKEND = c"XPMEM_BACKEND";
     /// A list of `1` (errors and decisions) and `stats` (counters at exit).
     Users DEBUG = c"XPMEM_DEBUG";

@@ -50,6 +50,7 @@
 //! | `choice`      | who serves, chosen once per process                              |
 //! | `backend`     | what a back end does                                             |
 //! | `backtrace`   | why the final libraries have none                                |
+//! | `both`        | the two back ends together                                       |
 //! | `kernel`      | back end 1: ioctls on `/dev/xpmem`                               |
 //! | `user`        | back end 2: no module, no privilege                              |
 //! | [`hwloc`]     | topologies of hwloc in shared memory                             |
@@ -59,10 +60,11 @@
 //! | `errno`       | why the kernel refused a system call                             |
 //! | [`facilities`]| what is used of the kernel, and what is done without it          |
 //! | [`environment`]| the environment variables                                       |
-//! | `probe`       | tries them, for the tool                                         |
+//! | `probe`       | tries those facilities, for the tool                             |
 //! | `debug`       | `XPMEM_DEBUG`, the counters and the one line at exit             |
 //! | `testing`     | switches with which tests have something left out                |
 //! | `process`     | which process is this: the answer that a fork changes            |
+//! | `fd`          | descriptors                                                      |
 //! | `rawsys`      | raw system calls                                                 |
 //!
 //! Imports run downwards alone; `ci/imports.py` holds them to that.

@@ -4,7 +4,8 @@
 //! The service tasks of the user back end share the program's memory but have
 //! no thread-local storage of their own, so they must not touch `errno`; and
 //! the allocator, libc's locks and its interposers belong to the program.
-//! Everything here enters the kernel directly and returns `-errno`.
+//! Everything here enters the kernel directly; the macro answers `-errno`, the
+//! functions a `Result`.
 
 use crate::errno::Errno;
 use core::ffi::c_int;

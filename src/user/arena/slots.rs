@@ -26,10 +26,10 @@ const READY: u32 = 2;
 const BUSY: u32 = 3;
 const DONE: u32 = 4;
 
-/// An answer that its own thread, which asks for another place, or one that has ended
-/// has not fetched for so long is fetched by nobody, in nanoseconds.
+/// After so many nanoseconds nobody will fetch an answer whose thread has ended, or asks
+/// for another place.
 const OWN_ANSWER: u64 = 1_000_000_000;
-/// The same of any thread.
+/// The same, of a thread of which neither is known.
 const ANY_ANSWER: u64 = 60 * OWN_ANSWER;
 
 /// One command on its way. All zero is a free place.
@@ -174,7 +174,8 @@ impl Claim<'_> {
         task::futex_wait(&self.slot.word, word, milliseconds);
     }
 
-    /// Gives the command up, if the service has not begun with it; whether it is.
+    /// Gives the command up, if the service has not begun with it. Answers whether it is
+    /// given up.
     pub fn give_up(&self) -> bool {
         self.free_from(READY)
     }

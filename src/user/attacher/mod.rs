@@ -27,8 +27,9 @@ use sigbus::{FaultingThreads, Poisoned};
 /// allow it: then a write is reported too.
 pub const GATED: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR | uffd::MODE_WP;
 
-/// The kinds of touches that are told where writing is allowed. As long as nothing can be protected there are
-/// huge pages: what cannot be written to after all is registered once more.
+/// The kinds of touches that are told where writing is allowed. The kernel maps huge
+/// pages only where nothing is registered for write protection; so a part that turns out
+/// to be read-only is registered once more, for that too.
 const WRITABLE: u64 = uffd::MODE_MISSING | uffd::MODE_MINOR;
 
 /// Where an attachment is to stand.

@@ -37,7 +37,8 @@ pub struct Hooks {
     pub tried: bool,
 }
 
-/// Found by the thread that starts the service, written by the service.
+/// The page of instructions to which libc's calls are led. Found by the thread that
+/// starts the service, written by the service.
 pub static PAGE: AtomicUsize = AtomicUsize::new(0);
 /// The hooks are part of the memory image: a fork child has them.
 pub static WRITTEN: AtomicBool = AtomicBool::new(false);

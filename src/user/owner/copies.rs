@@ -40,8 +40,8 @@ impl Owner {
                 return false;
             }
         }
-        // It may have become another while it was copied; then all of it is done
-        // in another way, which says so.
+        // The mapping may have changed while it was copied. Then the whole copy is made
+        // by the other way, whose answer says that.
         let copied = copied.or_else(|_| {
             self.copy_populated(x)?;
             // The owner's first touch after the stop need not fault.
@@ -60,17 +60,14 @@ impl Owner {
         if x.backed() {
             return self.copy_run(x, x.lo, x.lo + x.len);
         }
-        self.for_each_run(
-            x.lo,
-            x.lo + x.len,
-            false,
-            &mut |service, (start, end), _| service.copy_run(x, start, end),
-        )
+        self.for_each_run(x.lo, x.lo + x.len, false, &mut |owner, (start, end), _| {
+            owner.copy_run(x, start, end)
+        })
     }
 
     fn copy_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
-        self.on_their_nodes(lo, hi - lo, &mut |service, at, len| {
-            service.copy_pages(x.stage_of(at), at, len)
+        self.on_their_nodes(lo, hi - lo, &mut |owner, at, len| {
+            owner.copy_pages(x.stage_of(at), at, len)
         })
     }
 
@@ -79,12 +76,9 @@ impl Owner {
         if x.backed() {
             return self.write_near(x.lo, x.len, x.lo);
         }
-        self.for_each_run(
-            x.lo,
-            x.lo + x.len,
-            false,
-            &mut |service, (start, end), _| service.write_near(start, end - start, start),
-        )
+        self.for_each_run(x.lo, x.lo + x.len, false, &mut |owner, (start, end), _| {
+            owner.write_near(start, end - start, start)
+        })
     }
 
     fn map_copied_pages(&self, x: &Exchange) -> Sys<()> {
@@ -137,10 +131,10 @@ impl Owner {
         }
         let back = |addr: usize| at + (addr - from);
         let mut clean_from = from;
-        self.for_each_run(from, from + n, false, &mut |service, (start, end), _| {
-            service.bring_absent(x, back(clean_from), back(start))?;
+        self.for_each_run(from, from + n, false, &mut |owner, (start, end), _| {
+            owner.bring_absent(x, back(clean_from), back(start))?;
             clean_from = end;
-            service.bring_run(x, back(start), back(end))
+            owner.bring_run(x, back(start), back(end))
         })?;
         self.bring_absent(x, back(clean_from), at + n)
     }
@@ -182,13 +176,13 @@ impl Owner {
         let (lo, hi) = (x.lo, x.lo + x.len);
         let mut clean_from = lo;
         let copy =
-            |service: &mut Self, from: usize, to: usize| service.write_near(from, to - from, from);
-        self.for_each_run(lo, hi, true, &mut |service, (start, end), written| {
+            |owner: &mut Self, from: usize, to: usize| owner.write_near(from, to - from, from);
+        self.for_each_run(lo, hi, true, &mut |owner, (start, end), written| {
             // Absent pages read as what the other file holds.
-            copy(service, clean_from, start)?;
+            copy(owner, clean_from, start)?;
             clean_from = end;
             if written {
-                copy(service, start, end)?;
+                copy(owner, start, end)?;
             }
             Ok(())
         })?;

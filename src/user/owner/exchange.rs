@@ -2,8 +2,9 @@
 //! How pages of the file take the place of memory, and how nothing is lost
 //! where they do not.
 //!
-//! While the program runs its memory is copied into the file. Then all threads
-//! stand still, and piece by piece:
+//! While the program runs its memory is copied into the file, where the kernel lets
+//! one copy from memory that others write to. Then all threads stand still, and piece
+//! by piece:
 //!
 //! 1. The old pages are moved aside. From here on nobody changes them, and
 //!    where one of them is pinned they do not move (see [`super::pins`]).

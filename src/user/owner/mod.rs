@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The owner's side: segments, who may attach them, and requests for pages.
+//! The owner's side: segments, who may attach them, and how their memory is shared.
 
 #![forbid(unsafe_code)]
 

@@ -277,7 +277,8 @@ impl Owner {
             // events are about to tell. If it was moved its content is needed.
             return Err(Refusal::Later);
         }
-        // Who is about to watch it could not, in the moments in which it is watched here.
+        // A thread that is about to register it with a userfaultfd of the program's own
+        // could not while it is registered here.
         if self.program.pause.left() > 0 || shared.guarded(lo, hi) {
             return Err(Refusal::Later);
         }

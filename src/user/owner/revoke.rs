@@ -5,14 +5,14 @@
 //! and before the call returns. Two things lead here. libc's memory functions
 //! come first and by themselves ([`crate::user::hooks`]): they ask before they change
 //! anything. Raw system calls come as events of the kernel, afterwards, but the
-//! caller sleeps until its event is read, and that is after the pages are gone.
+//! caller sleeps until its event is read.
 //!
 //! Order for events: first all threads are asked to stop, then events are read
 //! (a caller stops on its way back to user mode), then, with all threads standing,
 //! what is no longer mapped is taken from the attachers and what was moved is put
 //! right, then everybody goes on. So the work is as much as the events tell of.
 //! Where the threads cannot be stopped, all that is promoted is looked through
-//! before an event is read.
+//! before an event is read: the caller goes on after the pages are gone.
 
 #![forbid(unsafe_code)]
 

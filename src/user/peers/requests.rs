@@ -24,7 +24,7 @@ pub struct Request {
     /// The message as it came, which has been decoded once.
     pub words: Words,
     pub effort: Effort,
-    /// It is not tried before. 0: at once.
+    /// The earliest time of the next try. 0: at once.
     pub due: u64,
 }
 

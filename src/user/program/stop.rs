@@ -4,8 +4,8 @@
 //! Between [`stop()`] and [`Program::resume`] no thread of the program
 //! runs in user mode, none is inside a system call that can write to its
 //! memory, and no event of its address space is left unread. The anchor thread
-//! is not stopped: it sleeps in a wait and touches nothing. The two nest. Neither
-//! waits for a peer.
+//! is not stopped: it sleeps in a wait and touches nothing. Neither waits for a
+//! peer. Stops nest through [`Owner::stop`](crate::user::owner::Owner::stop) alone.
 
 #![forbid(unsafe_code)]
 

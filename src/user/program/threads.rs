@@ -30,8 +30,8 @@ pub enum Unstoppable {
     Busy,
     /// Somebody else traces a thread, or tracing is forbidden.
     Forbidden,
-    /// The program has ended: there is nothing left to wait for. A first thread
-    /// that has ended is not told as long as another one has not been waited for.
+    /// The program has ended: there is nothing left to wait for. The kernel does not
+    /// report the end of the first thread before all others have been waited for.
     Ended,
 }
 

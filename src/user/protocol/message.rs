@@ -104,7 +104,8 @@ pub enum Pages {
     Here { span: Span, about: About },
     /// The span is a file of its own.
     Elsewhere(Elsewhere),
-    /// The span of the wish, in whole pages of its ends, and the size of the largest.
+    /// The span of the wish, widened to whole pages of the owner's at both ends, and the
+    /// size of the largest of these.
     Layout { span: Span, page: usize },
     /// Nothing there that can be shared.
     Hole,

@@ -15,7 +15,7 @@ use crate::user::service::state::Service;
 use crate::user::sys::{hugetlb, Span, Sys, HUGE, PAGE, TOP};
 use core::ffi::c_int;
 
-/// So much may be on pages that are larger still.
+/// A window of this size or more may be on pages larger than [`HUGE`].
 const GIGANTIC: usize = 1 << 30;
 
 /// What `xpmem_attach` is asked for.
@@ -74,8 +74,8 @@ impl Service {
             Ok(addr) => addr,
             Err(errno) => return Reply::Now(Err(errno)),
         };
-        // What the program has chosen itself stays where it is, and most pages fit into
-        // what begins and ends with them.
+        // Where the program has chosen the address, nothing is moved for large pages. A
+        // window that begins and ends at multiples of a large page has room for them.
         let odd = (source | len) % HUGE != 0 || len >= GIGANTIC;
         let layout = vaddr == 0 && len > EAGER && odd && hugetlb::any();
         if len <= EAGER || layout {

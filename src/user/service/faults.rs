@@ -159,8 +159,8 @@ impl Service {
                 return;
             }
             let here = p.start + (first - p.source);
-            // All of it: what the file has but nobody has written yet does not
-            // count as data there.
+            // The whole range is mapped, not only what SEEK_DATA finds: pages that the
+            // file has but nobody has written to are holes to it.
             let huge = about == About::Huge;
             let done = if read_only {
                 self.map_protected(p, here, end - first)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls of the user back end. `unsafe` is here, and beside it only in
-//! `hooks/text`, `program/alarm` and `arena/mapping`.
+//! The system calls of the user back end. `unsafe` is here, and beside it only
+//! in the files that `ci/house.py` lists.
 //!
 //! Everything answers a negated errno turned positive, never touches the
 //! thread's own `errno`, never allocates and never takes a lock: the service
