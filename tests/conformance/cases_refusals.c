@@ -135,5 +135,5 @@ CASE(attach_over_library, "a fixed address in the library's own memory is EINVAL
 	EXPECT(attach_over_wiped(apid) > 0);
 	addr = attach(apid, 0, 16 * PAGE, 0);
 	EXPECT_EQ(verify(addr, 16 * PAGE, 9), 0);
-	EXPECT_EQ(xpmem_detach((void *)addr), 0);
+	EXPECT_EQ(api->detach((void *)addr), 0);
 }

@@ -69,6 +69,7 @@ static const struct {
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },
 	{ "source_sysv_shm", BACKEND_USER,
 	  "the kernel has no event for shmdt, and this program's libc cannot be met before it calls", { 0, 0 } },
+	{ "prot_none_since", BACKEND_USER, "as protect_and_back", { 0, 0 } },
 	{ "sealed_then_dropped", BACKEND_USER, "as protect_and_back", { 0, 0 } },
 	{ "kind_code", BACKEND_USER, "as protect_and_back", { 0, 0 } },
 	{ "kind_buffer_ring", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
@@ -89,6 +90,7 @@ static const struct {
 	{ "kept_sequential", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "kept_random", BACKEND_USER, "as wiped_on_fork_after", { 0, 0 } },
 	{ "kept_policy", BACKEND_USER, "mremap of what is in pieces is done by the one that is met in libc", { 0, 0 } },
+	{ "demoted_file_moved", BACKEND_USER, "as kept_policy", { 0, 0 } },
 	{ "wiped_on_fork_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 	{ "kept_from_children_after", BACKEND_USER, "the kernel has no event for madvise, see protect_and_back", { 0, 0 } },
 #endif
