@@ -160,7 +160,7 @@ pub fn seals(fd: Fd) -> Sys<c_int> {
 }
 
 /// Removes `[off, off + len)` of the file from the file and from every
-/// process that maps it, before it returns.
+/// process that maps it, before it returns. Who writes there meanwhile may lose that.
 pub fn punch(fd: Fd, off: usize, len: usize) -> Sys<()> {
     if next_data(fd, off, off.saturating_add(len)).is_none() {
         // Nobody has a page of it mapped either, and looking for that takes long
@@ -168,7 +168,18 @@ pub fn punch(fd: Fd, off: usize, len: usize) -> Sys<()> {
         return Ok(());
     }
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    super::insist(|| sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop))
+    // A part of a huge page stays, with zeros in it, where the kernel cannot split the
+    // page: somebody looks at it, or a processor has not put it into its list yet.
+    const TRIES: u32 = 100;
+    for _ in 0..TRIES {
+        super::insist(|| sys!(libc::SYS_fallocate, fd, mode, off, len).map(drop))?;
+        if next_data(fd, off, off.saturating_add(len)).is_none() {
+            return Ok(());
+        }
+        super::task::beat();
+        crate::rawsys::sleep(core::time::Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 /// Gives shared memory that can be read pages where its file has none. Not by
