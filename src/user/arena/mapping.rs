@@ -96,10 +96,10 @@ fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the kernel finds a place where nothing is.
     let addr = unsafe { mem::map(0, size(), prot, flags, Fd::NONE, 0) }?;
-    let installed = |addr| {
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        let swapped = ARENA.compare_exchange(old, addr, order.0, order.1);
-        swapped.is_ok()
+    let installed = || {
+        ARENA
+            .compare_exchange(old, addr, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     };
     // SAFETY: it is the mapping just made: no reference leads there yet.
     let ready = unsafe { mem::advise(addr, size(), libc::MADV_WIPEONFORK) };
@@ -107,7 +107,7 @@ fn replace<T: Zeroable + Sync>(old: usize) -> Sys<&'static T> {
         // SAFETY: as above.
         let _ = unsafe { mem::advise(addr, size(), libc::MADV_DONTDUMP) };
     }
-    if ready.is_ok() && installed(addr) {
+    if ready.is_ok() && installed() {
         held::keep(Span::of(addr, size()));
     } else {
         // SAFETY: as above, and nobody else has been told of it.

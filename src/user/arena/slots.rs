@@ -68,28 +68,31 @@ impl Slot {
         self.word.fetch_update(done, seen, next).ok()
     }
 
-    fn claim_from(&self, state: u32) -> Option<Claim<'_>> {
-        let taken = |word: u32| {
-            let next = (word & !STATE).wrapping_add(TICKET) | FILLING;
-            (word & STATE == state).then_some(next)
-        };
-        let before = self.change(taken)?;
-        let ticket = (before & !STATE).wrapping_add(TICKET);
+    /// Takes the place as it was seen: nobody else has had it since.
+    fn claim_seen(&self, word: u32) -> Option<Claim<'_>> {
+        let ticket = (word & !STATE).wrapping_add(TICKET);
+        let (done, not) = (Ordering::AcqRel, Ordering::Relaxed);
+        let taken = self
+            .word
+            .compare_exchange(word, ticket | FILLING, done, not);
+        taken.ok()?;
         self.tid.store(task::gettid() as u32, Ordering::Relaxed);
         Some(Claim { slot: self, ticket })
     }
 
     /// A free place.
     pub fn claim(&self) -> Option<Claim<'_>> {
-        if self.word.load(Ordering::Relaxed) & STATE != FREE {
+        let word = self.word.load(Ordering::Relaxed);
+        if word & STATE != FREE {
             return None;
         }
-        self.claim_from(FREE)
+        self.claim_seen(word)
     }
 
     /// A place whose answer is fetched by nobody.
     pub fn claim_abandoned(&self) -> Option<Claim<'_>> {
-        if self.word.load(Ordering::Acquire) & STATE != DONE {
+        let word = self.word.load(Ordering::Acquire);
+        if word & STATE != DONE {
             return None;
         }
         let tid = self.tid.load(Ordering::Relaxed) as i32;
@@ -98,7 +101,7 @@ impl Slot {
         let abandoned =
             since > ANY_ANSWER || since > OWN_ANSWER && (tid == task::gettid() || is_gone());
         if abandoned {
-            self.claim_from(DONE)
+            self.claim_seen(word)
         } else {
             None
         }
@@ -223,6 +226,18 @@ mod tests {
         let claim = slot.claim().expect("free");
         claim.fill(Command::ForkEnd {});
         assert!(claim.give_up() && slot.take().is_none());
+    }
+
+    #[test]
+    fn a_place_is_taken_as_it_was_seen() {
+        let slot = new();
+        let claim = answered(&slot, 7);
+        let seen = slot.word.load(Ordering::Relaxed);
+        assert!(matches!(claim.progress(), Progress::Answered(Ok(7))));
+        // The next one's answer stands where the old one was seen.
+        let next = answered(&slot, 8);
+        assert!(slot.claim_seen(seen).is_none());
+        assert!(matches!(next.progress(), Progress::Answered(Ok(8))));
     }
 
     #[test]
