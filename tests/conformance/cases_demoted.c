@@ -150,19 +150,28 @@ CASE(demoted_place_left, "the place that mremap(MREMAP_DONTUNMAP) leaves is shar
 	quit(&p);
 }
 
+/* Memory of a file, filled with 1, that a peer has mapped and read at `addr`. */
+static char *lent_file(struct peer *p, size_t size, int *fd, long *addr)
+{
+	char *source;
+
+	*fd = memfd_create("conformance", MFD_CLOEXEC);
+	EXPECT_EQ(ftruncate(*fd, (off_t)size), 0);
+	source = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	EXPECT(source != MAP_FAILED);
+	fill(source, size, 1);
+	*addr = share(p, source, size);
+	EXPECT_EQ(r_verify(p, *addr, size, 1), 0);
+	return source;
+}
+
 CASE(demoted_file_left, "a file at the place that mremap(MREMAP_DONTUNMAP) leaves is taken back from peers when that is unmapped")
 {
 	struct peer p = spawn();
-	int fd = memfd_create("conformance", MFD_CLOEXEC);
-	char *source, *away;
 	long addr;
+	int fd;
+	char *source = lent_file(&p, 8 * PAGE, &fd, &addr), *away;
 
-	EXPECT_EQ(ftruncate(fd, 8 * PAGE), 0);
-	source = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	EXPECT(source != MAP_FAILED);
-	fill(source, 8 * PAGE, 1);
-	addr = share(&p, source, 8 * PAGE);
-	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
 	away = move_pages_out(source, 8 * PAGE);
 	EXPECT_EQ(verify((long)away, 8 * PAGE, 1), 0);
 	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
@@ -308,17 +317,11 @@ CASE(demoted_shared_moved, "shared anonymous memory that is moved past libc is o
 CASE(demoted_file_moved, "a file of which a part is lent to a peer moves as one, also where nothing else was ever shared")
 {
 	struct peer p = spawn();
-	int fd = memfd_create("conformance", MFD_CLOEXEC);
 	char *source, *away = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int prot = PROT_READ | PROT_WRITE;
+	int fd, prot = PROT_READ | PROT_WRITE;
 	long addr;
 
-	EXPECT_EQ(ftruncate(fd, 8 * PAGE), 0);
-	source = mmap(NULL, 8 * PAGE, prot, MAP_SHARED, fd, 0);
-	EXPECT(source != MAP_FAILED);
-	fill(source, 8 * PAGE, 1);
-	addr = share(&p, source, 8 * PAGE);
-	EXPECT_EQ(r_verify(&p, addr, 8 * PAGE, 1), 0);
+	source = lent_file(&p, 8 * PAGE, &fd, &addr);
 	/* The same pages, and another mapping for whoever watches the first. */
 	EXPECT(mmap(source + 4 * PAGE, 4 * PAGE, prot, MAP_SHARED | MAP_FIXED, fd, 4 * PAGE) == source + 4 * PAGE);
 	EXPECT(mremap(source, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away);
