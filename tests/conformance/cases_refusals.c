@@ -2,8 +2,12 @@
 /* What is in the way of sharing for a moment is waited for. */
 #include "harness.h"
 
+#include <linux/io_uring.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 
 #define WINDOW (1024 * PAGE)
 
@@ -136,4 +140,64 @@ CASE(attach_over_library, "a fixed address in the library's own memory is EINVAL
 	addr = attach(apid, 0, 16 * PAGE, 0);
 	EXPECT_EQ(verify(addr, 16 * PAGE, 9), 0);
 	EXPECT_EQ(api->detach((void *)addr), 0);
+}
+
+/* A new ring of io_uring pins memory. */
+static int register_with_ring(char *p, size_t size)
+{
+	struct io_uring_params params = { 0 };
+	struct iovec part = { p, size };
+	int ring = (int)syscall(__NR_io_uring_setup, 4, &params);
+
+	if (ring < 0)
+		skip_case("no io_uring");
+	if (syscall(__NR_io_uring_register, ring, IORING_REGISTER_BUFFERS, &part, 1))
+		skip_case("may not register buffers");
+	return ring;
+}
+
+CASE(registered_beside_a_tracer, "a registration waits for a tracer to go, so that peers have what is registered")
+{
+	struct peer p = spawn();
+	char *source = anonymous(WINDOW);
+	long apid;
+
+	/* Only where it fails is it waited so long. */
+	setenv("XPMEM_WAIT", "5", 1);
+	fill(source, WINDOW, 1);
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	tracer(100);
+	register_with_ring(source, WINDOW);
+	EXPECT_EQ(r_verify(&p, r_attach(&p, apid, (long)source, WINDOW), WINDOW, 1), 0);
+	quit(&p);
+}
+
+static long switches(void)
+{
+	struct rusage usage;
+
+	EXPECT_EQ(getrusage(RUSAGE_THREAD, &usage), 0);
+	return usage.ru_nvcsw;
+}
+
+CASE(registered_twice, "what is pinned for good costs a second registration less than a stop for each page")
+{
+	enum { PAGES = 4096 };
+	struct peer p = spawn();
+	char *source = anonymous((PAGES + 1024) * PAGE);
+	long apid, before;
+
+	if (backend != BACKEND_USER)
+		skip_case("the module stops nobody");
+	setenv("XPMEM_WAIT", "5", 1);
+	madvise(source, PAGES * PAGE, MADV_NOHUGEPAGE);
+	fill(source, (PAGES + 1024) * PAGE, 1);
+	register_with_ring(source, PAGES * PAGE);
+	apid = r_get(&p, make_all(), XPMEM_RDWR);
+	before = switches();
+	register_with_ring(source, PAGES * PAGE);
+	EXPECT(switches() - before < PAGES / 2);
+	/* What lies beyond is shared as ever. */
+	EXPECT_EQ(r_verify(&p, r_attach(&p, apid, (long)source + PAGES * PAGE, 1024 * PAGE), 1024 * PAGE, 1), 0);
+	quit(&p);
 }

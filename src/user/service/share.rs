@@ -243,7 +243,9 @@ impl Service {
     }
 
     /// A device is about to pin `span`: promotes what of it a peer may attach, or
-    /// a first part of that. Answers up to where nothing more can be done.
+    /// a first part of that. Answers up to where nothing more can be done, or what is in
+    /// the way there and may pass: another pin (`EBUSY`), a tracer (`EPERM`), or anything
+    /// that is looked at again at once (`EAGAIN`).
     pub fn before_pin(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
         let Some(part) = self.owner.segments.first_in(span) else {
             return Ok(span.end() as u64);
@@ -258,7 +260,8 @@ impl Service {
         let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
             Ok((_, done)) => done,
             Err(Refusal::Later) => return Err(Errno::EAGAIN),
-            Err(Refusal::Pinned) => at + PAGE,
+            Err(Refusal::Pinned) => return Err(Errno::EBUSY),
+            Err(Refusal::Traced) => return Err(Errno::EPERM),
             Err(_) => match self.owner.program.space.find(at)? {
                 Some(m) if m.start > at => m.start,
                 Some(m) => m.end,
