@@ -78,7 +78,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    for module in ("lies", "slow", "limits", "fuzz", "storm"):
+    for module in ("lies", "slow", "starved", "limits", "fuzz", "storm"):
         if os.path.exists(os.path.join(peers.HERE, module + ".py")):
             __import__(module)
     passed = skipped = 0

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::lateness::Lateness;
 use super::streams::Streams;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -67,12 +68,14 @@ pub struct Connection {
     /// long somebody has waited for that.
     pub unnoted: u64,
     pub patience: Patience,
+    pub acknowledging: Lateness,
     /// Owner's side: how long it is waited for.
     pub limit: u64,
     /// Owner's side: the last recall that it was sent, and the last that it has
     /// answered. It answers in order, and may leave out what a later answer says.
     pub recall: u64,
     pub recalled: u64,
+    pub answering: Lateness,
 }
 
 impl Connection {
@@ -105,7 +108,9 @@ pub const NEW: Connection = Connection {
     served: false,
     unnoted: 0,
     patience: Patience::NEW,
+    acknowledging: Lateness::NEW,
     limit: 0,
     recall: 0,
     recalled: 0,
+    answering: Lateness::NEW,
 };

@@ -12,6 +12,7 @@ mod connection;
 pub mod crowd;
 pub mod emptying;
 pub mod folder;
+mod lateness;
 pub mod names;
 pub mod rendezvous;
 pub mod requests;
@@ -31,6 +32,7 @@ pub use connection::{Connection, Side};
 use core::ffi::c_int;
 use crowd::Slow;
 use emptying::Emptying;
+use lateness::Lateness;
 use requests::Requests;
 
 /// Cookies with this bit are of a command, and hold its slot; others are of a
@@ -140,7 +142,7 @@ impl Peers {
         let mut asked = [0; CONNECTIONS / 64];
         for (i, c) in self.connections.iter_mut().enumerate() {
             if c.side == Side::Owner && (c.served || all) {
-                c.recall = serial;
+                (c.recall, c.answering) = (serial, Lateness::NEW);
                 asked[i / 64] |= 1 << (i % 64);
             }
         }
@@ -187,7 +189,7 @@ impl Peers {
             return false;
         };
         c.unnoted = left;
-        c.patience = Patience::NEW;
+        (c.patience, c.acknowledging) = (Patience::NEW, Lateness::NEW);
         self.unnoted -= answers;
         true
     }
@@ -263,24 +265,6 @@ impl Peers {
         self.cut_off += 1;
         self.requests.forget(i);
         self.attend(i);
-    }
-
-    /// Somebody waits until peers are [quiet](Self::is_quiet): attachers that do not acknowledge
-    /// are waited for no longer than the limit. Whether some still are.
-    pub fn await_acknowledgements(&mut self) -> bool {
-        let mut some = false;
-        for i in 0..CONNECTIONS {
-            let c = &mut self.connections[i];
-            if c.side != Side::Owner || c.unnoted == 0 {
-                continue;
-            }
-            if c.patience.is_over(c.limit) {
-                self.cut(i);
-            } else {
-                some = true;
-            }
-        }
-        some
     }
 
     /// A serial number for a question: those of one process are never the same.

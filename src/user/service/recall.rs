@@ -51,7 +51,7 @@ impl Service {
             }
             let spent = patience.spent();
             for_each(&mut asked, |i| {
-                let is_late = spent > self.peers.connection(i).limit;
+                let is_late = self.peers.is_late_to_answer(i, spent);
                 if is_late {
                     self.peers.cut(i);
                 }

@@ -25,6 +25,7 @@ pub mod policy;
 pub mod procfs;
 pub mod regs;
 pub mod rights;
+pub mod sched;
 pub mod smaps;
 pub mod space;
 pub mod spare;
