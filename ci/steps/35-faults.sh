@@ -18,8 +18,8 @@ XPMEM_TEST_NODES=1 sweep "promotions on memory nodes" promote_private promote_sc
 sweep "what ends them" protect protect_shared remove_segment unmap replace drop move grow raw_unmap raw_drop raw_move
 # Where a call would fail the service is killed.
 sweep "a service that is killed in a promotion" killed_private killed_huge killed_locked killed_shared killed_data killed_born
-sweep "a service that is killed in what ends one" killed_protect killed_drop killed_unmap killed_recall killed_move killed_fork
-sweep "fork" fork_child
+sweep "a service that is killed in what ends one" killed_protect killed_drop killed_unmap killed_recall killed_move killed_fork killed_fork_watched
+sweep "fork" fork_child fork_watched
 # The limit that mappings are counted by, made small.
 run_suite "an owner that is thrifty with mappings" 120 env XPMEM_BACKEND=user XPMEM_TEST_RANGES=100 \
     LD_LIBRARY_PATH="$control/lib" build/tests/conformance scattered_

@@ -137,14 +137,19 @@ CASE(killed_born, "while memory comes to be shared from the start")
 	expect_service(&s, 5);
 }
 
+static void shared_scene_of(struct scene *s, size_t size)
+{
+	char *memory = anonymous(size);
+
+	memset(memory, 1, size);
+	open_scene(s, memory, size);
+	for (size_t at = 0; at < size; at += PAGE)
+		EXPECT_EQ(r_peek(&s->peer, s->there + at), 1);
+}
+
 static void shared_scene(struct scene *s)
 {
-	char *memory = anonymous(SIZE);
-
-	mark(memory, 1);
-	open_scene(s, memory, SIZE);
-	for (size_t at = 0; at < SIZE; at += PAGE)
-		EXPECT_EQ(r_peek(&s->peer, s->there + at), 1);
+	shared_scene_of(s, SIZE);
 }
 
 CASE(killed_protect, "in libc's mprotect")
@@ -240,17 +245,17 @@ CASE(killed_move, "in libc's mremap to another place")
 	expect_service(&s, 5);
 }
 
-static void fork_once(void)
+static void fork_once(size_t size)
 {
 	struct scene s = begin();
 	int status = 0;
 	pid_t child;
 
-	shared_scene(&s);
+	shared_scene_of(&s, size);
 	arm();
 	child = fork();
 	if (child == 0) {
-		for (size_t at = 0; at < SIZE; at += PAGE)
+		for (size_t at = 0; at < size; at += PAGE)
 			if (s.memory[at] != 1)
 				_exit(1);
 		mark(s.memory, 3);
@@ -267,16 +272,26 @@ static void fork_once(void)
 	expect_service(&s, 5);
 }
 
-CASE(killed_fork, "in fork: parent and child have a memory each, or are killed")
+static void killed_in_fork(size_t size)
 {
 	int status;
 	pid_t program = fork();
 
 	if (program == 0) {
-		fork_once();
+		fork_once(size);
 		exit(0);
 	}
 	EXPECT_EQ(waitpid(program, &status, 0), program);
 	/* While a child could share its parent's memory it is better that there is none. */
 	EXPECT(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+}
+
+CASE(killed_fork, "in fork: parent and child have a memory each, or are killed")
+{
+	killed_in_fork(SIZE);
+}
+
+CASE(killed_fork_watched, "the same, with copies through a userfaultfd of the child's")
+{
+	killed_in_fork(WATCHED);
 }

@@ -276,21 +276,22 @@ CASE(born, "memory is shared from the start")
 	close_scene(&s);
 }
 
-CASE(fork_child, "fork")
+static void forked(struct scene *s, char *memory, size_t size)
 {
-	struct scene s = begin();
 	int status = 0;
 	pid_t child;
 
-	shared_scene(&s, anonymous(SIZE));
+	fill(memory, size, 1);
+	open_scene(s, memory, size);
+	EXPECT_EQ(r_verify(&s->peer, s->there, size, 1), 0);
 	arm();
 	child = fork();
 	if (child == 0) {
 		disarm();
-		if (verify((long)s.memory, SIZE, 1))
+		if (verify((long)memory, size, 1))
 			_exit(1);
-		fill(s.memory, SIZE, 3);
-		_exit(verify((long)s.memory, SIZE, 3) ? 2 : 0);
+		fill(memory, size, 3);
+		_exit(verify((long)memory, size, 3) ? 2 : 0);
 	}
 	disarm();
 	if (child > 0) {
@@ -298,6 +299,20 @@ CASE(fork_child, "fork")
 		/* A child that cannot have its copies must not run. */
 		EXPECT(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
 	}
-	expect_bytes(&s, 1);
-	close_scene(&s);
+	expect_bytes(s, 1);
+	close_scene(s);
+}
+
+CASE(fork_child, "fork")
+{
+	struct scene s = begin();
+
+	forked(&s, anonymous(SIZE), SIZE);
+}
+
+CASE(fork_watched, "fork, with copies through a userfaultfd of the child's")
+{
+	struct scene s = begin();
+
+	forked(&s, anonymous(WATCHED), WATCHED);
 }

@@ -12,6 +12,8 @@
 #include "../conformance/harness.h"
 
 #define SIZE (24 * PAGE)
+/* What a fork child gets through a userfaultfd (src/user/owner/children.rs). */
+#define WATCHED (64 * PAGE)
 
 /* What the library maps, too (src/user/sys/faults.rs). */
 struct words {
