@@ -161,6 +161,72 @@ CASE(registered_first, "what is registered with a device before a peer has it is
 	quit(&p);
 }
 
+/* Shared memory is registered with a device while a child has it, too, which ends when
+ * that is done, or after so long. Then a peer attaches it and the device writes to it.
+ * Whether the peer has it. */
+static int written_beside_child(struct peer *p, long segid, int us)
+{
+	char *source = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct iovec part = { source + 4 * PAGE, PAGE };
+	struct ring ring;
+	char text[64];
+	int pipes[2], shown;
+	long apid, addr;
+	pid_t child;
+
+	open_ring(&ring);
+	EXPECT_EQ(pipe(pipes), 0);
+	fill(source, 16 * PAGE, 1);
+	fflush(NULL);
+	child = fork();
+	if (child == 0) {
+		us ? usleep(us) : pause();
+		_exit(0);
+	}
+	if (syscall(__NR_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &part, 1))
+		skip_case("may not register buffers");
+	if (!us)
+		kill(child, SIGKILL);
+	EXPECT_EQ(waitpid(child, NULL, 0), child);
+	apid = r_get(p, segid, XPMEM_RDWR);
+	EXPECT(apid > 0);
+	addr = r_attach(p, apid, (long)source, 16 * PAGE);
+	/* Of a larger one nothing is refused before it is touched. */
+	shown = addr != -1 && r_verify(p, addr, 16 * PAGE, 1) == 0;
+	if (!shown)
+		r_peek(p, r_attach(p, apid, (long)source, WINDOW) + 4 * PAGE);
+	memset(text, 'd', sizeof text);
+	EXPECT_EQ(write(pipes[1], text, sizeof text), (long)sizeof text);
+	EXPECT_EQ(read_fixed(&ring, pipes[0], part.iov_base, sizeof text), (int)sizeof text);
+	EXPECT_EQ(memcmp(part.iov_base, text, sizeof text), 0);
+	if (shown)
+		EXPECT_EQ(r_peek(p, addr + 4 * PAGE), 'd');
+	close(ring.fd);
+	return shown;
+}
+
+CASE(registered_related, "what a device writes to shared memory that a child had when it was registered is not lost")
+{
+	struct peer p = spawn();
+
+	setenv("XPMEM_WAIT", "0.1", 1);
+	written_beside_child(&p, make_all(), 0);
+	quit(&p);
+}
+
+CASE(registered_beside_a_child, "a registration waits for a child to go, so that peers have what is registered")
+{
+	struct peer p = spawn();
+	long segid = make_all();
+	int tries = 100;
+
+	/* A child for which this machine has no time is waited for in vain. */
+	while (!written_beside_child(&p, segid, 1000) && --tries)
+		;
+	EXPECT(tries);
+	quit(&p);
+}
+
 #define HUGE (512 * PAGE)
 
 CASE(source_pinned_huge, "a pin on a part of a huge page neither loses what the device writes nor holds the owner up")

@@ -65,6 +65,8 @@ static const struct {
 	  "userfaultfd takes no mapping of a read-only descriptor, so MADV_REMOVE is the kernel's to allow", { 0, 0 } },
 #ifdef CONFORMANCE_STATIC
 	{ "registered_first", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
+	{ "registered_related", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
+	{ "registered_beside_a_child", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "registered_beside_a_tracer", BACKEND_USER, "as fork_past_libc", { 0, 0 } },
 	{ "protect_and_back", BACKEND_USER,
 	  "the kernel has no event for mprotect, and this program's libc cannot be met before it calls", { 0, 0 } },

@@ -149,6 +149,8 @@ commands! {
     Pin = 18 { span: Span }
     /// Has just been mapped, and is to be shared from the start.
     Bear = 19 { span: Span }
+    /// Some of it is pinned by a device as it is.
+    Pinned = 20 { span: Span }
 }
 
 impl Command {
@@ -163,6 +165,7 @@ impl Command {
             | Command::Discard { span, .. }
             | Command::Rearrange { span }
             | Command::Pin { span }
+            | Command::Pinned { span }
             | Command::Bear { span } => span,
             // From no length so much is mapped once more.
             Command::Remap {
@@ -211,7 +214,7 @@ mod tests {
         ] {
             assert_eq!(Command::from_words(command.words()), Some(command));
         }
-        for number in [0, 20, u64::MAX] {
+        for number in [0, 21, u64::MAX] {
             assert_eq!(Command::from_words([number, 0, 0, 0, 0, 0]), None);
         }
         assert_eq!(Command::Pin { span }.span(), span);

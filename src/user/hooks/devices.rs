@@ -28,6 +28,8 @@ const PATIENCE: u64 = 10_000_000_000;
 static TRACERS: Obstacle = Obstacle::new(2_000_000_000);
 /// A pin of a moment, as of a direct read. A registration stays.
 static PINS: Obstacle = Obstacle::new(50_000_000);
+/// A child that ends or becomes another program. One that computes stays.
+static CHILDREN: Obstacle = Obstacle::new(500_000_000);
 
 /// Something that mostly passes. Whether it does is told only by waiting.
 struct Obstacle {
@@ -111,6 +113,7 @@ struct Waits {
     deadline: u64,
     tracer: Wait,
     pin: Wait,
+    child: Wait,
 }
 
 impl Waits {
@@ -119,9 +122,13 @@ impl Waits {
             deadline: task::now() + PATIENCE,
             tracer: Wait::new(&TRACERS),
             pin: Wait::new(&PINS),
+            child: Wait::new(&CHILDREN),
         }
     }
 }
+
+/// Between two looks at all processes.
+const LONG_NAP: Duration = Duration::from_millis(20);
 
 fn nap() {
     crate::rawsys::sleep(Duration::from_micros(200));
@@ -226,6 +233,7 @@ fn share(shared: &Shared, start: u64, len: u64, waits: &mut Waits) {
     // since something was shared. What is pinned is mostly large, and to find out about
     // each of its pages would stop the program as often.
     let (mut pinned, mut left_out) = (false, 0);
+    let mut all = true;
     while at < end && task::now() < waits.deadline {
         let until = if pinned { at + PAGE } else { end };
         match shared.call(Command::Pin {
@@ -236,13 +244,21 @@ fn share(shared: &Shared, start: u64, len: u64, waits: &mut Waits) {
             Err(Errno::EBUSY) => {
                 pinned = true;
                 if !waits.pin.pause() {
+                    all = false;
                     left_out = (left_out * 2).max(PAGE);
                     at = at.saturating_add(left_out);
                 }
             }
             Err(Errno::EPERM) if waits.tracer.pause() => {}
-            Err(_) => return,
+            // To look for it takes the service long.
+            Err(Errno::ECHILD) if waits.child.pause() => crate::rawsys::sleep(LONG_NAP),
+            Err(_) => break,
         }
+    }
+    if at < end || !all {
+        let _ = shared.call(Command::Pinned {
+            span: Span::new(page_down(start), end),
+        });
     }
 }
 

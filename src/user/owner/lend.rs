@@ -76,7 +76,8 @@ impl Owner {
         let lent = shared.promoted.first_in(addr, addr + 1);
         let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
         let twice = anonymous && self.program.space.is_mapped_again(&m) != Ok(false);
-        if anonymous && !lent && !twice && !self.may_have_relatives(&m) {
+        let kept = anonymous && self.is_kept(&m);
+        if anonymous && !lent && !twice && !kept && !self.may_have_relatives(&m) {
             // It can be promoted.
             return Ok(None);
         }
@@ -89,6 +90,7 @@ impl Owner {
         let sysv = (file.is_none() && m.name == Name::SysV).then_some(m.inode as i32);
         if file.is_none() && sysv.is_none() {
             return Err(match (anonymous, twice) {
+                _ if kept => Refusal::Kept,
                 (true, true) => Refusal::Twice,
                 (true, false) => Refusal::Relatives,
                 _ => Refusal::SharedFile,

@@ -17,6 +17,7 @@ pub mod headroom;
 pub mod huge;
 pub mod hugetlb;
 pub mod journal;
+mod kept;
 pub mod lend;
 pub mod loans;
 pub mod locked;
@@ -45,6 +46,7 @@ use changes::{Change, CHANGES};
 use debts::Debts;
 use headroom::Headroom;
 use journal::Journal;
+use kept::Kept;
 use loans::Loans;
 use nodes::Nodes;
 use pins::Stuck;
@@ -72,6 +74,7 @@ pub struct Owner {
     pub segments: Segments,
     journal: Journal,
     stuck: Stuck,
+    kept: Kept,
     /// Pages that a promotion has replaced, in the scratch range: start and length.
     trash: (usize, usize),
     /// Events that have been read and not been acted upon.

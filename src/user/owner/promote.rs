@@ -77,6 +77,9 @@ impl Owner {
                 if self.program.space.is_mapped_again(&mapping) != Ok(false) {
                     return Err(Refusal::Twice);
                 }
+                if self.is_kept(&mapping) {
+                    return Err(Refusal::Kept);
+                }
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }

@@ -31,6 +31,8 @@ pub enum Refusal {
     Traced,
     /// A device writes to a page of it.
     Pinned,
+    /// A device may write to it, which cannot be told.
+    Kept,
     /// The program has forbidden every change of it, for good (mseal).
     Sealed,
     /// The kernel said no.
@@ -77,6 +79,7 @@ impl Refusal {
             Refusal::StackBottom => "the main stack grows there",
             Refusal::Traced => "a thread of the owner cannot be traced",
             Refusal::Pinned => "a device has pinned it",
+            Refusal::Kept => "it was registered with a device when it could not be shared",
             Refusal::Sealed => "it is sealed",
             Refusal::Os(Errno::ENOMEM) => "there is no memory, or no mapping more",
             Refusal::Os(Errno::EBUSY) => "another userfaultfd watches it",
@@ -90,7 +93,7 @@ impl Refusal {
             Refusal::Later => "see what it sleeps in",
             Refusal::Relatives => "share it before the fork",
             Refusal::Traced => "let debuggers go, and leave PR_SET_DUMPABLE as it is",
-            Refusal::Pinned => "share it before it is registered with a device",
+            Refusal::Pinned | Refusal::Kept => "share it before it is registered with a device",
             Refusal::Sealed => "share it before mseal",
             Refusal::Os(Errno::ENOMEM) => "raise vm.max_map_count or the limit of memory",
             Refusal::Os(Errno::EBUSY) => "unregister it there",

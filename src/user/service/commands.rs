@@ -97,6 +97,10 @@ impl Service {
             }
             Command::Detach { addr } => self.detach(addr),
             Command::Pin { .. } => self.before_pin(shared, span),
+            Command::Pinned { .. } => {
+                self.owner.keep(span);
+                Ok(0)
+            }
             Command::Bear { .. } if self.recalling => Err(Errno::EAGAIN),
             Command::Bear { .. } => self.owner.bear(shared, start, end),
             Command::Retire { .. } => {

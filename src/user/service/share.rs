@@ -244,7 +244,8 @@ impl Service {
 
     /// A device is about to pin `span`: promotes what of it a peer may attach, or
     /// a first part of that. Answers up to where nothing more can be done, or what is in
-    /// the way there and may pass: another pin (`EBUSY`), a tracer (`EPERM`), or anything
+    /// the way there and may pass: another pin (`EBUSY`), a tracer (`EPERM`), another process
+    /// that has it, too (`ECHILD`), or anything
     /// that is looked at again at once (`EAGAIN`).
     pub fn before_pin(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
         let Some(part) = self.owner.segments.first_in(span) else {
@@ -262,9 +263,13 @@ impl Service {
             Err(Refusal::Later) => return Err(Errno::EAGAIN),
             Err(Refusal::Pinned) => return Err(Errno::EBUSY),
             Err(Refusal::Traced) => return Err(Errno::EPERM),
+            Err(Refusal::Relatives) => return Err(Errno::ECHILD),
             Err(_) => match self.owner.program.space.find(at)? {
                 Some(m) if m.start > at => m.start,
-                Some(m) => m.end,
+                Some(m) => {
+                    self.owner.keep(Span::of(at, PAGE));
+                    m.end
+                }
                 None => span.end(),
             },
         };
