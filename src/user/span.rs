@@ -89,6 +89,11 @@ impl Span {
         self.start <= addr && addr < self.end
     }
 
+    /// Those of the addresses that are not below `addr`.
+    pub fn from(self, addr: usize) -> Self {
+        Self::new(self.start.max(addr), self.end)
+    }
+
     /// Whether the two have an address in common.
     pub fn overlaps(self, other: Self) -> bool {
         !self.cut_to(other).is_empty()
@@ -120,6 +125,8 @@ mod tests {
             assert_eq!(one.overlaps(two), all.clone().any(|x| common(&x)));
             assert_eq!(both.len(), all.clone().filter(common).count());
             assert_eq!(one.around(two), Span::new(a.min(c), b.max(d)));
+            let rest = all.clone().filter(|&x| one.contains(x) && x >= c);
+            assert!(rest.eq(one.from(c).start()..one.from(c).end()));
         }
         assert!(Span::new(7, 3).is_empty() && Span::EMPTY.is_empty());
     }

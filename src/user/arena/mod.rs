@@ -15,7 +15,7 @@ pub mod ranges;
 mod slots;
 mod soon;
 
-use super::sys::{rights, task, Sys};
+use super::sys::{rights, task, Span, Sys};
 use crate::errno::Errno;
 use born::Born;
 use closing::Closing;
@@ -237,11 +237,11 @@ impl Shared {
         rights::may_inspect(pid)
     }
 
-    /// Takes note that the calling thread is about to change `[start, end)`.
+    /// Takes note that the calling thread is about to change `span`.
     /// `None` where there is no room for the note. A guard that is never
     /// released (a signal handler may jump out of a memory call) keeps its range
     /// from being promoted, and nothing worse.
-    pub fn guard(&self, start: usize, end: usize) -> Option<&Guard> {
+    pub fn guard(&self, span: Span) -> Option<&Guard> {
         for guard in &self.guards[..crate::testing::places(GUARDS)] {
             let (free, taken) = (0, 1);
             if guard.taken.load(Ordering::Relaxed) == free
@@ -250,8 +250,8 @@ impl Shared {
                     .compare_exchange(free, taken, Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok()
             {
-                guard.start.store(start, Ordering::SeqCst);
-                guard.end.store(end, Ordering::SeqCst);
+                guard.start.store(span.start(), Ordering::SeqCst);
+                guard.end.store(span.end(), Ordering::SeqCst);
                 fence(Ordering::SeqCst);
                 return Some(guard);
             }
@@ -266,13 +266,13 @@ impl Shared {
             .get(address.checked_sub(first)? / core::mem::size_of::<Guard>())
     }
 
-    /// Whether a thread is inside a memory call on part of `[start, end)`. For
-    /// the service task, while it has all threads stopped.
-    pub fn guarded(&self, start: usize, end: usize) -> bool {
+    /// Whether a thread is inside a memory call on part of `span`. For the service
+    /// task, while it has all threads stopped.
+    pub fn guarded(&self, span: Span) -> bool {
         self.guards.iter().any(|guard| {
             guard.taken.load(Ordering::SeqCst) != 0
-                && guard.start.load(Ordering::SeqCst) < end
-                && guard.end.load(Ordering::SeqCst) > start
+                && guard.start.load(Ordering::SeqCst) < span.end()
+                && guard.end.load(Ordering::SeqCst) > span.start()
         })
     }
 }

@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
+use crate::user::span::Span;
 use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 
 /// How many separate ranges can be promoted at a time. Neighbours of the same
@@ -33,6 +34,21 @@ pub struct Range {
     pub start: usize,
     pub end: usize,
     pub origin: Origin,
+}
+
+impl Range {
+    pub fn new(span: Span, origin: Origin) -> Self {
+        Self {
+            start: span.start(),
+            end: span.end(),
+            origin,
+        }
+    }
+
+    /// Its addresses.
+    pub fn span(&self) -> Span {
+        Span::new(self.start, self.end)
+    }
 }
 
 struct Entry {
@@ -110,39 +126,36 @@ impl Ranges {
         self.lower(start).saturating_sub(1)
     }
 
-    /// The first range that reaches into `[start, end)`, cut to it and never
-    /// empty: loops go on at its end. For the service task.
-    pub fn first_in(&self, start: usize, end: usize) -> Option<Range> {
-        let r = self.get(self.lower(start))?;
+    /// The first range that reaches into `span`, cut to it and never empty: loops go
+    /// on at its end. For the service task.
+    pub fn first_in(&self, span: Span) -> Option<Range> {
+        let r = self.get(self.lower(span.start()))?;
+        let part = r.span().cut_to(span);
         // An empty piece would keep a caller that goes on at its end for ever.
-        (r.start < end && start < end).then(|| Range {
-            start: r.start.max(start),
-            end: r.end.min(end),
-            origin: r.origin,
-        })
+        (!part.is_empty()).then(|| Range::new(part, r.origin))
     }
 
-    /// Whether anything of that origin is in `[start, end)`. For the service task.
-    pub fn has(&self, start: usize, end: usize, origin: Origin) -> bool {
-        let mut at = start;
-        while let Some(r) = self.first_in(at, end) {
+    /// Whether anything of that origin is in `span`. For the service task.
+    pub fn has(&self, span: Span, origin: Origin) -> bool {
+        let mut rest = span;
+        while let Some(r) = self.first_in(rest) {
             if r.origin == origin {
                 return true;
             }
-            at = r.end;
+            rest = span.from(r.end);
         }
         false
     }
 
-    /// Whether anything in `[start, end)` is promoted. For any thread.
-    pub fn overlaps(&self, start: usize, end: usize) -> bool {
+    /// Whether anything in `span` is promoted. For any thread.
+    pub fn overlaps(&self, span: Span) -> bool {
         if self.len.load(Ordering::Acquire) == 0 {
             return false;
         }
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             if before & 1 == 0 {
-                let found = self.first_in(start, end).is_some();
+                let found = self.first_in(span).is_some();
                 fence(Ordering::Acquire);
                 if self.sequence.load(Ordering::Relaxed) == before {
                     return found;
@@ -174,7 +187,7 @@ impl Ranges {
     /// Adds a range that overlaps none. The caller has asked [`Self::has_room`].
     /// For the service task.
     pub fn insert(&self, new: Range) {
-        self.remove(new.start, new.end);
+        self.remove(new.span());
         let mut i = self.lower(new.start);
         let mut merged = new;
         let mut drop_next = false;
@@ -215,9 +228,9 @@ impl Ranges {
         });
     }
 
-    /// Takes `[start, end)` out. Splits what reaches over its edges. For the
-    /// service task.
-    pub fn remove(&self, start: usize, end: usize) {
+    /// Takes `span` out. Splits what reaches over its edges. For the service task.
+    pub fn remove(&self, span: Span) {
+        let (start, end) = (span.start(), span.end());
         let first = self.lower(start);
         let mut last = first;
         while self.get(last).is_some_and(|r| r.start < end) {
@@ -276,11 +289,7 @@ mod tests {
     }
 
     fn private(start: usize, end: usize) -> Range {
-        Range {
-            start,
-            end,
-            origin: Origin::Private,
-        }
+        Range::new(Span::new(start, end), Origin::Private)
     }
 
     #[test]
@@ -290,30 +299,27 @@ mod tests {
         set.insert(private(32, 40));
         set.insert(private(20, 32));
         assert_eq!(list(&set), [(12, 40)]);
-        set.insert(Range {
-            start: 40,
-            end: 52,
-            origin: Origin::Shared,
-        });
+        set.insert(Range::new(Span::new(40, 52), Origin::Shared));
         assert_eq!(list(&set), [(12, 40), (40, 52)]);
-        assert!(set.overlaps(51, 60) && !set.overlaps(52, 60) && !set.overlaps(0, 12));
+        let overlaps = |start, end| set.overlaps(Span::new(start, end));
+        assert!(overlaps(51, 60) && !overlaps(52, 60) && !overlaps(0, 12));
     }
 
     #[test]
     fn nothing_reaches_into_an_empty_range() {
         let set = empty();
         set.insert(private(12, 32));
-        assert_eq!(set.first_in(20, 20), None);
-        assert_eq!(set.first_in(0, 20), Some(private(12, 20)));
+        assert_eq!(set.first_in(Span::new(20, 20)), None);
+        assert_eq!(set.first_in(Span::new(0, 20)), Some(private(12, 20)));
     }
 
     #[test]
     fn removal_splits() {
         let set = empty();
         set.insert(private(12, 52));
-        set.remove(20, 32);
+        set.remove(Span::new(20, 32));
         assert_eq!(list(&set), [(12, 20), (32, 52)]);
-        set.remove(0, 100);
+        set.remove(Span::new(0, 100));
         assert!(set.is_empty());
     }
 
@@ -321,9 +327,9 @@ mod tests {
     fn a_walk_ends_inside_a_range() {
         let set = empty();
         set.insert(private(12, 52));
-        assert_eq!(set.first_in(20, 32), Some(private(20, 32)));
-        assert_eq!(set.first_in(30, 30), None);
-        assert_eq!(set.first_in(40, 30), None);
+        assert_eq!(set.first_in(Span::new(20, 32)), Some(private(20, 32)));
+        assert_eq!(set.first_in(Span::new(30, 30)), None);
+        assert_eq!(set.first_in(Span::new(40, 30)), None);
     }
 
     #[test]
@@ -346,7 +352,7 @@ mod tests {
                 set.insert(Range { start, end, origin });
                 model[start..end].fill(Some(origin));
             } else {
-                set.remove(start, end);
+                set.remove(Span::new(start, end));
                 model[start..end].fill(None);
             }
             let mut seen = [None; 512];

@@ -185,7 +185,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     }
     // One guard over both: too much is only too careful.
     let guarded = target(command).map_or(span, |to| span.around(to));
-    let guard = shared.guard(guarded.start(), guarded.end());
+    let guard = shared.guard(guarded);
     let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
     // What was promoted once may be in pieces still.
     let concerned = if let Command::Remap { .. } = command {
@@ -196,7 +196,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     } else {
         // What is being promoted is watched already, and can be watched by nobody else.
         let watches = number as libc::c_long == libc::SYS_ioctl;
-        watches || shared.promoted.overlaps(span.start(), span.end())
+        watches || shared.promoted.overlaps(span)
     };
     if !concerned {
         return (word, None);

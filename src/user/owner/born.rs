@@ -74,7 +74,12 @@ impl Nursery {
         self.drop_in(start, end);
         if self.len == KNOWN {
             // What was moved is not known by its end.
-            let lives = |c: &Newborn| shared.promoted.first_in(c.start, c.end).is_some();
+            let lives = |c: &Newborn| {
+                shared
+                    .promoted
+                    .first_in(Span::new(c.start, c.end))
+                    .is_some()
+            };
             self.keep(lives);
         }
         self.len < KNOWN
@@ -132,7 +137,7 @@ impl Owner {
         });
         if let Err(errno) = self.map_newborn(start, len) {
             debug_log!("{start:#x}+{len:#x} is not born shared: errno {errno}");
-            shared.promoted.remove(start, end);
+            shared.promoted.remove(Span::new(start, end));
             return Err(errno);
         }
         let _ = self.settings.set(start, end, 0);
@@ -184,7 +189,7 @@ impl Owner {
             && self.segments.first_in(span) == Some(span)
             && shared.promoted.has_room()
             && shared.promoted.len() < self.thrifty_from
-            && shared.promoted.first_in(start, end).is_none()
+            && shared.promoted.first_in(Span::new(start, end)).is_none()
             && !self.program.forks.are_under_way()
             // All new memory is, and has pages already.
             && !mem::is_locked(start)
@@ -197,7 +202,7 @@ impl Owner {
         let asked_for = self.newborn.was_asked_for(start, end).unwrap_or_else(|| {
             let mut promoted = 0;
             let mut at = start;
-            while let Some(r) = shared.promoted.first_in(at, end) {
+            while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
                 if r.origin == Origin::Private {
                     promoted += r.end - r.start;
                 }

@@ -10,7 +10,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::program::stop::{self, Events, Unstoppable};
 use crate::user::program::threads::Standing;
 use crate::user::program::Program;
-use crate::user::sys::{task, uffd};
+use crate::user::sys::{task, uffd, Span};
 
 /// An event of promoted memory, to be acted upon while all threads stand.
 #[derive(Clone, Copy)]
@@ -118,8 +118,11 @@ impl Owner {
             from,
             len,
             to,
-            shared: arena::existing()
-                .is_some_and(|shared| shared.promoted.has(from, from + len, Origin::Shared)),
+            shared: arena::existing().is_some_and(|shared| {
+                shared
+                    .promoted
+                    .has(Span::new(from, from + len), Origin::Shared)
+            }),
         };
         self.change_count += 1;
     }
@@ -134,7 +137,7 @@ impl Owner {
             let c = self.changes[i];
             if let Err(errno) = self.settle_moved(shared, &c) {
                 debug_log!("memory moved to {:#x} cannot be copied back: {errno}", c.to);
-                shared.promoted.remove(c.from, c.from + c.len);
+                shared.promoted.remove(Span::new(c.from, c.from + c.len));
                 self.moved_astray = true;
             }
         }

@@ -13,7 +13,7 @@ use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::advice::{self, Bits};
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{held, insist, mem, Sys};
+use crate::user::sys::{held, insist, mem, Span, Sys};
 
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
@@ -21,7 +21,9 @@ impl Owner {
     pub fn settle_moved(&mut self, shared: &Shared, c: &Change) -> Sys<()> {
         let (from, to, len) = (c.from, c.to, c.len);
         let is_left = |owner: &Self| {
-            shared.promoted.has(from, from + len, Origin::Shared)
+            shared
+                .promoted
+                .has(Span::new(from, from + len), Origin::Shared)
                 && owner.still_own(from, from + len)
         };
         if len == 0 || is_left(self) {
@@ -64,10 +66,10 @@ impl Owner {
     /// there as before: MREMAP_DONTUNMAP takes the pages and nothing else.
     fn forget_moved(&mut self, shared: &Shared, start: usize, end: usize) {
         let mut at = start;
-        while let Some(r) = shared.promoted.first_in(at, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             at = r.end;
             if let Some((lo, hi, _)) = self.first_unmapped(r) {
-                shared.promoted.remove(lo, hi);
+                shared.promoted.remove(Span::new(lo, hi));
                 let _ = self.settings.set(lo, hi, 0);
                 at = hi;
             }
@@ -138,7 +140,7 @@ impl Owner {
         (start, end): (usize, usize),
     ) -> Sys<()> {
         let mut at = start;
-        while let Some(r) = shared.promoted.first_in(at, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             let mut lo = r.start;
             while lo < r.end {
                 let Some(m) = self.program.space.find(lo)?.filter(|m| m.start < r.end) else {
@@ -162,7 +164,7 @@ impl Owner {
                     let _ = held::protect(lo, hi - lo, prot);
                 }
                 done?;
-                shared.promoted.remove(lo, hi);
+                shared.promoted.remove(Span::new(lo, hi));
                 let _ = self.settings.set(lo, hi, 0);
                 self.cut_off(lo, hi);
                 lo = hi;

@@ -37,7 +37,7 @@ use crate::user::program::threads::Standing;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{held, insist, mem, task, uffd, Sys};
+use crate::user::sys::{held, insist, mem, task, uffd, Span, Sys};
 
 /// Most bytes that are copied while all threads stand, if there is no copy yet.
 pub const STANDING_CHUNK: usize = 256 * 1024;
@@ -213,7 +213,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let hi = x.lo + x.len;
-        if shared.guarded(x.lo, hi) || self.program.forks.are_under_way() {
+        if shared.guarded(Span::new(x.lo, hi)) || self.program.forks.are_under_way() {
             return Err(Refusal::Later);
         }
         // The program may have changed its mind about this memory.

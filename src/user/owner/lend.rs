@@ -73,7 +73,7 @@ impl Owner {
         if !m.shared || !m.read || self.is_own(&m) || !(plain || anonymous) {
             return Ok(None);
         }
-        let lent = shared.promoted.first_in(addr, addr + 1);
+        let lent = shared.promoted.first_in(Span::new(addr, addr + 1));
         let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
         let twice = anonymous && self.program.space.is_mapped_again(&m) != Ok(false);
         let kept = anonymous && self.is_kept(&m);
@@ -141,7 +141,7 @@ impl Owner {
         // First the range, then the look at the guards; a thread puts its guard
         // down first and then looks at the ranges. One of the two sees the other.
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-        if shared.guarded(m.start, m.end) {
+        if shared.guarded(Span::new(m.start, m.end)) {
             return Err(Refusal::Later);
         }
         Ok(())

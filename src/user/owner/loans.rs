@@ -56,7 +56,7 @@ impl Loans {
     /// where there is none left for this asker.
     pub fn place_for(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Option<usize> {
         let is_lent = |start, end| {
-            let range = shared.promoted.first_in(start, end);
+            let range = shared.promoted.first_in(Span::new(start, end));
             range.is_some_and(|r| r.origin == Origin::Lent)
         };
         let again = is_lent(m.start, m.start + PAGE) && self.has(m, m.start);

@@ -143,7 +143,10 @@ impl Owner {
         let block = addr & !(CHUNK_MAX - 1);
         let lo = lo.max(m.start).max(block).max(BOTTOM);
         let hi = hi.min(m.end).min(block + CHUNK_MAX).min(TOP);
-        let known = shared.promoted.first_in(addr, addr + PAGE).is_some();
+        let known = shared
+            .promoted
+            .first_in(Span::new(addr, addr + PAGE))
+            .is_some();
         if !known || !m.read || m.offset != m.start || addr < lo {
             return None;
         }
@@ -152,7 +155,7 @@ impl Owner {
             let data = mem::next_data(self.memfd, at, hi)?;
             if addr < data.end() {
                 let (start, end) = (data.start().max(lo), data.end().min(hi));
-                let here = start <= addr && !shared.guarded(start, end);
+                let here = start <= addr && !shared.guarded(Span::new(start, end));
                 return here.then_some((start, end));
             }
             at = data.end();
@@ -172,11 +175,11 @@ impl Owner {
             // The program has moved it; the event is on its way.
             return Err(Refusal::Later);
         }
-        if shared.guarded(lo, hi) {
+        if shared.guarded(Span::new(lo, hi)) {
             // Attachers may just have been asked to let go of it.
             return Err(Refusal::Later);
         }
-        if shared.promoted.first_in(hi - PAGE, hi).is_none() {
+        if shared.promoted.first_in(Span::new(hi - PAGE, hi)).is_none() {
             self.note_growth();
         }
         if !self.has_headroom(hi - lo) {
@@ -275,14 +278,14 @@ impl Owner {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(Errno::ENOMEM));
         }
-        if shared.promoted.first_in(lo, hi).is_some() {
+        if shared.promoted.first_in(Span::new(lo, hi)).is_some() {
             // Something else stood here and was promoted; what became of it, the
             // events are about to tell. If it was moved its content is needed.
             return Err(Refusal::Later);
         }
         // A thread that is about to register it with a userfaultfd of the program's own
         // could not while it is registered here.
-        if self.program.pause.left() > 0 || shared.guarded(lo, hi) {
+        if self.program.pause.left() > 0 || shared.guarded(Span::new(lo, hi)) {
             return Err(Refusal::Later);
         }
         if self.is_stuck(addr) {

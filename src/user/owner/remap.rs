@@ -16,7 +16,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{advice, held, insist, Sys, PAGE, TOP};
+use crate::user::sys::{advice, held, insist, Span, Sys, PAGE, TOP};
 
 const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -47,8 +47,12 @@ impl Owner {
             .flatten()
             .is_some_and(|m| m.end >= end);
         !single
-            || shared.promoted.first_in(r.old, end).is_some()
-            || (fixed && shared.promoted.first_in(r.target, over).is_some())
+            || shared.promoted.first_in(Span::new(r.old, end)).is_some()
+            || (fixed
+                && shared
+                    .promoted
+                    .first_in(Span::new(r.target, over))
+                    .is_some())
     }
 
     pub fn remap_standing(
@@ -114,7 +118,7 @@ impl Owner {
             }
             return Some(Ok(r.old));
         }
-        let promoted = shared.promoted.first_in(end - PAGE, end);
+        let promoted = shared.promoted.first_in(Span::new(end - PAGE, end));
         let private = self.is_own(last) && promoted.is_some_and(|p| p.origin == Origin::Private);
         if !private && (last.shared || last.inode != 0) {
             // What lies behind a file's mapping is the file's to say.

@@ -46,11 +46,11 @@ impl Owner {
     pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
         let span = outward(Span::new(start, end));
         let (start, end) = (span.start(), span.end());
-        if shared.promoted.first_in(start, end).is_none() {
+        if shared.promoted.first_in(Span::new(start, end)).is_none() {
             return Ok(());
         }
         self.can_be_unmapped(start, end)?;
-        while let Some(r) = shared.promoted.first_in(start, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(start, end)) {
             self.retire_range(shared, r.start, r.end)?;
         }
         Ok(())
@@ -65,7 +65,7 @@ impl Owner {
                 return Err(errno);
             }
         }
-        shared.promoted.remove(lo, hi);
+        shared.promoted.remove(Span::new(lo, hi));
         self.cut_off(lo, hi);
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Owner {
         let (start, end) = (page_down(start), page_up(end.min(TOP)));
         self.note_growth_into(start, end);
         let mut at = start;
-        while let Some(r) = shared.promoted.first_in(at, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             if r.origin == Origin::Private {
                 self.cut_off(r.start, r.end);
             }
@@ -109,7 +109,7 @@ impl Owner {
         let end = page_up(end.min(TOP));
         self.note_growth_into(start, end);
         let mut at = start;
-        while let Some(r) = shared.promoted.first_in(at, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             if r.start > at {
                 self.advise_private(at, r.start, advice)?;
             }

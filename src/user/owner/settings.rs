@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
 use crate::user::sys::advice::{advice_for, bits_of, of_advice, Bits, ABSENT, MERGEABLE, WIPED};
-use crate::user::sys::{held, insist, page_up, smaps, Sys, BOTTOM, PAGE, TOP};
+use crate::user::sys::{held, insist, page_up, smaps, Span, Sys, BOTTOM, PAGE, TOP};
 
 /// What is a matter of private memory alone. The rest is set for the mapping that
 /// takes its place, too.
@@ -121,7 +121,11 @@ impl Settings {
         let mut kept = 0;
         for i in 0..self.len {
             let e = self.entries[i];
-            if shared.promoted.first_in(e.start, e.end).is_some() {
+            if shared
+                .promoted
+                .first_in(Span::new(e.start, e.end))
+                .is_some()
+            {
                 self.entries[kept] = e;
                 kept += 1;
             }
@@ -190,7 +194,7 @@ impl Owner {
         let mut done = Ok(1);
         let mut at = start;
         while at < end {
-            let next = shared.promoted.first_in(at, end);
+            let next = shared.promoted.first_in(Span::new(at, end));
             let gap = next.map_or(end, |r| r.start);
             let others = next.filter(|r| r.origin != Origin::Private);
             for (lo, hi) in [Some((at, gap)), others.map(|r| (r.start, r.end))]

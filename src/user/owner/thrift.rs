@@ -14,7 +14,7 @@ use crate::user::arena::ranges::{Origin, CAPACITY};
 use crate::user::arena::Shared;
 use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::sys::maps::{Mapping, Name};
-use crate::user::sys::{task, PAGE};
+use crate::user::sys::{task, Span, PAGE};
 
 /// What the kernel allows where it does not say.
 const USUAL: usize = 65_530;
@@ -53,7 +53,7 @@ fn number(text: &[u8]) -> Option<usize> {
 /// reaches to it.
 fn neighbours(shared: &Shared, mapping: &Mapping, addr: usize) -> (usize, usize) {
     let is_private = |lo: usize, hi: usize| {
-        let range = shared.promoted.first_in(lo, hi);
+        let range = shared.promoted.first_in(Span::new(lo, hi));
         range.is_some_and(|r| (r.start, r.end, r.origin) == (lo, hi, Origin::Private))
     };
     let distance = |is_there: bool, far: usize| if is_there { far } else { usize::MAX };

@@ -39,10 +39,10 @@ impl Owner {
             return;
         };
         let mut at = start;
-        while let Some(range) = shared.promoted.first_in(at, end) {
+        while let Some(range) = shared.promoted.first_in(Span::new(at, end)) {
             at = range.end;
             if range.origin == Origin::Lent {
-                shared.promoted.remove(range.start, range.end);
+                shared.promoted.remove(range.span());
                 self.debts.add(Span::new(range.start, range.end));
             }
         }
@@ -55,13 +55,13 @@ impl Owner {
             return;
         };
         let mut at = start;
-        while let Some(range) = shared.promoted.first_in(at, end) {
+        while let Some(range) = shared.promoted.first_in(Span::new(at, end)) {
             at = range.end;
             let Some((lo, hi, reused)) = self.first_unmapped(range) else {
                 continue;
             };
             at = hi;
-            shared.promoted.remove(lo, hi);
+            shared.promoted.remove(Span::new(lo, hi));
             if range.origin == Origin::Lent {
                 self.debts.add(Span::new(lo, hi));
             } else if self.cut_off_unless_moved(lo, hi) && reused {

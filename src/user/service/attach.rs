@@ -131,7 +131,7 @@ impl Service {
                 return Err(Errno::EINVAL);
             }
             self.owner.note_growth_into(vaddr, end);
-            if shared.promoted.first_in(vaddr, end).is_some() {
+            if shared.promoted.first_in(Span::new(vaddr, end)).is_some() {
                 self.retire(Span::new(vaddr, end));
             }
             self.owner.program.unwatch(vaddr, end)?;

@@ -75,7 +75,7 @@ impl Service {
         } else {
             Span::of(r.old, r.new_len)
         });
-        let has = |origin| shared.promoted.has(span.start(), span.end(), origin);
+        let has = |origin| shared.promoted.has(span, origin);
         if r.old_len == 0 && has(Origin::Private) {
             return Err(Errno::EINVAL);
         }

@@ -28,7 +28,7 @@ use crate::user::service::boot::{await_permission, take_over};
 use crate::user::service::state::Service;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::rights::{Difference, Rights};
-use crate::user::sys::{held, mem, task, Sys, TOP};
+use crate::user::sys::{held, mem, task, Span, Sys, TOP};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
@@ -231,7 +231,7 @@ impl Service {
     /// standing.
     fn take_all_back(&mut self, standing: &Standing, shared: &Shared) {
         let (mut at, mut all) = (0, true);
-        while let Some(range) = shared.promoted.first_in(at, TOP) {
+        while let Some(range) = shared.promoted.first_in(Span::new(at, TOP)) {
             let end = range.end.min(range.start + PART);
             task::beat();
             if range.origin != Origin::Lent {

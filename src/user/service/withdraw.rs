@@ -44,7 +44,7 @@ impl Service {
     pub fn withdraw(&mut self, shared: &Shared, span: Span) {
         let span = outward(span);
         let (start, end) = (span.start(), span.end());
-        if shared.promoted.first_in(start, end).is_none() {
+        if shared.promoted.first_in(Span::new(start, end)).is_none() {
             return;
         }
         self.forget_lent(shared, start, end);
@@ -65,14 +65,14 @@ impl Service {
     fn forget_lent(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
         let mut at = start;
         let mut any = false;
-        while let Some(r) = shared.promoted.first_in(at, end) {
+        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             if r.origin == Origin::Lent {
                 let _ = self
                     .owner
                     .program
                     .changes()
                     .unwatch(r.start, r.end - r.start);
-                shared.promoted.remove(r.start, r.end);
+                shared.promoted.remove(r.span());
                 any = true;
             }
             at = r.end;
@@ -126,7 +126,7 @@ impl Service {
         let span = outward(span);
         let (start, end) = (span.start(), span.end());
         self.recall(shared, start, end);
-        if shared.promoted.first_in(start, end).is_none() {
+        if shared.promoted.first_in(Span::new(start, end)).is_none() {
             return Ok(());
         }
         let standing = match self.owner.stop() {
@@ -155,7 +155,7 @@ impl Service {
     /// of another file than the program knows: EINVAL, as for private memory.
     pub fn rearrange(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
         self.recall(shared, start, end);
-        match shared.promoted.first_in(start, end) {
+        match shared.promoted.first_in(Span::new(start, end)) {
             Some(_) => Err(Errno::EINVAL),
             None => Ok(0),
         }
