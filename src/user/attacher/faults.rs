@@ -5,7 +5,7 @@
 
 use super::Attacher;
 use crate::user::program::Program;
-use crate::user::sys::PAGE;
+use crate::user::sys::{Span, PAGE};
 
 impl Attacher {
     /// Whether the permit of an attached page allows writing.
@@ -17,7 +17,7 @@ impl Attacher {
     /// Wakes who waits for a page, which is touched again then.
     pub fn fault_again(&mut self, program: &Program, page: usize) {
         self.faulting.forget(page, page + PAGE);
-        program.touches().wake(page, PAGE);
+        program.touches().wake(Span::of(page, PAGE));
     }
 
     /// An owner is gone: threads that wait for its pages fault again, and get
@@ -28,7 +28,7 @@ impl Attacher {
                 break;
             };
             if self.permits.get(p.permit).connection == i {
-                program.touches().wake(p.start, p.end - p.start);
+                program.touches().wake(p.span());
             }
         }
         // The program may have unmapped what a thread waits for.

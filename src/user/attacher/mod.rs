@@ -11,7 +11,7 @@ pub mod sigbus;
 pub mod withdrawn;
 
 use super::program::Program;
-use super::sys::{held, uffd, Sys, HUGE};
+use super::sys::{held, uffd, Span, Sys, HUGE};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -94,7 +94,9 @@ impl Attacher {
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
         let addr = match at {
-            Place::ForPages(page) => program.place_window((source, len), page, file.memfd)?,
+            Place::ForPages(page) => {
+                program.place_window(Span::of(source, len), page, file.memfd)?
+            }
             Place::At(at) => held::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source)?,
         };
         let (write, mode) = match self.permits.get(p).writable {
@@ -104,12 +106,16 @@ impl Attacher {
         };
         let ready = program
             .touches()
-            .watch(addr, len, mode)
+            .watch(Span::of(addr, len), mode)
             .and_then(|()| held::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| held::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if program.touches().unwatch(addr, len).is_ok() {
+            if program
+                .touches()
+                .ensure_unwatched(Span::of(addr, len))
+                .is_ok()
+            {
                 let _ = held::unmap(addr, len);
             }
             return Err(if errno == Errno::EINVAL {
@@ -139,11 +145,11 @@ pub fn unmap(program: &mut Program, addr: usize) {
     let mut at = Some(addr);
     while let Some((piece, other)) = at.and_then(|at| program.attachments.take(at)) {
         at = other;
-        program.for_mapped_parts(piece, &mut |program, lo, len| {
+        program.for_mapped_parts(piece, &mut |program, part| {
             // Else each page would be looked at for its protection first.
-            let _ = held::advise(lo, len, libc::MADV_DONTNEED);
-            if program.touches().unwatch(lo, len).is_ok() {
-                let _ = held::unmap(lo, len);
+            let _ = held::advise(part.start(), part.len(), libc::MADV_DONTNEED);
+            if program.touches().ensure_unwatched(part).is_ok() {
+                let _ = held::unmap(part.start(), part.len());
             }
         });
     }

@@ -90,7 +90,7 @@ impl Attacher {
         let said = &lent.said;
         let offset = said.offset + (part.source - said.span.start());
         let mut whole = 0;
-        program.for_mapped_parts(part, &mut |_, _, len| whole += len);
+        program.for_mapped_parts(part, &mut |_, mapped| whole += mapped.len());
         if whole != part.end - part.start {
             // The program has changed it meanwhile.
             return true;
@@ -102,7 +102,7 @@ impl Attacher {
             // It could not be recalled.
             return false;
         }
-        if program.unwatch(start, part.end).is_err() {
+        if program.unwatch(part.span()).is_err() {
             return false;
         }
         let placed = match said.file {
@@ -124,7 +124,7 @@ impl Attacher {
         }
         let _ = held::advise(start, len, libc::MADV_DONTFORK);
         // So that the program's own changes of it are told, where that can be.
-        let _ = program.touches().watch(start, len, uffd::MODE_WP);
+        let _ = program.touches().watch(part.span(), uffd::MODE_WP);
         let Ok(Some(now)) = program.space.at(start) else {
             return true;
         };

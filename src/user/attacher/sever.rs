@@ -38,16 +38,17 @@ impl Attacher {
         while let Some(piece) = program.attachments.get(k) {
             k += 1;
             if self.permits.get(piece.permit).connection == i {
-                program.for_mapped_parts(piece, &mut |program, lo, len| {
-                    if program.touches().unwatch(lo, len).is_err() {
+                program.for_mapped_parts(piece, &mut |program, part| {
+                    if program.touches().ensure_unwatched(part).is_err() {
                         return;
                     }
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let offset = lo - piece.start;
-                    let _ = held::map(lo, len, prot, flags, empty, offset);
-                    let _ = program.touches().watch(lo, len, GATED);
+                    let (start, len) = (part.start(), part.len());
+                    let offset = start - piece.start;
+                    let _ = held::map(start, len, prot, flags, empty, offset);
+                    let _ = program.touches().watch(part, GATED);
                 });
                 program.attachments.show(k - 1, identity);
             }

@@ -20,7 +20,7 @@
 use super::Attacher;
 use crate::user::program::threads::Standing;
 use crate::user::program::Program;
-use crate::user::sys::{held, task, PAGE};
+use crate::user::sys::{held, task, Span, PAGE};
 
 /// A thread that waits for a page.
 #[derive(Clone, Copy)]
@@ -202,7 +202,7 @@ impl Attacher {
         let mut at = 0;
         while let Some(piece) = program.attachments.next_from(at) {
             at = piece.end;
-            program.touches().wake(piece.start, piece.end - piece.start);
+            program.touches().wake(piece.span());
         }
     }
 
@@ -216,8 +216,8 @@ impl Attacher {
         // A page that may not be written to is there; one that was there
         // leaves its write protection behind. Neither can be poisoned.
         self.make_touchable(program, page);
-        let _ = program.touches().unprotect(page, PAGE);
-        if program.touches().poison(page, PAGE).is_ok() {
+        let _ = program.touches().unprotect(Span::of(page, PAGE));
+        if program.touches().poison(Span::of(page, PAGE)).is_ok() {
             let came = program.threads.run_to_signal(standing, tid);
             self.make_touchable(program, page);
             program.threads.note_run(tid, came);

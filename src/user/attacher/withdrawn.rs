@@ -13,8 +13,9 @@ use crate::user::sys::{held, page_down, page_up, Sys, TOP};
 /// Unmaps the pages of an attachment, which stays what it is.
 pub fn drop_pages(program: &Program, part: Piece) -> bool {
     let mut done = true;
-    program.for_mapped_parts(part, &mut |_, start, len| {
-        if let Err(errno) = held::drop_pages(start, len) {
+    program.for_mapped_parts(part, &mut |_, mapped| {
+        let start = mapped.start();
+        if let Err(errno) = held::drop_pages(start, mapped.len()) {
             debug_log!("pages at {start:#x} cannot be given back: errno {errno}");
             done = false;
         }
@@ -26,11 +27,10 @@ impl Attacher {
     /// Puts the owner's memfd back in the place of a file of its.
     pub fn uncover(&self, program: &mut Program, p: Piece, file: &OwnersFile) -> bool {
         let mut done = true;
-        program.for_mapped_parts(p, &mut |program, start, len| {
-            let end = start + len;
+        program.for_mapped_parts(p, &mut |program, mapped| {
             let part = Piece {
-                end,
-                ..p.from(start)
+                end: mapped.end(),
+                ..p.from(mapped.start())
             };
             if let Err(errno) = self.put_back(program, part, file) {
                 debug_log!("an attachment is lost: errno {errno}");
@@ -51,9 +51,9 @@ impl Attacher {
         let (start, len) = (part.start, part.end - part.start);
         let write = self.permits.get(part.permit).writable;
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        program.unwatch(start, part.end)?;
+        program.unwatch(part.span())?;
         held::map(start, len, libc::PROT_NONE, FIXED, file.memfd, part.source)?;
-        program.touches().watch(start, len, GATED)?;
+        program.touches().watch(part.span(), GATED)?;
         held::advise(start, len, libc::MADV_DONTFORK)?;
         held::protect(start, len, prot)
     }

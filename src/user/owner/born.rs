@@ -125,7 +125,7 @@ impl Owner {
         self.has_policies = true;
         // Nothing older may show through.
         mem::punch(self.memfd, start, len)?;
-        self.program.unwatch(start, end)?;
+        self.program.unwatch(Span::new(start, end))?;
         if !self.program.scratch.has_room_to_give() {
             return Err(Errno::ENOMEM);
         }
@@ -153,7 +153,7 @@ impl Owner {
         // A child of a fork past libc, in this moment, has memory that nobody knows.
         let placed = held::advise(start, len, libc::MADV_DONTFORK)
             .and_then(|()| self.take_policies_away(start, len))
-            .and_then(|()| self.program.changes().watch(start, len));
+            .and_then(|()| self.program.changes().watch(Span::of(start, len)));
         placed.inspect_err(|_| {
             self.program.scratch.give_room();
             let flags = PRIVATE | libc::MAP_FIXED;

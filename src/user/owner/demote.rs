@@ -121,7 +121,7 @@ impl Owner {
                 held::protect(copy, len, prot)?;
             }
             // Else the event of the replacement would come to this very task.
-            self.program.changes().unwatch(lo, len)?;
+            self.program.changes().unwatch(Span::of(lo, len))?;
             held::move_over(copy, len, lo)
         };
         filled.and_then(|()| place()).inspect_err(|_| {

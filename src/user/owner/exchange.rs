@@ -140,7 +140,7 @@ impl Owner {
         }
         let why = self.copy_and_replace(shared, &mut x, origin).err();
         if x.stage != 0 {
-            self.program.scratch.unmap(x.stage, len);
+            self.program.scratch.unmap(Span::of(x.stage, len));
         }
         if x.done < len {
             let _ = mem::punch(self.memfd, lo + x.done, len - x.done);
@@ -200,7 +200,7 @@ impl Owner {
     /// The service watches the old memory no longer.
     pub fn untrack(&self, x: &Exchange, lo: usize, len: usize) {
         if x.tracked || x.watched {
-            let _ = insist(|| uffd::unwatch(self.precopy, lo, len));
+            let _ = insist(|| uffd::ensure_unregistered(self.precopy, lo, len));
         }
     }
 
@@ -231,10 +231,12 @@ impl Owner {
             })?;
         } else {
             // Before Linux 6.17 it would be taken from any other that watches it.
-            if self.program.changes().find_others_at(x.lo, x.len) {
+            if self.program.changes().find_others_at(Span::of(x.lo, x.len)) {
                 return Err(Refusal::Os(Errno::EBUSY));
             }
-            self.program.unwatch(x.lo, hi).map_err(Refusal::Os)?;
+            self.program
+                .unwatch(Span::new(x.lo, hi))
+                .map_err(Refusal::Os)?;
         }
         self.hooks.write(self.program.standing_thread(standing));
         if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
@@ -356,7 +358,7 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let (lo, len) = (x.lo, x.done);
-        if let Err(errno) = self.program.changes().watch(lo, len) {
+        if let Err(errno) = self.program.changes().watch(Span::of(lo, len)) {
             debug_log!("promotion of {lo:#x} is undone: errno {errno}");
             self.put_back(x, lo, len);
             x.done = 0;

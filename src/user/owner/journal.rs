@@ -123,7 +123,7 @@ impl Owner {
                 let _ = task::signal_task(self.program.tgid(), self.program.tgid(), libc::SIGKILL);
             }
         }
-        let _ = uffd::unwatch(self.precopy, start, end - start);
+        let _ = uffd::ensure_unregistered(self.precopy, start, end - start);
     }
 
     /// A mapping that has left a hole at `[start, end)` comes back.

@@ -116,7 +116,6 @@ impl Owner {
 
     /// Puts the mapping under watch, before anybody gets it.
     fn note_lent(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Result<(), Refusal> {
-        let len = m.end - m.start;
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(Errno::ENOMEM));
         }
@@ -128,20 +127,16 @@ impl Owner {
             return Err(Refusal::Os(Errno::ENOMEM));
         };
         // Watched from here on, and so in the set: nobody changes it unaware.
-        if let Err(errno) = self.program.changes().watch(m.start, len) {
+        if let Err(errno) = self.program.changes().watch(m.span()) {
             debug_log!("a file at {:#x} cannot be watched: errno {errno}", m.start);
             return Err(Refusal::SharedFile);
         }
         self.loans.put(place, m, asker);
-        shared.promoted.insert(Range {
-            start: m.start,
-            end: m.end,
-            origin: Origin::Lent,
-        });
+        shared.promoted.insert(Range::new(m.span(), Origin::Lent));
         // First the range, then the look at the guards; a thread puts its guard
         // down first and then looks at the ranges. One of the two sees the other.
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-        if shared.guarded(Span::new(m.start, m.end)) {
+        if shared.guarded(m.span()) {
             return Err(Refusal::Later);
         }
         Ok(())

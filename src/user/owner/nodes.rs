@@ -14,7 +14,7 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::program::scratch::Place;
 use crate::user::sys::policy::{self, Policy, BATCH};
-use crate::user::sys::{held, insist, mem, Sys, PAGE};
+use crate::user::sys::{held, insist, mem, Span, Sys, PAGE};
 
 /// What the service knows of nodes. All zero: there is one.
 #[derive(Clone, Copy)]
@@ -142,7 +142,7 @@ impl Owner {
             .give(stage, len)
             .and_then(|()| mem::populate(stage, len));
         let _ = insist(|| local.give(stage, len));
-        self.program.scratch.unmap(stage, len);
+        self.program.scratch.unmap(Span::of(stage, len));
         done
     }
 

@@ -295,7 +295,7 @@ impl Owner {
         if mem::is_sealed(lo, len) && !crate::testing::nothing_is_undone() {
             return Err(Refusal::Sealed);
         }
-        if self.program.changes().find_others_at(lo, len) {
+        if self.program.changes().find_others_at(Span::of(lo, len)) {
             return Err(Refusal::Os(Errno::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.

@@ -35,7 +35,7 @@ impl Owner {
         let end = r.old + r.old_len;
         let fixed = r.flags & libc::MREMAP_FIXED != 0;
         let over = r.target.saturating_add(r.new_len);
-        if self.program.attachments.overlaps(r.old, end) {
+        if self.program.attachments.overlaps(Span::new(r.old, end)) {
             // Of those the kernel says what can be done.
             return false;
         }
@@ -70,7 +70,7 @@ impl Owner {
         }
         // What moves has other offsets in the file: it cannot stay there.
         self.demote(standing, shared, (r.old, end))?;
-        self.program.unwatch(r.old, end)?;
+        self.program.unwatch(Span::new(r.old, end))?;
         let last = self.whole(r.old, end)?;
         if r.flags & libc::MREMAP_FIXED != 0 {
             let over = r
@@ -82,7 +82,7 @@ impl Owner {
                 return Err(Errno::EINVAL);
             }
             self.retire_standing(shared, r.target, over)?;
-            self.program.unwatch(r.target, over)?;
+            self.program.unwatch(Span::new(r.target, over))?;
             let none = libc::PROT_NONE;
             held::map(
                 r.target,
@@ -92,7 +92,7 @@ impl Owner {
                 Fd::NONE,
                 0,
             )?;
-            self.program.on_unmapped(r.target, over);
+            self.program.on_unmapped(Span::new(r.target, over));
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
@@ -111,7 +111,7 @@ impl Owner {
             let rest = r.old + r.new_len;
             if rest < end {
                 let gone = self.retire_standing(shared, rest, end);
-                let gone = gone.and_then(|()| self.program.unwatch(rest, end));
+                let gone = gone.and_then(|()| self.program.unwatch(Span::new(rest, end)));
                 if let Err(errno) = gone.and_then(|()| held::unmap(rest, end - rest)) {
                     return Some(Err(errno));
                 }

@@ -7,12 +7,12 @@
 use super::exchange::Exchange;
 use super::Owner;
 use crate::user::program::threads::Standing;
-use crate::user::sys::held;
+use crate::user::sys::{held, Span};
 
 impl Owner {
     /// With all threads standing: no hole may remain in the service's own range.
     pub fn clear_away(&mut self, _: &Standing, x: &mut Exchange) {
-        if self.program.scratch.close(x.stage, x.len) {
+        if self.program.scratch.close(Span::of(x.stage, x.len)) {
             x.stage = 0;
         } else if x.done > 0 {
             // What has been moved away has left a hole of the program's.
@@ -28,9 +28,9 @@ impl Owner {
             self.trash = (x.aside, x.len);
         } else if x.moved {
             // It has been moved back, and has left a hole.
-            self.program.scratch.close(x.aside, x.len);
+            self.program.scratch.close(Span::of(x.aside, x.len));
         } else {
-            self.program.scratch.unmap(x.aside, x.len);
+            self.program.scratch.unmap(Span::of(x.aside, x.len));
         }
     }
 
@@ -38,7 +38,7 @@ impl Owner {
     pub fn empty_trash(&mut self) {
         let (start, len) = core::mem::take(&mut self.trash);
         if len > 0 {
-            self.program.scratch.unmap(start, len);
+            self.program.scratch.unmap(Span::of(start, len));
         }
     }
 }

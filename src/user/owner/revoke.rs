@@ -59,9 +59,9 @@ impl Owner {
     fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<()> {
         let flags = PRIVATE | libc::MAP_FIXED;
         if self.still_own(lo, hi) {
-            self.program.changes().unwatch(lo, hi - lo)?;
+            self.program.changes().unwatch(Span::new(lo, hi))?;
             if let Err(errno) = held::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
-                insist(|| self.program.changes().watch(lo, hi - lo))?;
+                insist(|| self.program.changes().watch(Span::new(lo, hi)))?;
                 return Err(errno);
             }
         }

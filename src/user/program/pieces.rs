@@ -11,6 +11,7 @@
 use crate::debug_log;
 use crate::testing::places;
 use crate::user::sys::maps::Mapping;
+use crate::user::sys::Span;
 
 /// A piece of an attachment: it may have been cut or moved by the program.
 #[derive(Clone, Copy)]
@@ -30,6 +31,11 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Its addresses.
+    pub fn span(&self) -> Span {
+        Span::new(self.start, self.end)
+    }
+
     /// The part of the piece from `addr` on.
     pub fn from(self, addr: usize) -> Self {
         let skip = addr - self.start;
@@ -139,8 +145,9 @@ impl Attachments {
         rest.filter_map(|i| self.get(i)).find(|p| which(p))
     }
 
-    pub fn overlaps(&self, start: usize, end: usize) -> bool {
-        self.next_from(start).is_some_and(|p| p.start < end)
+    pub fn overlaps(&self, span: Span) -> bool {
+        self.next_from(span.start())
+            .is_some_and(|p| p.start < span.end())
     }
 
     /// A place for a piece, in the ring of the piece at place `kin`.
@@ -204,7 +211,7 @@ impl Attachments {
         };
         // What was there before is gone, though its event may still be on its
         // way.
-        self.cut(piece.start, piece.end);
+        self.cut(piece.span());
         self.enter(self.lower(piece.start), place);
         true
     }
@@ -219,8 +226,9 @@ impl Attachments {
         Some((self.pieces[place as usize], other))
     }
 
-    /// `[start, end)` is not mapped any more.
-    pub fn cut(&mut self, start: usize, end: usize) {
+    /// `span` is not mapped any more.
+    pub fn cut(&mut self, span: Span) {
+        let (start, end) = (span.start(), span.end());
         let mut i = self.lower(start);
         while let Some(p) = self.get(i).filter(|p| p.start < end) {
             let place = self.order[i];
@@ -246,20 +254,22 @@ impl Attachments {
         }
     }
 
-    /// `[from, from + len)` is at `to` now.
-    pub fn moved(&mut self, from: usize, to: usize, len: usize) {
-        let Some(i) = self.index(from) else { return };
+    /// What was at `from` is at `to` now.
+    pub fn moved(&mut self, from: Span, to: usize) {
+        let Some(i) = self.index(from.start()) else {
+            return;
+        };
         let place = self.order[i];
         let moved = Piece {
             start: to,
-            end: to + len,
-            ..self.pieces[place as usize].from(from)
+            end: to + from.len(),
+            ..self.pieces[place as usize].from(from.start())
         };
         let Some(new) = self.place(moved, Some(place)) else {
             return;
         };
-        self.cut(from, from + len);
-        self.cut(to, to + len);
+        self.cut(from);
+        self.cut(moved.span());
         self.enter(self.lower(to), new);
     }
 }
@@ -325,7 +335,7 @@ mod tests {
                     }
                 }
                 3 | 4 => {
-                    table.cut(start, start + len);
+                    table.cut(Span::of(start, len));
                     model.retain(|at, _| !(start..start + len).contains(at));
                 }
                 5 => {
@@ -335,7 +345,7 @@ mod tests {
                     if to < start + len && start < to + len {
                         continue;
                     }
-                    table.moved(start, to, len);
+                    table.moved(Span::of(start, len), to);
                     let part: Vec<_> = (0..len)
                         .filter_map(|k| model.remove(&(start + k)))
                         .collect();
@@ -378,7 +388,7 @@ mod tests {
         }
         assert_eq!(made, PIECES - SPARE);
         for i in 1..=SPARE + 10 {
-            table.cut(i * 8 + 2, i * 8 + 4);
+            table.cut(Span::of(i * 8 + 2, 2));
         }
         assert_eq!(table.len(), PIECES);
         assert!(!table.insert(piece(4, 5, 1 << 40)));

@@ -98,7 +98,7 @@ impl Scratch {
             return Ok(());
         }
         let at = self.map(Place::Glance, PAGE, libc::PROT_READ, NONE, Fd::NONE, 0)?;
-        self.close(at, PAGE);
+        self.close(Span::of(at, PAGE));
         Ok(())
     }
 
@@ -148,15 +148,16 @@ impl Scratch {
     }
 
     /// Takes away what [`Self::map`] made.
-    pub fn unmap(&self, addr: usize, len: usize) {
-        if !self.close(addr, len) {
-            let _ = held::unmap(addr, len);
+    pub fn unmap(&self, span: Span) {
+        if !self.close(span) {
+            let _ = held::unmap(span.start(), span.len());
         }
     }
 
     /// What [`Self::map`] made has been moved away, with no thread running since:
     /// closes the hole, if it is one of the reserved range. Whether it is.
-    pub fn close(&self, addr: usize, len: usize) -> bool {
+    pub fn close(&self, span: Span) -> bool {
+        let (addr, len) = (span.start(), span.len());
         if !self.range().contains(addr) {
             return false;
         }

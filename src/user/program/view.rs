@@ -7,7 +7,7 @@ use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
 use crate::fd::Fd;
-use crate::user::sys::{held, hugetlb, uffd, Sys};
+use crate::user::sys::{held, hugetlb, uffd, Span, Sys};
 use core::ffi::c_int;
 
 impl Program {
@@ -30,36 +30,35 @@ impl Program {
             .map(Place::Glance, len, prot, libc::MAP_SHARED, fd, 0)
             .ok()?;
         let found = self.space.at(addr).ok().flatten();
-        self.scratch.unmap(addr, len);
+        self.scratch.unmap(Span::of(addr, len));
         found.map(|m| (m.device, m.inode))
     }
 
-    /// Takes `[lo, hi)` from every userfaultfd that tells of changes, mapping by
+    /// Takes `span` from every userfaultfd that tells of changes, mapping by
     /// mapping. To be called before the service changes what is mapped there: it
     /// would wait for itself to read the event of that. Where this fails, it must
     /// leave everything as it is.
-    pub fn unwatch(&self, lo: usize, hi: usize) -> Sys<()> {
-        let mut at = lo;
-        while let Some(m) = self.space.find(at)?.filter(|m| m.start < hi && at < hi) {
-            let (start, end) = (m.start.max(at), m.end.min(hi));
-            for userfaultfd in [self.changes().fd(), self.touches().fd()] {
-                uffd::unwatch(userfaultfd, start, end - start)?;
+    pub fn unwatch(&self, span: Span) -> Sys<()> {
+        let mut rest = span;
+        while let Some(m) = self.space.find(rest.start())? {
+            let part = m.span().cut_to(rest);
+            if part.is_empty() {
+                break;
             }
-            at = end;
+            for userfaultfd in [self.changes().fd(), self.touches().fd()] {
+                uffd::ensure_unregistered(userfaultfd, part.start(), part.len())?;
+            }
+            rest = span.from(part.end());
         }
         Ok(())
     }
 
-    /// Maps `len` bytes of an owner's file, from `source` on, without access: where pages
-    /// of size `page` can stand, if it is long enough to have one.
-    pub fn place_window(
-        &mut self,
-        (source, len): (usize, usize),
-        page: usize,
-        memfd: Fd,
-    ) -> Sys<usize> {
+    /// Maps `source` of an owner's file without access: where pages of size `page` can
+    /// stand, if it is long enough to have one.
+    pub fn place_window(&mut self, source: Span, page: usize, memfd: Fd) -> Sys<usize> {
         const NONE: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let file = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let (source, len) = (source.start(), source.len());
         let map = |at, flags| held::map(at, len, libc::PROT_NONE, flags, memfd, source);
         if len < page {
             return map(0, file);
@@ -99,45 +98,41 @@ impl Program {
 
     /// Calls `body` with what of a piece is still mapped as it was made: the
     /// program may have put something else there.
-    pub fn for_mapped_parts(&self, piece: Piece, body: &mut dyn FnMut(&Self, usize, usize)) {
-        let mut at = piece.start;
-        while at < piece.end {
-            let Ok(Some(m)) = self.space.find(at) else {
+    pub fn for_mapped_parts(&self, piece: Piece, body: &mut dyn FnMut(&Self, Span)) {
+        let mut rest = piece.span();
+        while !rest.is_empty() {
+            let Ok(Some(m)) = self.space.find(rest.start()) else {
                 break;
             };
-            let (lo, hi) = (m.start.max(at), m.end.min(piece.end));
-            if lo >= piece.end {
+            let part = m.span().cut_to(rest);
+            if part.is_empty() {
                 break;
             }
-            if piece.is_shown_by(&m, lo) {
-                body(self, lo, hi - lo);
+            if piece.is_shown_by(&m, part.start()) {
+                body(self, part);
             }
-            at = hi;
+            rest = rest.from(part.end());
         }
     }
 
-    /// The program has unmapped `[start, end)`: so its attachments there are
-    /// gone, but for one that has been made there since.
-    pub fn on_unmapped(&mut self, start: usize, end: usize) {
-        let mut at = start;
-        while at < end {
-            let found = self.space.find(at).ok().flatten().filter(|m| m.start < end);
-            let Some(m) = found else {
-                return self.attachments.cut(at, end);
+    /// The program has unmapped `span`: so its attachments there are gone, but for
+    /// one that has been made there since.
+    pub fn on_unmapped(&mut self, span: Span) {
+        let mut rest = span;
+        while !rest.is_empty() {
+            let found = self.space.find(rest.start()).ok().flatten();
+            let Some(m) = found.filter(|m| m.start < rest.end()) else {
+                return self.attachments.cut(rest);
             };
-            if m.start > at {
-                self.attachments.cut(at, m.start);
-                at = m.start;
+            if m.start > rest.start() {
+                self.attachments.cut(Span::new(rest.start(), m.start));
             }
-            let hi = m.end.min(end);
-            let live = self
-                .attachments
-                .at(at)
-                .is_some_and(|p| p.is_shown_by(&m, at));
-            if !live {
-                self.attachments.cut(at, hi);
+            let part = m.span().cut_to(rest);
+            let there = self.attachments.at(part.start());
+            if !there.is_some_and(|p| p.is_shown_by(&m, part.start())) {
+                self.attachments.cut(part);
             }
-            at = hi;
+            rest = rest.from(part.end());
         }
     }
 }

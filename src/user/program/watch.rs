@@ -7,26 +7,26 @@
 use super::Program;
 use crate::fd::Fd;
 use crate::user::sys::uffd::{self, Event};
-use crate::user::sys::{net, Sys};
+use crate::user::sys::{net, Span, Sys};
 
 /// Tells of changes of promoted and lent memory. No fault comes here.
 #[derive(Clone, Copy)]
 pub struct Changes(Fd);
 
 impl Changes {
-    /// Tells from now on when the program unmaps, moves or drops `len` bytes at `addr`.
-    pub fn watch(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::register(self.0, addr, len, uffd::MODE_WP)
+    /// Tells from now on when the program unmaps, moves or drops `span`.
+    pub fn watch(self, span: Span) -> Sys<()> {
+        uffd::register(self.0, span.start(), span.len(), uffd::MODE_WP)
     }
 
-    /// Tells of them no more.
-    pub fn unwatch(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::unregister(self.0, addr, len)
+    /// Tells of them no more. EINVAL where something stands there that cannot be watched.
+    pub fn unwatch(self, span: Span) -> Sys<()> {
+        uffd::unregister(self.0, span.start(), span.len())
     }
 
     /// Whether a userfaultfd of the program's own watches memory that this one does not.
-    pub fn find_others_at(self, addr: usize, len: usize) -> bool {
-        uffd::is_watched_by_others(self.0, addr, len)
+    pub fn find_others_at(self, span: Span) -> bool {
+        uffd::is_watched_by_others(self.0, span.start(), span.len())
     }
 
     /// The next change. Who has made it goes on when this is read.
@@ -50,14 +50,15 @@ impl Changes {
 pub struct Touches(Fd);
 
 impl Touches {
-    /// Tells from now on of touches, of the kinds in `mode`, of `len` bytes at `addr`.
-    pub fn watch(self, addr: usize, len: usize, mode: u64) -> Sys<()> {
-        uffd::register(self.0, addr, len, mode)
+    /// Tells from now on of touches of `span`, of the kinds in `mode`.
+    pub fn watch(self, span: Span, mode: u64) -> Sys<()> {
+        uffd::register(self.0, span.start(), span.len(), mode)
     }
 
-    /// Tells of them no more. Where this fails nothing may be changed there.
-    pub fn unwatch(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::unwatch(self.0, addr, len)
+    /// Tells of them no more, whatever stands there now. Where this fails nothing may be
+    /// changed there.
+    pub fn ensure_unwatched(self, span: Span) -> Sys<()> {
+        uffd::ensure_unregistered(self.0, span.start(), span.len())
     }
 
     /// The next touch.
@@ -66,24 +67,24 @@ impl Touches {
     }
 
     /// Wakes who waits for a page; it is touched again.
-    pub fn wake(self, addr: usize, len: usize) {
-        let _ = uffd::wake(self.0, addr, len);
+    pub fn wake(self, span: Span) {
+        let _ = uffd::wake(self.0, span.start(), span.len());
     }
 
     /// Makes a touch SIGBUS from now on, and wakes who waits for the page.
-    pub fn poison(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::poison(self.0, addr, len)
+    pub fn poison(self, span: Span) -> Sys<()> {
+        uffd::poison(self.0, span.start(), span.len())
     }
 
     /// Maps the pages that the file has, on huge pages where it has those and `huge`
     /// is asked for; whether some may have been protected before.
-    pub fn map(self, addr: usize, len: usize, huge: bool) -> Sys<bool> {
-        uffd::map_present_huge(self.0, addr, len, huge)
+    pub fn map(self, span: Span, huge: bool) -> Sys<bool> {
+        uffd::map_present_huge(self.0, span.start(), span.len(), huge)
     }
 
     /// Maps the pages that the file has; with `protect` a write to them is told.
-    pub fn map_small(self, addr: usize, len: usize, protect: bool) -> Sys<()> {
-        uffd::map_present(self.0, addr, len, protect).map(drop)
+    pub fn map_small(self, span: Span, protect: bool) -> Sys<()> {
+        uffd::map_present(self.0, span.start(), span.len(), protect).map(drop)
     }
 
     /// Whether this kernel maps pages write-protected, asked with any `page`.
@@ -92,13 +93,13 @@ impl Touches {
     }
 
     /// Tells of writes to pages that are mapped.
-    pub fn protect(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::write_protect(self.0, addr, len)
+    pub fn protect(self, span: Span) -> Sys<()> {
+        uffd::write_protect(self.0, span.start(), span.len())
     }
 
     /// Tells of writes no more, and wakes who waits to write.
-    pub fn unprotect(self, addr: usize, len: usize) -> Sys<()> {
-        uffd::write_unprotect(self.0, addr, len)
+    pub fn unprotect(self, span: Span) -> Sys<()> {
+        uffd::write_unprotect(self.0, span.start(), span.len())
     }
 
     /// What becomes readable when there is a touch.

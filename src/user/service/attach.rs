@@ -123,7 +123,7 @@ impl Service {
             if own && window.overlaps(Span::of(source, len)) {
                 return Err(Errno::EINVAL);
             }
-            if self.owner.program.attachments.overlaps(vaddr, end) {
+            if self.owner.program.attachments.overlaps(window) {
                 return Err(Errno::EINVAL);
             }
             // The service itself would be gone.
@@ -131,10 +131,10 @@ impl Service {
                 return Err(Errno::EINVAL);
             }
             self.owner.note_growth_into(vaddr, end);
-            if shared.promoted.first_in(Span::new(vaddr, end)).is_some() {
-                self.retire(Span::new(vaddr, end));
+            if shared.promoted.first_in(window).is_some() {
+                self.retire(window);
             }
-            self.owner.program.unwatch(vaddr, end)?;
+            self.owner.program.unwatch(window)?;
         }
         let at = if vaddr == 0 {
             Place::ForPages(HUGE)

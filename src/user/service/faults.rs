@@ -31,16 +31,14 @@ impl Service {
                     let page = page_down(event.b as usize);
                     self.on_fault(page, event.c as u32 as i32, protected);
                 }
-                uffd::EVENT_UNMAP => self
-                    .owner
-                    .program
-                    .on_unmapped(event.a as usize, event.b as usize),
+                uffd::EVENT_UNMAP => {
+                    let gone = Span::new(event.a as usize, event.b as usize);
+                    self.owner.program.on_unmapped(gone);
+                }
                 uffd::EVENT_REMAP => {
-                    let (from, to) = (event.a as usize, event.b as usize);
-                    self.owner
-                        .program
-                        .attachments
-                        .moved(from, to, page_up(event.c as usize));
+                    let from = Span::of(event.a as usize, page_up(event.c as usize));
+                    let attachments = &mut self.owner.program.attachments;
+                    attachments.moved(from, event.b as usize);
                 }
                 _ => {}
             }
@@ -168,7 +166,10 @@ impl Service {
                 self.map_writable(here, end - first, huge)
             };
             self.attacher.faulting.forget(here, here + (end - first));
-            self.owner.program.touches().wake(here, end - first);
+            self.owner
+                .program
+                .touches()
+                .wake(Span::of(here, end - first));
             if done != Err(Errno::EAGAIN) {
                 return;
             }
@@ -182,9 +183,9 @@ impl Service {
     fn map_writable(&mut self, start: usize, len: usize, huge: bool) -> Sys<()> {
         let touches = self.owner.program.touches();
         // What the owner could not write to before, it can now.
-        if touches.map(start, len, huge)? {
+        if touches.map(Span::of(start, len), huge)? {
             // Where nothing was ever protected the kernel knows of no protection.
-            match touches.unprotect(start, len) {
+            match touches.unprotect(Span::of(start, len)) {
                 Err(Errno::ENOENT) => {}
                 done => return done,
             }
@@ -197,17 +198,30 @@ impl Service {
         if self.attacher.permits.get(p.permit).writable {
             self.owner
                 .program
-                .for_mapped_parts(p, &mut |program, lo, len| {
-                    let _ = program.touches().watch(lo, len, GATED);
+                .for_mapped_parts(p, &mut |program, mapped| {
+                    let _ = program.touches().watch(mapped, GATED);
                 });
         }
         if self.attacher.can_map_protected() {
-            return self.owner.program.touches().map_small(start, len, true);
+            return self
+                .owner
+                .program
+                .touches()
+                .map_small(Span::of(start, len), true);
         }
         // If they cannot be stopped the pages can be written to for a moment.
         let standing = self.owner.stop().ok();
-        let mapped = self.owner.program.touches().map_small(start, len, false);
-        let done = self.owner.program.touches().protect(start, len).and(mapped);
+        let mapped = self
+            .owner
+            .program
+            .touches()
+            .map_small(Span::of(start, len), false);
+        let done = self
+            .owner
+            .program
+            .touches()
+            .protect(Span::of(start, len))
+            .and(mapped);
         self.owner.resume(standing);
         done
     }
@@ -259,14 +273,14 @@ impl Service {
                 // The thread faults again, and asks again. But one that is in a
                 // system call can not be stopped before it has its answer.
                 Err(Unstoppable::Busy) if self.attacher.faulting.tries_again() => {
-                    self.owner.program.touches().wake(page, PAGE);
+                    self.owner.program.touches().wake(Span::of(page, PAGE));
                     return;
                 }
                 Err(_) => self.attacher.faulting.stopped(),
             }
         }
         let can = self.attacher.can_poison() && self.attacher.poisoned.has_room();
-        let poisoned = can.then(|| self.owner.program.touches().poison(page, PAGE));
+        let poisoned = can.then(|| self.owner.program.touches().poison(Span::of(page, PAGE)));
         if let Some(Ok(())) = poisoned {
             self.attacher.poisoned.push(page);
         } else {
@@ -277,7 +291,7 @@ impl Service {
                 let _ = task::signal_task(self.owner.program.tgid(), tid, libc::SIGBUS);
             }
             // The thread faults again, when there is room for its page.
-            self.owner.program.touches().wake(page, PAGE);
+            self.owner.program.touches().wake(Span::of(page, PAGE));
         }
     }
 

@@ -192,17 +192,18 @@ impl Service {
             };
             self.owner
                 .program
-                .for_mapped_parts(piece, &mut |program, lo, len| {
+                .for_mapped_parts(piece, &mut |program, mapped| {
+                    let (start, len) = (mapped.start(), mapped.len());
                     task::beat();
                     if !stopped {
                         // Else it could be touched between the two.
-                        let _ = held::protect(lo, len, libc::PROT_NONE);
+                        let _ = held::protect(start, len, libc::PROT_NONE);
                     }
-                    let _ = program.touches().unwatch(lo, len);
+                    let _ = program.touches().ensure_unwatched(mapped);
                     let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
                     // A store is SIGBUS too, and not SIGSEGV.
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let _ = held::map(lo, len, prot, flags, empty.fd(), lo - piece.start);
+                    let _ = held::map(start, len, prot, flags, empty.fd(), start - piece.start);
                 });
         }
     }

@@ -67,11 +67,7 @@ impl Service {
         let mut any = false;
         while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
             if r.origin == Origin::Lent {
-                let _ = self
-                    .owner
-                    .program
-                    .changes()
-                    .unwatch(r.start, r.end - r.start);
+                let _ = self.owner.program.changes().unwatch(r.span());
                 shared.promoted.remove(r.span());
                 any = true;
             }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::procfs::{number, proc_path};
-use super::{sys, Sys, PAGE};
+use super::{sys, Span, Sys, PAGE};
 use crate::fd::Fd;
 use core::ffi::c_int;
 
@@ -48,6 +48,11 @@ pub enum Name {
 }
 
 impl Mapping {
+    /// Its addresses.
+    pub fn span(&self) -> Span {
+        Span::new(self.start, self.end)
+    }
+
     /// mmap's protection bits.
     pub fn prot(&self) -> c_int {
         (if self.read { libc::PROT_READ } else { 0 })

@@ -86,17 +86,18 @@ pub fn register(fd: Fd, start: usize, len: usize, mode: u64) -> Sys<()> {
     ioctl(fd, iowr(0x00, 32), &mut [start as u64, len as u64, mode, 0])
 }
 
-/// Takes a range out again: its changes are reported to nobody any more.
+/// Takes a range out again: its changes are reported to nobody any more. EINVAL where
+/// nothing of it can be registered.
 pub fn unregister(fd: Fd, start: usize, len: usize) -> Sys<()> {
     ioctl(fd, ior(0x01, 16), &mut [start as u64, len as u64])
 }
 
-/// Takes a mapping from the watch, if it is under it. Where this fails the
-/// service must not change the mapping: it would wait for its own event.
+/// Takes a mapping out, if it is registered. Where this fails the service must not
+/// change the mapping: it would wait for its own event.
 ///
 /// One of a kind that cannot be watched, or that another userfaultfd watches, is
 /// none of `fd`'s: as good as taken.
-pub fn unwatch(fd: Fd, start: usize, len: usize) -> Sys<()> {
+pub fn ensure_unregistered(fd: Fd, start: usize, len: usize) -> Sys<()> {
     match unregister(fd, start, len) {
         Err(Errno::EINVAL) => Ok(()),
         answer => answer,
