@@ -85,7 +85,7 @@ impl Piece {
         self.overlay
             || !space.has_scan()
             || space
-                .populated(self.start, self.end, &mut runs, false)
+                .populated(self.span(), &mut runs, false)
                 .map_or(true, |(found, walked)| found > 0 || walked < self.end)
     }
 }

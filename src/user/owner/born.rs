@@ -32,8 +32,7 @@ const KNOWN: usize = 256;
 
 #[derive(Clone, Copy)]
 struct Newborn {
-    start: usize,
-    end: usize,
+    span: Span,
     asked_for: bool,
 }
 
@@ -45,10 +44,9 @@ pub struct Nursery {
 }
 
 impl Nursery {
-    fn add(&mut self, start: usize, end: usize) {
+    fn add(&mut self, span: Span) {
         self.all[self.len] = Newborn {
-            start,
-            end,
+            span,
             asked_for: false,
         };
         self.len += 1;
@@ -65,22 +63,16 @@ impl Nursery {
         self.len = kept;
     }
 
-    fn drop_in(&mut self, start: usize, end: usize) {
-        self.keep(|c| c.end <= start || c.start >= end);
+    fn drop_in(&mut self, span: Span) {
+        self.keep(|c| !c.span.overlaps(span));
     }
 
-    /// Whether there is room for one more in `[start, end)`.
-    fn has_room_for(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
-        self.drop_in(start, end);
+    /// Whether there is room for one more in `span`.
+    fn has_room_for(&mut self, shared: &Shared, span: Span) -> bool {
+        self.drop_in(span);
         if self.len == KNOWN {
             // What was moved is not known by its end.
-            let lives = |c: &Newborn| {
-                shared
-                    .promoted
-                    .first_in(Span::new(c.start, c.end))
-                    .is_some()
-            };
-            self.keep(lives);
+            self.keep(|c| shared.promoted.first_in(c.span).is_some());
         }
         self.len < KNOWN
     }
@@ -88,14 +80,14 @@ impl Nursery {
     /// A peer has asked for the page at `addr`.
     pub fn note_asked(&mut self, addr: usize) {
         for c in &mut self.all[..self.len] {
-            c.asked_for |= c.start <= addr && addr < c.end;
+            c.asked_for |= c.span.contains(addr);
         }
     }
 
-    /// Whether a peer has asked for `[start, end)`, if that was born shared.
-    fn was_asked_for(&self, start: usize, end: usize) -> Option<bool> {
+    /// Whether a peer has asked for `span`, if that was born shared.
+    fn was_asked_for(&self, span: Span) -> Option<bool> {
         let all = &self.all[..self.len];
-        let found = all.iter().find(|c| (c.start, c.end) == (start, end));
+        let found = all.iter().find(|c| c.span == span);
         found.map(|c| c.asked_for)
     }
 }
@@ -111,49 +103,46 @@ pub fn memory_is_promised() -> bool {
 }
 
 impl Owner {
-    /// Puts pages of the file in the place of `[start, end)`, which a thread has just
-    /// mapped and not touched. EAGAIN: it stays as it is.
-    pub fn bear(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
-        if !self.may_bear(shared, start, end)?
-            || !self.newborn.has_room_for(shared, start, end)
+    /// Puts pages of the file in the place of `span`, which a thread has just mapped and
+    /// not touched. EAGAIN: it stays as it is.
+    pub fn bear(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
+        if !self.may_bear(shared, span)?
+            || !self.newborn.has_room_for(shared, span)
             || !self.can_note_settings(shared)
         {
             return Err(Errno::EAGAIN);
         }
-        let len = end - start;
+        let (start, len) = (span.start(), span.len());
         // The program may give its memory one, as the file's.
         self.has_policies = true;
         // Nothing older may show through.
         mem::punch(self.memfd, start, len)?;
-        self.program.unwatch(Span::new(start, end))?;
+        self.program.unwatch(span)?;
         if !self.program.scratch.has_room_to_give() {
             return Err(Errno::ENOMEM);
         }
         // Known to be promoted first: whoever ends this service would find it so.
-        shared.promoted.insert(Range {
-            start,
-            end,
-            origin: Origin::Private,
-        });
-        if let Err(errno) = self.map_newborn(start, len) {
+        shared.promoted.insert(Range::new(span, Origin::Private));
+        if let Err(errno) = self.map_newborn(span) {
             debug_log!("{start:#x}+{len:#x} is not born shared: errno {errno}");
-            shared.promoted.remove(Span::new(start, end));
+            shared.promoted.remove(span);
             return Err(errno);
         }
-        let _ = self.settings.set(start, end, 0);
-        self.newborn.add(start, end);
+        let _ = self.settings.set(span, 0);
+        self.newborn.add(span);
         count(&COUNTERS.born_shared);
         Ok(0)
     }
 
     /// Where this fails there is private memory again.
-    fn map_newborn(&self, start: usize, len: usize) -> Sys<()> {
+    fn map_newborn(&self, span: Span) -> Sys<()> {
+        let (start, len) = (span.start(), span.len());
         let flags = FILE_MAP | libc::MAP_FIXED;
         held::map(start, len, RW, flags, self.memfd, start)?;
         // A child of a fork past libc, in this moment, has memory that nobody knows.
         let placed = held::advise(start, len, libc::MADV_DONTFORK)
-            .and_then(|()| self.take_policies_away(start, len))
-            .and_then(|()| self.program.changes().watch(Span::of(start, len)));
+            .and_then(|()| self.take_policies_away(span))
+            .and_then(|()| self.program.changes().watch(span));
         placed.inspect_err(|_| {
             self.program.scratch.give_room();
             let flags = PRIVATE | libc::MAP_FIXED;
@@ -166,54 +155,53 @@ impl Owner {
     }
 
     /// The file may have policies of memory that has stood there before.
-    fn take_policies_away(&self, start: usize, len: usize) -> Sys<()> {
+    fn take_policies_away(&self, span: Span) -> Sys<()> {
         if !self.may_have_policies() {
             return Ok(());
         }
-        match Policy::take_away(start, len) {
+        match Policy::take_away(span.start(), span.len()) {
             // Where that is forbidden nobody has given it any.
             Err(Errno::EPERM | Errno::ENOSYS) => Ok(()),
             done => done,
         }
     }
 
-    fn may_bear(&self, shared: &Shared, start: usize, end: usize) -> Sys<bool> {
+    fn may_bear(&self, shared: &Shared, span: Span) -> Sys<bool> {
         let is_plain =
             |m: &Mapping| m.prot() == RW && !m.shared && m.inode == 0 && m.name == Name::Plain;
-        let Some(m) = self.program.space.at(start)?.filter(is_plain) else {
+        let Some(m) = self.program.space.at(span.start())?.filter(is_plain) else {
             return Ok(false);
         };
-        let span = Span::new(start, end);
-        Ok(start < end
-            && end <= m.end
+        Ok(!span.is_empty()
+            && span.end() <= m.end
             && self.segments.first_in(span) == Some(span)
             && shared.promoted.has_room()
             && shared.promoted.len() < self.thrifty_from
-            && shared.promoted.first_in(Span::new(start, end)).is_none()
+            && shared.promoted.first_in(span).is_none()
             && !self.program.forks.are_under_way()
             // All new memory is, and has pages already.
-            && !mem::is_locked(start)
-            && self.without_own_memory(start, start, end) == Ok((start, end)))
+            && !mem::is_locked(span.start())
+            && self.without_own_memory(span.start(), span) == Ok(span))
     }
 
-    /// `[start, end)` is about to be unmapped: what mappings of its size are worth is
-    /// learned from that.
-    pub fn learn_from(&mut self, shared: &Shared, start: usize, end: usize) {
-        let asked_for = self.newborn.was_asked_for(start, end).unwrap_or_else(|| {
+    /// `span` is about to be unmapped: what mappings of its size are worth is learned
+    /// from that.
+    pub fn learn_from(&mut self, shared: &Shared, span: Span) {
+        let asked_for = self.newborn.was_asked_for(span).unwrap_or_else(|| {
             let mut promoted = 0;
-            let mut at = start;
-            while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
+            let mut rest = span;
+            while let Some(r) = shared.promoted.first_in(rest) {
                 if r.origin == Origin::Private {
                     promoted += r.end - r.start;
                 }
-                at = r.end;
+                rest = span.from(r.end);
             }
             // What the kernel gives huge pages is better born private.
-            promoted > (end - start) / 2 && !(end - start >= HUGE && self.all_huge(start, end))
+            promoted > span.len() / 2 && !(span.len() >= HUGE && self.all_huge(span))
         });
-        self.newborn.drop_in(start, end);
+        self.newborn.drop_in(span);
         if asked_for {
-            shared.born.asked_for(end - start);
+            shared.born.asked_for(span.len());
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::user::sys::{task, uffd, Span};
 pub struct Change {
     /// `uffd::EVENT_REMAP` or `uffd::EVENT_UNMAP`.
     pub kind: u8,
-    pub from: usize,
-    pub len: usize,
+    /// What has been moved or unmapped.
+    pub from: Span,
     /// Where it has been moved.
     pub to: usize,
     /// Some of it was shared anonymous memory.
@@ -98,13 +98,13 @@ impl Owner {
         let Ok(event) = self.program.changes().next() else {
             return;
         };
-        let (from, to) = (event.a as usize, event.b as usize);
-        let (len, to) = match event.kind {
-            uffd::EVENT_REMAP => (event.c as usize, to),
-            uffd::EVENT_UNMAP => (to - from, 0),
+        let (start, to) = (event.a as usize, event.b as usize);
+        let (from, to) = match event.kind {
+            uffd::EVENT_REMAP => (Span::of(start, event.c as usize), to),
+            uffd::EVENT_UNMAP => (Span::new(start, to), 0),
             uffd::EVENT_REMOVE => {
                 // One for each mapping, and no matter when until the caller is back.
-                let _ = self.discard(from, to);
+                let _ = self.discard(Span::new(start, to));
                 return;
             }
             _ => return,
@@ -116,13 +116,9 @@ impl Owner {
         self.changes[self.change_count] = Change {
             kind: event.kind,
             from,
-            len,
             to,
-            shared: arena::existing().is_some_and(|shared| {
-                shared
-                    .promoted
-                    .has(Span::new(from, from + len), Origin::Shared)
-            }),
+            shared: arena::existing()
+                .is_some_and(|shared| shared.promoted.has(from, Origin::Shared)),
         };
         self.change_count += 1;
     }
@@ -137,7 +133,7 @@ impl Owner {
             let c = self.changes[i];
             if let Err(errno) = self.settle_moved(shared, &c) {
                 debug_log!("memory moved to {:#x} cannot be copied back: {errno}", c.to);
-                shared.promoted.remove(Span::new(c.from, c.from + c.len));
+                shared.promoted.remove(c.from);
                 self.moved_astray = true;
             }
         }

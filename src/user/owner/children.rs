@@ -42,8 +42,8 @@ impl Owner {
         while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
             i += 1;
             if r.origin == Origin::Private {
-                done = self.for_each_setting(r, &mut |service, lo, hi, bits| {
-                    service.privatize_range(&mut child, (lo, hi), bits)
+                done = self.for_each_setting(r, &mut |owner, part, bits| {
+                    owner.privatize_range(&mut child, part, bits)
                 });
             }
         }
@@ -51,41 +51,37 @@ impl Owner {
         done
     }
 
-    /// Says of `[lo, hi)` whether children inherit it. They cannot have what is sealed,
+    /// Says of `span` whether children inherit it. They cannot have what is sealed,
     /// since nothing could take its place there: they are given a copy where they have
     /// nothing.
-    pub fn advise_for_children(&self, lo: usize, hi: usize, advice: i32) -> Sys<()> {
-        let mut at = lo;
-        while at < hi {
+    pub fn advise_for_children(&self, span: Span, advice: i32) -> Sys<()> {
+        let mut rest = span;
+        while !rest.is_empty() {
             let sealed = if advice == libc::MADV_DOFORK {
-                self.program.space.first_sealed(at, hi)?
+                self.program.space.first_sealed(rest)?
             } else {
                 None
             };
-            let (start, end) = sealed.unwrap_or((hi, hi));
-            if at < start {
-                let _ = held::advise(at, start - at, advice);
+            let sealed = sealed.unwrap_or(Span::new(span.end(), span.end()));
+            let open = Span::new(rest.start(), sealed.start());
+            if !open.is_empty() {
+                let _ = held::advise(open.start(), open.len(), advice);
             }
-            at = end;
+            rest = span.from(sealed.end());
         }
         Ok(())
     }
 
-    fn privatize_range(
-        &mut self,
-        child: &mut Child,
-        (start, end): (usize, usize),
-        bits: Bits,
-    ) -> Sys<()> {
+    fn privatize_range(&mut self, child: &mut Child, span: Span, bits: Bits) -> Sys<()> {
         if bits & ABSENT != 0 {
             return Ok(());
         }
-        let mut lo = start;
-        while lo < end {
+        let mut lo = span.start();
+        while lo < span.end() {
             let Some(m) = self.program.space.at(lo)? else {
                 return Err(Errno::EFAULT);
             };
-            let hi = m.end.min(end);
+            let hi = m.end.min(span.end());
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
             let flags = flags | libc::MAP_NORESERVE;
             let map = [lo, hi - lo, RW as usize, flags as usize, usize::MAX, 0];

@@ -15,7 +15,7 @@ use crate::user::sys::{held, insist, mem, uffd, Span, Sys, PAGE};
 const SECOND_COPY: usize = 4 << 20;
 
 /// What is done with a run of pages, and whether they have been written to.
-type OnRun<'a> = dyn FnMut(&mut Owner, (usize, usize), bool) -> Sys<()> + 'a;
+type OnRun<'a> = dyn FnMut(&mut Owner, Span, bool) -> Sys<()> + 'a;
 
 impl Owner {
     /// Copies what the memory holds into the file, and maps it at the stage, while
@@ -27,7 +27,7 @@ impl Owner {
         if x.backed() && x.len > SECOND_COPY {
             x.tracked = uffd::register(self.precopy, x.lo, x.len, uffd::MODE_WP).is_ok();
             if !x.tracked || uffd::write_protect(self.precopy, x.lo, x.len).is_err() {
-                self.untrack(x, x.lo, x.len);
+                self.untrack(x, x.span());
                 x.tracked = false;
                 return false;
             }
@@ -49,7 +49,7 @@ impl Owner {
             Ok::<(), Errno>(())
         });
         if copied.is_err() && x.tracked {
-            self.untrack(x, x.lo, x.len);
+            self.untrack(x, x.span());
             x.tracked = false;
         }
         copied.is_ok()
@@ -58,26 +58,24 @@ impl Owner {
     /// Copies every page that holds something, and maps the copies at the stage.
     fn copy_to_stage(&mut self, x: &Exchange) -> Sys<()> {
         if x.backed() {
-            return self.copy_run(x, x.lo, x.lo + x.len);
+            return self.copy_run(x, x.span());
         }
-        self.for_each_run(x.lo, x.lo + x.len, false, &mut |owner, (start, end), _| {
-            owner.copy_run(x, start, end)
-        })
+        self.for_each_run(x.span(), false, &mut |owner, run, _| owner.copy_run(x, run))
     }
 
-    fn copy_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
-        self.on_their_nodes(lo, hi - lo, &mut |owner, at, len| {
-            owner.copy_pages(x.stage_of(at), at, len)
+    fn copy_run(&mut self, x: &Exchange, run: Span) -> Sys<()> {
+        self.on_their_nodes(run, &mut |owner, part| {
+            owner.copy_pages(x.stage_of(part.start()), part.start(), part.len())
         })
     }
 
     /// Copies every page that holds something.
     fn copy_populated(&mut self, x: &Exchange) -> Sys<()> {
         if x.backed() {
-            return self.write_near(x.lo, x.len, x.lo);
+            return self.write_near(x.span(), x.lo);
         }
-        self.for_each_run(x.lo, x.lo + x.len, false, &mut |owner, (start, end), _| {
-            owner.write_near(start, end - start, start)
+        self.for_each_run(x.span(), false, &mut |owner, run, _| {
+            owner.write_near(run, run.start())
         })
     }
 
@@ -92,69 +90,67 @@ impl Owner {
     }
 
     /// Calls `body` for every populated run, and with `written` told.
-    fn for_each_run(
-        &mut self,
-        lo: usize,
-        hi: usize,
-        checked: bool,
-        body: &mut OnRun<'_>,
-    ) -> Sys<()> {
-        let mut at = lo;
+    fn for_each_run(&mut self, span: Span, checked: bool, body: &mut OnRun<'_>) -> Sys<()> {
+        let mut rest = span;
         let mut runs = [Run::default(); 64];
-        while at < hi {
-            let (n, walked) = self.program.space.populated(at, hi, &mut runs, checked)?;
+        while !rest.is_empty() {
+            let (n, walked) = self.program.space.populated(rest, &mut runs, checked)?;
             for run in &runs[..n] {
-                let range = (run.start as usize, run.end as usize);
-                body(self, range, run.categories & WRITTEN != 0)?;
+                let part = Span::new(run.start as usize, run.end as usize);
+                body(self, part, run.categories & WRITTEN != 0)?;
             }
-            if walked <= at {
+            if walked <= rest.start() {
                 return Err(Errno::EIO);
             }
-            at = walked;
+            rest = span.from(walked);
         }
         Ok(())
     }
 
-    /// Makes the file hold what has been moved aside from `[at, at + n)`.
-    pub fn bring_up_to_date(&mut self, x: &Exchange, at: usize, n: usize) -> Sys<()> {
-        let from = x.aside_of(at);
+    /// Makes the file hold what has been moved aside from `piece`.
+    pub fn bring_up_to_date(&mut self, x: &Exchange, piece: Span) -> Sys<()> {
+        let from = Span::of(x.aside_of(piece.start()), piece.len());
         if x.backed() {
             return if x.tracked {
                 // Done before the move.
                 Ok(())
             } else {
-                self.write_near(from, n, at)
+                self.write_near(from, piece.start())
             };
         }
         if x.copied && crate::testing::first_copies_count() {
             return Ok(());
         }
-        let back = |addr: usize| at + (addr - from);
-        let mut clean_from = from;
-        self.for_each_run(from, from + n, false, &mut |owner, (start, end), _| {
-            owner.bring_absent(x, back(clean_from), back(start))?;
-            clean_from = end;
-            owner.bring_run(x, back(start), back(end))
+        let back = |addr: usize| piece.start() + (addr - from.start());
+        let mut clean_from = piece.start();
+        self.for_each_run(from, false, &mut |owner, run, _| {
+            let run = Span::new(back(run.start()), back(run.end()));
+            owner.bring_absent(x, Span::new(clean_from, run.start()))?;
+            clean_from = run.end();
+            owner.bring_run(x, run)
         })?;
-        self.bring_absent(x, back(clean_from), at + n)
+        self.bring_absent(x, piece.from(clean_from))
     }
 
-    /// `[lo, hi)` had no pages: neither has the file.
-    fn bring_absent(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
-        if lo < hi && x.copied && mem::next_data(self.memfd, lo, hi).is_some() {
-            return mem::punch(self.memfd, lo, hi - lo);
+    /// `span` had no pages: neither has the file.
+    fn bring_absent(&mut self, x: &Exchange, span: Span) -> Sys<()> {
+        if !span.is_empty()
+            && x.copied
+            && mem::next_data(self.memfd, span.start(), span.end()).is_some()
+        {
+            return mem::punch(self.memfd, span.start(), span.len());
         }
         Ok(())
     }
 
-    /// Makes the file hold `[lo, hi)`, which has pages.
-    fn bring_run(&mut self, x: &Exchange, lo: usize, hi: usize) -> Sys<()> {
-        let mut at = lo;
+    /// Makes the file hold `run`, which has pages.
+    fn bring_run(&mut self, x: &Exchange, run: Span) -> Sys<()> {
+        let (mut at, hi) = (run.start(), run.end());
         while at < hi {
             let data = mem::next_data(self.memfd, at, hi).unwrap_or(Span::new(hi, hi));
             let (start, end) = (data.start(), data.end());
             if at < start {
-                self.write_near(x.aside_of(at), start - at, at)?;
+                self.write_near(Span::of(x.aside_of(at), start - at), at)?;
             }
             for page in (start..end).step_by(PAGE) {
                 let (from, to) = (x.aside_of(page), x.stage_of(page));
@@ -173,19 +169,18 @@ impl Owner {
     /// Copies what was written since the first copy of a file's mapping. EPERM:
     /// the range is not what it was.
     pub fn copy_changed(&mut self, x: &Exchange) -> Sys<()> {
-        let (lo, hi) = (x.lo, x.lo + x.len);
-        let mut clean_from = lo;
-        let copy =
-            |owner: &mut Self, from: usize, to: usize| owner.write_near(from, to - from, from);
-        self.for_each_run(lo, hi, true, &mut |owner, (start, end), written| {
+        let all = x.span();
+        let mut clean_from = all.start();
+        let copy = |owner: &mut Self, part: Span| owner.write_near(part, part.start());
+        self.for_each_run(all, true, &mut |owner, run, written| {
             // Absent pages read as what the other file holds.
-            copy(owner, clean_from, start)?;
-            clean_from = end;
+            copy(owner, Span::new(clean_from, run.start()))?;
+            clean_from = run.end();
             if written {
-                copy(owner, start, end)?;
+                copy(owner, run)?;
             }
             Ok(())
         })?;
-        copy(self, clean_from, hi)
+        copy(self, all.from(clean_from))
     }
 }

@@ -87,6 +87,16 @@ impl Exchange {
         self.mapping.inode != 0
     }
 
+    /// The place whose pages are exchanged.
+    pub fn span(&self) -> Span {
+        Span::of(self.lo, self.len)
+    }
+
+    /// What of it is not in place yet.
+    pub fn rest(&self) -> Span {
+        self.span().from(self.lo + self.done)
+    }
+
     pub fn aside_of(&self, addr: usize) -> usize {
         self.aside + (addr - self.lo)
     }
@@ -97,16 +107,16 @@ impl Exchange {
 }
 
 impl Owner {
-    /// Puts pages of the file in place of `[lo, hi)`, a part of `mapping`. Answers
-    /// for how many bytes from `lo` on that is done, and why not for the rest.
+    /// Puts pages of the file in place of `span`, a part of `mapping`. Answers for how
+    /// many bytes from its start on that is done, and why not for the rest.
     pub fn exchange(
         &mut self,
         shared: &Shared,
         mapping: &Mapping,
-        (lo, hi): (usize, usize),
+        span: Span,
         origin: Origin,
     ) -> (usize, Option<Refusal>) {
-        let len = hi - lo;
+        let (lo, len) = (span.start(), span.len());
         let staged = self
             .program
             .scratch
@@ -177,7 +187,7 @@ impl Owner {
         let standing = match stopped {
             Ok(standing) => standing,
             Err(why) => {
-                self.untrack(x, x.lo, x.len);
+                self.untrack(x, x.span());
                 return Err(why);
             }
         };
@@ -189,7 +199,7 @@ impl Owner {
             }
         }
         if x.done < x.len {
-            self.untrack(x, x.lo + x.done, x.len - x.done);
+            self.untrack(x, x.rest());
         }
         self.clear_away(&standing, x);
         self.journal.close();
@@ -198,9 +208,10 @@ impl Owner {
     }
 
     /// The service watches the old memory no longer.
-    pub fn untrack(&self, x: &Exchange, lo: usize, len: usize) {
+    pub fn untrack(&self, x: &Exchange, span: Span) {
         if x.tracked || x.watched {
-            let _ = insist(|| uffd::ensure_unregistered(self.precopy, lo, len));
+            let (start, len) = (span.start(), span.len());
+            let _ = insist(|| uffd::ensure_unregistered(self.precopy, start, len));
         }
     }
 
@@ -212,13 +223,12 @@ impl Owner {
         x: &mut Exchange,
         origin: Origin,
     ) -> Result<(), Refusal> {
-        let hi = x.lo + x.len;
-        if shared.guarded(Span::new(x.lo, hi)) || self.program.forks.are_under_way() {
+        if shared.guarded(x.span()) || self.program.forks.are_under_way() {
             return Err(Refusal::Later);
         }
         // The program may have changed its mind about this memory.
         match self.program.space.at(x.lo) {
-            Ok(Some(now)) if now.end >= hi && now.is_still(&x.mapping) => {}
+            Ok(Some(now)) if now.end >= x.lo + x.len && now.is_still(&x.mapping) => {}
             _ => return Err(Refusal::Later),
         }
         if !x.copied {
@@ -231,12 +241,10 @@ impl Owner {
             })?;
         } else {
             // Before Linux 6.17 it would be taken from any other that watches it.
-            if self.program.changes().find_others_at(Span::of(x.lo, x.len)) {
+            if self.program.changes().find_others_at(x.span()) {
                 return Err(Refusal::Os(Errno::EBUSY));
             }
-            self.program
-                .unwatch(Span::new(x.lo, hi))
-                .map_err(Refusal::Os)?;
+            self.program.unwatch(x.span()).map_err(Refusal::Os)?;
         }
         self.hooks.write(self.program.standing_thread(standing));
         if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
@@ -262,10 +270,10 @@ impl Owner {
         let mut result = Ok(());
         while x.done < x.len && result.is_ok() {
             let at = x.lo + x.done;
-            result = self.replace_piece(x, at, x.piece_at(at));
+            result = self.replace_piece(x, Span::of(at, x.piece_at(at)));
         }
         if x.unlocked && x.done < x.len {
-            self.lock_again(x.lo + x.done, x.len - x.done);
+            self.lock_again(x.rest());
         }
         result
     }
@@ -291,10 +299,11 @@ impl Owner {
         Ok(())
     }
 
-    /// Replaces `[at, at + n)`, or as much of it as can be moved.
-    fn replace_piece(&mut self, x: &mut Exchange, at: usize, n: usize) -> Result<(), Refusal> {
+    /// Replaces `piece`, or as much of it as can be moved.
+    fn replace_piece(&mut self, x: &mut Exchange, piece: Span) -> Result<(), Refusal> {
+        let (at, n) = (piece.start(), piece.len());
         let (n, why) = if x.by_page {
-            self.move_aside(at, n, x.aside_of(at))
+            self.move_aside(piece, x.aside_of(at))
         } else {
             held::move_over(at, n, x.aside_of(at)).map_err(Refusal::of_refused_change)?;
             x.moved = true;
@@ -306,11 +315,11 @@ impl Owner {
                 _ => Ok(()),
             };
             let placed = seen
-                .and_then(|()| self.bring_up_to_date(x, at, n))
+                .and_then(|()| self.bring_up_to_date(x, Span::of(at, n)))
                 .and_then(|()| held::move_over(x.stage_of(at), n, at));
             if let Err(errno) = placed {
                 debug_log!("{at:#x}+{n:#x} is not exchanged: errno {errno}");
-                self.put_back(x, at, n);
+                self.put_back(x, Span::of(at, n));
                 return Err(Refusal::of_refused_change(errno));
             }
             x.done += n;
@@ -319,10 +328,11 @@ impl Owner {
     }
 
     /// Undoes the first step for a piece, whatever stands in its place now.
-    fn put_back(&mut self, x: &Exchange, at: usize, n: usize) {
+    fn put_back(&mut self, x: &Exchange, piece: Span) {
         if crate::testing::nothing_is_undone() {
             return;
         }
+        let (at, n) = (piece.start(), piece.len());
         let aside = x.aside_of(at);
         let back = if x.by_page {
             let there = insist(|| self.program.space.at(at)).ok().flatten();
@@ -336,7 +346,7 @@ impl Owner {
                     insist(|| uffd::register(self.precopy, at, n, uffd::MODE_MISSING))
                 })
             };
-            room.map(|()| self.move_back(at, n, aside))
+            room.map(|()| self.move_back(piece, aside))
         } else {
             self.program.scratch.give_room();
             insist(|| held::move_over(aside, n, at))
@@ -357,21 +367,17 @@ impl Owner {
         x: &mut Exchange,
         origin: Origin,
     ) -> Result<(), Refusal> {
-        let (lo, len) = (x.lo, x.done);
-        if let Err(errno) = self.program.changes().watch(Span::of(lo, len)) {
-            debug_log!("promotion of {lo:#x} is undone: errno {errno}");
-            self.put_back(x, lo, len);
+        let placed = Span::of(x.lo, x.done);
+        if let Err(errno) = self.program.changes().watch(placed) {
+            debug_log!("promotion of {:#x} is undone: errno {errno}", x.lo);
+            self.put_back(x, placed);
             x.done = 0;
             if x.unlocked {
-                self.lock_again(lo, len);
+                self.lock_again(placed);
             }
             return Err(Refusal::Os(errno));
         }
-        shared.promoted.insert(Range {
-            start: lo,
-            end: lo + len,
-            origin,
-        });
+        shared.promoted.insert(Range::new(placed, origin));
         if x.locked {
             // What may be locked is limited: not both at a time.
             let _ = mem::unlock(x.aside, x.len);
@@ -381,12 +387,12 @@ impl Owner {
             None => self.look(x.aside),
         };
         match settings {
-            Ok(bits) => self.keep_settings((lo, lo + len), bits),
-            Err(errno) => debug_log!("the settings of {lo:#x} cannot be seen: errno {errno}"),
+            Ok(bits) => self.keep_settings(placed, bits),
+            Err(errno) => debug_log!("the settings of {:#x} cannot be seen: errno {errno}", x.lo),
         }
-        self.give_policy(&x.policy, lo, len);
+        self.give_policy(&x.policy, placed);
         if x.locked {
-            self.lock_promoted(lo, lo + len);
+            self.lock_promoted(placed);
         }
         Ok(())
     }

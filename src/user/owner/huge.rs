@@ -11,25 +11,25 @@
 use super::exchange::{Exchange, PIECE};
 use super::Owner;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::HUGE;
+use crate::user::sys::{Span, HUGE};
 
 impl Owner {
     /// Whether a page of `m` is a part of a huge page that is mapped as one.
     pub fn is_huge(&self, m: &Mapping, addr: usize) -> bool {
-        let start = addr & !(HUGE - 1);
-        start >= m.start && start + HUGE <= m.end && self.program.space.is_huge(start, HUGE)
+        let page = Span::of(addr & !(HUGE - 1), HUGE);
+        page.cut_to(m.span()) == page && self.program.space.is_huge(page)
     }
 
     /// Adds to a part of `m` what else the huge pages at its ends hold.
-    pub fn whole_huge_pages(&self, m: &Mapping, (lo, hi): (usize, usize)) -> (usize, usize) {
-        let (mut start, mut end) = (lo, hi);
-        if lo % HUGE != 0 && self.is_huge(m, lo) {
-            start = lo & !(HUGE - 1);
+    pub fn whole_huge_pages(&self, m: &Mapping, part: Span) -> Span {
+        let (mut start, mut end) = (part.start(), part.end());
+        if start % HUGE != 0 && self.is_huge(m, start) {
+            start &= !(HUGE - 1);
         }
-        if hi % HUGE != 0 && self.is_huge(m, hi) {
-            end = (hi & !(HUGE - 1)) + HUGE;
+        if end % HUGE != 0 && self.is_huge(m, end) {
+            end = (end & !(HUGE - 1)) + HUGE;
         }
-        (start, end)
+        Span::new(start, end)
     }
 
     /// Makes huge pages of what has been copied from huge pages. Where that cannot be
@@ -43,7 +43,7 @@ impl Owner {
         let mut at = first;
         while at < end {
             let from = at;
-            while at < end && self.program.space.is_huge(at, HUGE) {
+            while at < end && self.program.space.is_huge(Span::of(at, HUGE)) {
                 at += HUGE;
             }
             if from < at {
@@ -53,10 +53,13 @@ impl Owner {
         }
     }
 
-    /// Whether what is shared in `[lo, hi)` can be mapped as huge pages.
-    pub fn all_huge(&self, lo: usize, hi: usize) -> bool {
-        let (first, end) = (lo.next_multiple_of(HUGE), hi & !(HUGE - 1));
-        first < end && self.program.space.is_huge(first, end - first)
+    /// Whether what is shared in `span` can be mapped as huge pages.
+    pub fn all_huge(&self, span: Span) -> bool {
+        let (first, end) = (
+            span.start().next_multiple_of(HUGE),
+            span.end() & !(HUGE - 1),
+        );
+        first < end && self.program.space.is_huge(Span::new(first, end))
     }
 }
 

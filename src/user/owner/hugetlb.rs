@@ -4,16 +4,17 @@
 #![forbid(unsafe_code)]
 
 use super::Owner;
-use crate::user::sys::PAGE;
+use crate::user::sys::{Span, PAGE};
 
 /// How many mappings of a range are looked at for the size of their pages, besides the
 /// last.
 const LOOKS: usize = 8;
 
 impl Owner {
-    /// `[lo, hi)` with all of the pages at its ends, and the size of the largest that
-    /// was seen in it.
-    pub fn whole_pages(&self, lo: usize, hi: usize) -> ((usize, usize), usize) {
+    /// `span` with all of the pages at its ends, and the size of the largest that was
+    /// seen in it.
+    pub fn whole_pages(&self, span: Span) -> (Span, usize) {
+        let (lo, hi) = (span.start(), span.end());
         let (mut start, mut end, mut largest) = (lo, hi, PAGE);
         let mut at = lo;
         for _ in 0..LOOKS {
@@ -35,6 +36,6 @@ impl Owner {
             largest = largest.max(page);
             end = hi.next_multiple_of(page);
         }
-        ((start, end), largest)
+        (Span::new(start, end), largest)
     }
 }

@@ -18,7 +18,7 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
-use crate::user::sys::{held, mem, task, uffd, PAGE};
+use crate::user::sys::{held, mem, task, uffd, Span, PAGE};
 
 /// How often a page is tried that does not move back just now.
 const TRIES: u32 = 100_000;
@@ -72,14 +72,15 @@ impl Owner {
         let mut at = lo;
         while let Ok(Some(m)) = self.program.space.find(at) {
             let (start, end) = (m.start.max(at), m.end.min(hi));
-            self.put_mapping_back(at, start.min(hi));
+            self.put_mapping_back(Span::new(at, start.min(hi)));
             if start >= hi {
                 break;
             }
+            let part = Span::new(start, end);
             if self.is_own(&m) {
-                shared.promoted.insert(Range { start, end, origin });
+                shared.promoted.insert(Range::new(part, origin));
             } else {
-                self.put_pages_back(start, end, m.prot());
+                self.put_pages_back(part, m.prot());
             }
             at = end;
             if at == hi {
@@ -98,17 +99,17 @@ impl Owner {
         self.journal.close();
     }
 
-    /// The pages of `[start, end)` that are aside come back, and who waits for one
-    /// goes on. What the program has put there since is not watched: nothing moves
-    /// there.
-    fn put_pages_back(&mut self, start: usize, end: usize, prot: i32) {
+    /// The pages of `span` that are aside come back, and who waits for one goes on. What
+    /// the program has put there since is not watched: nothing moves there.
+    fn put_pages_back(&mut self, span: Span, prot: i32) {
+        let (start, len) = (span.start(), span.len());
         let aside = self.journal.aside + (start - self.journal.lo);
         if self.journal.by_page && self.journal.aside != 0 {
             // It moves between mappings that may be used in the same way.
-            let _ = held::protect(aside, end - start, prot);
+            let _ = held::protect(aside, len, prot);
             let (mut done, mut tries) = (0, 0);
-            while done < end - start && tries < TRIES {
-                let left = end - start - done;
+            while done < len && tries < TRIES {
+                let left = len - done;
                 match uffd::move_pages(self.precopy, start + done, aside + done, left) {
                     Ok(moved) => done += moved,
                     // It is in its place.
@@ -118,33 +119,34 @@ impl Owner {
                 }
             }
             if tries == TRIES {
-                debug_log!("{start:#x}-{end:#x} cannot be put back");
+                debug_log!("{start:#x}-{:#x} cannot be put back", span.end());
                 // It would go on with memory that is not its own.
                 let _ = task::signal_task(self.program.tgid(), self.program.tgid(), libc::SIGKILL);
             }
         }
-        let _ = uffd::ensure_unregistered(self.precopy, start, end - start);
+        let _ = uffd::ensure_unregistered(self.precopy, start, len);
     }
 
-    /// A mapping that has left a hole at `[start, end)` comes back.
-    fn put_mapping_back(&self, start: usize, end: usize) {
-        let aside = self.journal.aside + (start - self.journal.lo);
-        if start < end && !self.journal.by_page && self.journal.aside != 0 {
-            let _ = held::move_over(aside, end - start, start);
+    /// A mapping that has left a hole at `span` comes back.
+    fn put_mapping_back(&self, span: Span) {
+        let aside = self.journal.aside + (span.start() - self.journal.lo);
+        if !span.is_empty() && !self.journal.by_page && self.journal.aside != 0 {
+            let _ = held::move_over(aside, span.len(), span.start());
         }
     }
 
     fn unmap_stage(&self) {
-        let (mut at, end) = (self.journal.stage, self.journal.stage + self.journal.len);
-        while let Ok(Some(m)) = self.program.space.find(at) {
-            if m.start >= end {
+        let stage = Span::of(self.journal.stage, self.journal.len);
+        let mut rest = stage;
+        while let Ok(Some(m)) = self.program.space.find(rest.start()) {
+            let part = m.span().cut_to(rest);
+            if part.is_empty() {
                 break;
             }
-            let (start, stop) = (m.start.max(at), m.end.min(end));
             if self.is_own(&m) {
-                let _ = held::unmap(start, stop - start);
+                let _ = held::unmap(part.start(), part.len());
             }
-            at = stop;
+            rest = stage.from(part.end());
         }
     }
 }

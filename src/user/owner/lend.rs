@@ -27,14 +27,13 @@ use core::ffi::{c_int, CStr};
 pub struct Loan {
     /// The file; none for a System V segment.
     pub file: Option<OwnedFd>,
-    pub lo: usize,
-    pub hi: usize,
-    /// Offset of `lo` in the file.
+    pub span: Span,
+    /// Offset of its start in the file.
     pub offset: usize,
     pub writable: bool,
     /// The id of the System V segment that it is, where there is no file.
     pub sysv: Option<i32>,
-    /// The size of its pages: `lo`, `hi` and `offset` are where pages begin.
+    /// The size of its pages: `span` and `offset` are whole ones.
     page: usize,
 }
 
@@ -42,7 +41,7 @@ impl Loan {
     /// What an attacher is told of it.
     pub fn told(&self) -> Elsewhere {
         Elsewhere {
-            span: Span::new(self.lo, self.hi),
+            span: self.span,
             offset: self.offset,
             writable: self.writable,
             file: self.sysv.map_or(Lent::File, |id| Lent::Segment {
@@ -62,7 +61,7 @@ impl Owner {
         shared: &Shared,
         asker: usize,
         addr: usize,
-        (lo, hi): (usize, usize),
+        within: Span,
         is_attachment: &dyn Fn((u64, u64)) -> bool,
     ) -> Result<Option<Loan>, Refusal> {
         let Ok(Some(m)) = self.program.space.at(addr) else {
@@ -73,7 +72,7 @@ impl Owner {
         if !m.shared || !m.read || self.is_own(&m) || !(plain || anonymous) {
             return Ok(None);
         }
-        let lent = shared.promoted.first_in(Span::new(addr, addr + 1));
+        let lent = shared.promoted.first_in(Span::of(addr, 1));
         let lent = lent.is_some_and(|r| r.origin == Origin::Lent);
         let twice = anonymous && self.program.space.is_mapped_again(&m) != Ok(false);
         let kept = anonymous && self.is_kept(&m);
@@ -101,12 +100,11 @@ impl Owner {
             Some(file) => hugetlb::page_of_file(file.fd()),
             None => self.program.space.page_size(&m),
         };
-        let lo = lo.max(m.start) & !(page - 1);
-        let hi = hi.min(m.end).next_multiple_of(page);
+        let part = m.span().cut_to(within);
+        let lo = part.start() & !(page - 1);
         Ok(Some(Loan {
             file,
-            lo,
-            hi,
+            span: Span::new(lo, part.end().next_multiple_of(page)),
             page,
             offset: m.offset + (lo - m.start),
             writable: m.write,

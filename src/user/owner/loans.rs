@@ -20,8 +20,7 @@ pub const LENT: usize = 4096;
 /// A mapping that is lent. All zero is none.
 #[derive(Clone, Copy)]
 struct Lent {
-    start: usize,
-    end: usize,
+    span: Span,
     identity: (u64, u64),
     offset: usize,
     /// The connection that asked for it, or [`NOBODY`].
@@ -55,17 +54,17 @@ impl Loans {
     /// A place for a mapping, which is lent no longer as what it was before; `None`
     /// where there is none left for this asker.
     pub fn place_for(&mut self, shared: &Shared, m: &Mapping, asker: usize) -> Option<usize> {
-        let is_lent = |start, end| {
-            let range = shared.promoted.first_in(Span::new(start, end));
+        let is_lent = |span| {
+            let range = shared.promoted.first_in(span);
             range.is_some_and(|r| r.origin == Origin::Lent)
         };
-        let again = is_lent(m.start, m.start + PAGE) && self.has(m, m.start);
+        let again = is_lent(Span::of(m.start, PAGE)) && self.has(m, m.start);
         let (mut free, mut lent, mut own) = (None, 0, 0);
         for (place, l) in self.lent[..self.used].iter_mut().enumerate() {
-            if l.start < m.end && l.end > m.start {
-                l.end = l.start;
+            if l.span.overlaps(m.span()) {
+                l.span = Span::EMPTY;
             }
-            if is_lent(l.start, l.end) {
+            if is_lent(l.span) {
                 lent += 1;
                 own += usize::from(l.asker == asker);
             } else {
@@ -88,8 +87,7 @@ impl Loans {
     pub fn put(&mut self, place: usize, m: &Mapping, asker: usize) {
         self.used = self.used.max(place + 1);
         self.lent[place] = Lent {
-            start: m.start,
-            end: m.end,
+            span: m.span(),
             identity: (m.device, m.inode),
             offset: m.offset,
             asker,
@@ -99,23 +97,20 @@ impl Loans {
     /// Whether the mapping is (still) the one that is lent there.
     pub fn has(&self, m: &Mapping, at: usize) -> bool {
         self.lent[..self.used].iter().any(|l| {
-            l.start <= at
-                && at < l.end
+            l.span.contains(at)
                 && l.identity == (m.device, m.inode)
                 && m.shared
-                && m.offset + (at - m.start) == l.offset + (at - l.start)
+                && m.offset + (at - m.start) == l.offset + (at - l.span.start())
         })
     }
 
     /// Of what stands as far from `address` as its offset says, the first from place
     /// `from` on: its place, and its range.
     pub fn next_of(&self, address: usize, from: usize) -> Option<(usize, Span)> {
-        let is_part = |l: &Lent| l.start < l.end && l.start.checked_sub(address) == Some(l.offset);
+        let is_part =
+            |l: &Lent| !l.span.is_empty() && l.span.start().checked_sub(address) == Some(l.offset);
         let rest = self.lent[..self.used].get(from..)?;
         let found = from + rest.iter().position(is_part)?;
-        Some((
-            found,
-            Span::new(self.lent[found].start, self.lent[found].end),
-        ))
+        Some((found, self.lent[found].span))
     }
 }

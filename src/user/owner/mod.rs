@@ -39,7 +39,7 @@ use super::arena::Shared;
 use super::hooks::Hooks;
 use super::program::Program;
 use super::protocol::limits::CHUNK_MAX;
-use super::sys::{HUGE, PAGE};
+use super::sys::{Span, HUGE, PAGE};
 use crate::fd::Fd;
 use born::Nursery;
 use changes::{Change, CHANGES};
@@ -75,8 +75,8 @@ pub struct Owner {
     journal: Journal,
     stuck: Stuck,
     kept: Kept,
-    /// Pages that a promotion has replaced, in the scratch range: start and length.
-    trash: (usize, usize),
+    /// Pages that a promotion has replaced, in the scratch range.
+    trash: Span,
     /// Events that have been read and not been acted upon.
     changes: [Change; CHANGES],
     change_count: usize,
@@ -115,14 +115,14 @@ impl Owner {
         self.can_precopy && self.quiet
     }
 
-    /// Whether the program may read and not write some of `[lo, hi)`. What
+    /// Whether the program may read and not write some of `span`. What
     /// changes that makes the memory private again first, so that an answer
     /// that is given now holds until its pages are revoked.
-    pub fn any_read_only(&self, lo: usize, hi: usize) -> bool {
-        let mut at = lo;
-        while at < hi {
+    pub fn any_read_only(&self, span: Span) -> bool {
+        let mut at = span.start();
+        while at < span.end() {
             match self.program.space.find(at) {
-                Ok(Some(m)) if m.start >= hi => break,
+                Ok(Some(m)) if m.start >= span.end() => break,
                 Ok(Some(m)) if m.read && !m.write => return true,
                 Ok(Some(m)) => at = m.end,
                 Ok(None) => break,
@@ -133,29 +133,26 @@ impl Owner {
         false
     }
 
-    /// Shares everything in `[lo, hi)` that is there, and answers what of that may be
+    /// Shares everything in `span` that is there, and answers what of that may be
     /// mapped without more ado: not beyond memory that is shared and has been hidden
     /// since. Where some of it cannot be shared the rest is, and the answer is why not.
     pub fn share_whole(
         &mut self,
         shared: &Shared,
-        lo: usize,
-        hi: usize,
+        span: Span,
         wait: &mut dyn FnMut() -> bool,
-    ) -> Result<(usize, usize), Refusal> {
-        let (mut at, mut shown) = (lo, hi);
+    ) -> Result<Span, Refusal> {
+        let (mut at, mut shown) = (span.start(), span.end());
         let mut refused = None;
-        while at < hi {
+        while at < span.end() {
             match self.program.space.find(at) {
-                Ok(Some(mapping)) if mapping.start < hi => {
+                Ok(Some(mapping)) if mapping.start < span.end() => {
                     at = at.max(mapping.start);
-                    match self.share_chunk(shared, at, (at, hi), CHUNK_MAX, wait) {
-                        Ok((from, end)) => {
+                    match self.share_chunk(shared, at, span.from(at), CHUNK_MAX, wait) {
+                        Ok(done) => {
                             // Pages that the owner never touched are wanted too.
-                            if let Err(errno) = self.populate_as_owner(from, end - from) {
-                                return Err(Refusal::of_changed(errno));
-                            }
-                            at = end.max(at + PAGE);
+                            self.populate_as_owner(done).map_err(Refusal::of_changed)?;
+                            at = done.end().max(at + PAGE);
                         }
                         Err(Refusal::Later) => return Err(Refusal::Later),
                         Err(Refusal::Hole) => {
@@ -188,7 +185,7 @@ impl Owner {
         }
         match refused {
             Some(why) => Err(why),
-            None if lo < shown => Ok((lo, shown)),
+            None if span.start() < shown => Ok(Span::new(span.start(), shown)),
             None => Err(Refusal::Hole),
         }
     }

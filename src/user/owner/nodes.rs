@@ -59,21 +59,19 @@ impl Owner {
         }
     }
 
-    /// Calls `body` with each part of `[addr, addr + len)` whose pages are on one
-    /// node, so that pages which it makes come from there.
+    /// Calls `body` with each part of `span` whose pages are on one node, so that pages
+    /// which it makes come from there.
     pub fn on_their_nodes(
         &mut self,
-        addr: usize,
-        len: usize,
-        body: &mut dyn FnMut(&mut Self, usize, usize) -> Sys<()>,
+        span: Span,
+        body: &mut dyn FnMut(&mut Self, Span) -> Sys<()>,
     ) -> Sys<()> {
         if !self.nodes.several {
-            return body(self, addr, len);
+            return body(self, span);
         }
-        let end = addr + len;
-        let mut begun = addr;
+        let (mut at, end) = (span.start(), span.end());
+        let mut begun = at;
         let mut node = None;
-        let mut at = addr;
         while at < end {
             let mut nodes = [-1; BATCH];
             let count = ((end - at) / PAGE).min(BATCH);
@@ -86,7 +84,7 @@ impl Owner {
                 if found.is_some() && found != node {
                     if begun < at {
                         self.come_from(node);
-                        body(self, begun, at - begun)?;
+                        body(self, Span::new(begun, at))?;
                     }
                     (begun, node) = (at, found);
                 }
@@ -94,7 +92,7 @@ impl Owner {
             }
         }
         self.come_from(node);
-        body(self, begun, end - begun)
+        body(self, span.from(begun))
     }
 
     fn come_from(&mut self, node: Option<u32>) {
@@ -117,7 +115,8 @@ impl Owner {
     }
 
     /// Gives memory of the file pages where it has none: where the owner's would be.
-    pub fn populate_as_owner(&mut self, addr: usize, len: usize) -> Sys<()> {
+    pub fn populate_as_owner(&mut self, span: Span) -> Sys<()> {
+        let (addr, len) = (span.start(), span.len());
         if !self.nodes.several {
             return mem::populate(addr, len);
         }
@@ -146,10 +145,11 @@ impl Owner {
         done
     }
 
-    /// As [`mem::write_from`].
-    pub fn write_near(&mut self, from: usize, len: usize, offset: usize) -> Sys<()> {
-        self.on_their_nodes(from, len, &mut |owner, at, len| {
-            mem::write_from(owner.memfd, at, len, offset + (at - from))
+    /// As [`mem::write_from`]: what `from` holds goes to `offset` of the file.
+    pub fn write_near(&mut self, from: Span, offset: usize) -> Sys<()> {
+        self.on_their_nodes(from, &mut |owner, part| {
+            let done = part.start() - from.start();
+            mem::write_from(owner.memfd, part.start(), part.len(), offset + done)
         })
     }
 
@@ -163,9 +163,10 @@ impl Owner {
         policy
     }
 
-    /// Pages that come to `[addr, addr + len)` from now on come from where `policy`
-    /// says. The file remembers that, also for other memory at the same place.
-    pub fn give_policy(&mut self, policy: &Policy, addr: usize, len: usize) {
+    /// Pages that come to `span` from now on come from where `policy` says. The file
+    /// remembers that, also for other memory at the same place.
+    pub fn give_policy(&mut self, policy: &Policy, span: Span) {
+        let (addr, len) = (span.start(), span.len());
         if *policy == Policy::DEFAULT {
             return;
         }
@@ -180,16 +181,16 @@ impl Owner {
         self.nodes.several || self.has_policies
     }
 
-    /// As [`mem::read_into`]: `len` bytes of the file at `offset`, which is mapped at
-    /// `at`, to `to`.
-    pub fn read_near(&mut self, to: usize, len: usize, (offset, at): (usize, usize)) -> Sys<()> {
+    /// As [`mem::read_into`]: `data` of the file, which is mapped at `at`, to `to`.
+    pub fn read_near(&mut self, to: usize, data: Span, at: usize) -> Sys<()> {
+        let mapped = Span::of(at, data.len());
         if self.nodes.several {
             // Where a page is can be seen where it is mapped.
-            let _ = mem::populate(at, len);
+            let _ = mem::populate(mapped.start(), mapped.len());
         }
-        self.on_their_nodes(at, len, &mut |owner, from, len| {
-            let done = from - at;
-            held::read_into(owner.memfd, to + done, len, offset + done)
+        self.on_their_nodes(mapped, &mut |owner, part| {
+            let done = part.start() - mapped.start();
+            held::read_into(owner.memfd, to + done, part.len(), data.start() + done)
         })
     }
 

@@ -22,7 +22,7 @@ use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{held, mem, task, uffd, HUGE, PAGE};
+use crate::user::sys::{held, mem, task, uffd, Span, HUGE, PAGE};
 
 /// Tries for a page that the kernel is working on, or has just unshared.
 const TRIES: u32 = 64;
@@ -47,11 +47,11 @@ impl Owner {
         self.can_move_pages && mapping.write && mapping.inode == 0 && !mapping.shared
     }
 
-    /// Moves the pages of `[lo, lo + len)` to the empty range `aside`, up to the
-    /// first that does not move: a device may have pinned it. Answers how many bytes
+    /// Moves the pages of `span` to the empty range at `aside`, up to the first that does not move: a device may have pinned it. Answers how many bytes
     /// were moved, and why not more. Both ranges have the same protection and are
     /// watched by the userfaultfd that moves them, the first for missing pages.
-    pub fn move_aside(&mut self, lo: usize, len: usize, aside: usize) -> (usize, Option<Refusal>) {
+    pub fn move_aside(&mut self, span: Span, aside: usize) -> (usize, Option<Refusal>) {
+        let (lo, len) = (span.start(), span.len());
         let mut done = 0;
         let mut tries = 0;
         while done < len {
@@ -105,8 +105,9 @@ impl Owner {
         addr / HUGE == self.stuck.addr / HUGE && task::now() < self.stuck.until
     }
 
-    /// Undoes the first `done` bytes of [`Self::move_aside`].
-    pub fn move_back(&mut self, lo: usize, done: usize, aside: usize) {
+    /// Undoes [`Self::move_aside`] for a span all of which was moved.
+    pub fn move_back(&mut self, span: Span, aside: usize) {
+        let (lo, done) = (span.start(), span.len());
         let mut back = 0;
         let mut tries = 0;
         while back < done {
@@ -120,7 +121,7 @@ impl Owner {
                 Err(Errno::EBUSY | Errno::EAGAIN) if tries < TRIES * 1000 => tries += 1,
                 Err(errno) => {
                     debug_log!("{:#x} goes back as a copy: errno {errno}", lo + back);
-                    return self.copy_back(lo + back, done - back, aside + back);
+                    return self.copy_back(span.from(lo + back), aside + back);
                 }
             }
         }
@@ -129,7 +130,8 @@ impl Owner {
     /// Undoes a move that the kernel will not undo. The pages have just come from
     /// there, and nobody runs; should they be refused all the same, the content
     /// is what counts.
-    fn copy_back(&mut self, lo: usize, len: usize, aside: usize) {
+    fn copy_back(&mut self, span: Span, aside: usize) {
+        let (lo, len) = (span.start(), span.len());
         // While they are watched for missing pages, a touch of one that has been
         // moved, or was never there, would wait for an answer of ours, for ever.
         let _ = uffd::unregister(self.precopy, lo, len);

@@ -28,17 +28,17 @@ const STACK_RESERVE: usize = 64 * PAGE;
 const SHARED_AT_ONCE: usize = 64 << 20;
 
 impl Owner {
-    /// Makes the page at `addr` sharable, and what lies around it in a block
-    /// of `block` bytes, within `[lo, hi)`. Answers what is sharable now. `wait` says
-    /// whether attachers that have not acted upon an answer are still waited for.
+    /// Makes the page at `addr` sharable, and what lies around it in a block of `block`
+    /// bytes, of what `within` holds. Answers what is sharable now. `wait` says whether
+    /// attachers that have not acted upon an answer are still waited for.
     pub fn share_chunk(
         &mut self,
         shared: &Shared,
         addr: usize,
-        (lo, hi): (usize, usize),
+        within: Span,
         block: usize,
         wait: &mut dyn FnMut() -> bool,
-    ) -> Result<(usize, usize), Refusal> {
+    ) -> Result<Span, Refusal> {
         let mapping = self.mapping_at(addr)?;
         let huge = block > PAGE && self.is_huge(&mapping, addr);
         if huge && self.can_precopy && !self.may_precopy() && wait() {
@@ -47,7 +47,7 @@ impl Owner {
         }
         if self.is_own(&mapping) {
             self.newborn.note_asked(addr);
-            if let Some(run) = self.ready_around(shared, &mapping, addr, (lo, hi)) {
+            if let Some(run) = self.ready_around(shared, &mapping, addr, within) {
                 return Ok(run);
             }
         }
@@ -56,21 +56,17 @@ impl Owner {
         } else {
             block.min(STANDING_CHUNK)
         };
-        let lo = lo.max(mapping.start).max(addr & !(block - 1)).max(BOTTOM);
-        let hi = hi
-            .min(mapping.end)
-            .min((addr & !(block - 1)).saturating_add(block))
-            .min(TOP);
-        if !mapping.read || addr < lo {
+        let part = part_around(&mapping, addr, block).cut_to(within);
+        if !mapping.read || addr < part.start() {
             return Err(Refusal::Hole);
         }
         if self.is_own(&mapping) {
-            return self.populate(shared, &mapping, lo, hi);
+            return self.populate(shared, &mapping, part);
         }
         if self.program.space.page_size(&mapping) > PAGE {
             return Err(Refusal::HugePages);
         }
-        let (lo, hi) = self.without_own_memory(addr, lo, hi)?;
+        let part = self.without_own_memory(addr, part)?;
         match (mapping.name, mapping.shared) {
             (Name::Special | Name::Device, _) => Err(Refusal::Special),
             (Name::SharedAnonymous, true) => {
@@ -90,28 +86,25 @@ impl Owner {
                 }
                 // All of it, as long as no fork has made it common: what is
                 // left out could be refused later on. Holes cost nothing.
-                let block = addr & !(SHARED_AT_ONCE - 1);
-                let all = mapping.start.max(block).max(BOTTOM);
-                let end = mapping.end.min(block + SHARED_AT_ONCE).min(TOP);
-                let (all, end) = self.without_own_memory(addr, all, end)?;
-                let done = self.promote(shared, &mapping, addr, (all, end), Origin::Shared)?;
-                Ok((lo.max(done.0), hi.min(done.1)))
+                let all = part_around(&mapping, addr, SHARED_AT_ONCE);
+                let all = self.without_own_memory(addr, all)?;
+                let done = self.promote(shared, &mapping, addr, all, Origin::Shared)?;
+                Ok(part.cut_to(done))
             }
             (_, true) => Err(Refusal::SharedFile),
             (_, false) if self.grows(&mapping) => {
-                let (mapping, lo) = self.room_below_stack(mapping, addr, lo)?;
-                self.promote(shared, &mapping, addr, (lo, hi), Origin::Private)
+                let (mapping, part) = self.room_below_stack(mapping, addr, part)?;
+                self.promote(shared, &mapping, addr, part, Origin::Private)
             }
             (_, false) => {
-                let part = self.be_thrifty(shared, &mapping, addr, (lo, hi));
-                let part = if huge && self.may_precopy() {
-                    let (start, end) = self.whole_huge_pages(&mapping, part);
-                    self.without_own_memory(addr, start, end)?
+                let all = self.be_thrifty(shared, &mapping, addr, part);
+                let all = if huge && self.may_precopy() {
+                    self.without_own_memory(addr, self.whole_huge_pages(&mapping, all))?
                 } else {
-                    part
+                    all
                 };
-                let done = self.promote(shared, &mapping, addr, part, Origin::Private)?;
-                Ok((lo.max(done.0), hi.min(done.1)))
+                let done = self.promote(shared, &mapping, addr, all, Origin::Private)?;
+                Ok(part.cut_to(done))
             }
         }
     }
@@ -136,27 +129,22 @@ impl Owner {
         shared: &Shared,
         m: &Mapping,
         addr: usize,
-        (lo, hi): (usize, usize),
-    ) -> Option<(usize, usize)> {
+        within: Span,
+    ) -> Option<Span> {
         /// How many gaps are stepped over.
         const RUNS: u32 = 8;
-        let block = addr & !(CHUNK_MAX - 1);
-        let lo = lo.max(m.start).max(block).max(BOTTOM);
-        let hi = hi.min(m.end).min(block + CHUNK_MAX).min(TOP);
-        let known = shared
-            .promoted
-            .first_in(Span::new(addr, addr + PAGE))
-            .is_some();
-        if !known || !m.read || m.offset != m.start || addr < lo {
+        let part = part_around(m, addr, CHUNK_MAX).cut_to(within);
+        let known = shared.promoted.first_in(Span::of(addr, PAGE)).is_some();
+        if !known || !m.read || m.offset != m.start || addr < part.start() {
             return None;
         }
-        let mut at = lo;
+        let mut at = part.start();
         for _ in 0..RUNS {
-            let data = mem::next_data(self.memfd, at, hi)?;
+            let data = mem::next_data(self.memfd, at, part.end())?;
             if addr < data.end() {
-                let (start, end) = (data.start().max(lo), data.end().min(hi));
-                let here = start <= addr && !shared.guarded(Span::new(start, end));
-                return here.then_some((start, end));
+                let run = data.cut_to(part);
+                let here = run.start() <= addr && !shared.guarded(run);
+                return here.then_some(run);
             }
             at = data.end();
         }
@@ -164,40 +152,29 @@ impl Owner {
     }
 
     /// Gives promoted memory pages where it has none.
-    fn populate(
-        &mut self,
-        shared: &Shared,
-        m: &Mapping,
-        lo: usize,
-        hi: usize,
-    ) -> Result<(usize, usize), Refusal> {
+    fn populate(&mut self, shared: &Shared, m: &Mapping, part: Span) -> Result<Span, Refusal> {
         if m.offset != m.start {
             // The program has moved it; the event is on its way.
             return Err(Refusal::Later);
         }
-        if shared.guarded(Span::new(lo, hi)) {
+        if shared.guarded(part) {
             // Attachers may just have been asked to let go of it.
             return Err(Refusal::Later);
         }
-        if shared.promoted.first_in(Span::new(hi - PAGE, hi)).is_none() {
+        let last = Span::new(part.end() - PAGE, part.end());
+        if shared.promoted.first_in(last).is_none() {
             self.note_growth();
         }
-        if !self.has_headroom(hi - lo) {
+        if !self.has_headroom(part.len()) {
             return Err(Refusal::Os(Errno::ENOMEM));
         }
-        self.populate_as_owner(lo, hi - lo)
-            .map_err(Refusal::of_changed)?;
-        Ok((lo, hi))
+        self.populate_as_owner(part).map_err(Refusal::of_changed)?;
+        Ok(part)
     }
 
-    /// Cuts what must never be promoted out of `[lo, hi)`.
-    pub fn without_own_memory(
-        &self,
-        addr: usize,
-        lo: usize,
-        hi: usize,
-    ) -> Result<(usize, usize), Refusal> {
-        let (mut lo, mut hi) = (lo, hi);
+    /// Cuts what must never be promoted out of `part`, which holds `addr`.
+    pub fn without_own_memory(&self, addr: usize, part: Span) -> Result<Span, Refusal> {
+        let (mut lo, mut hi) = (part.start(), part.end());
         for own in self.own_memory() {
             if own.contains(addr) {
                 return Err(Refusal::Special);
@@ -209,7 +186,7 @@ impl Owner {
                 hi = own.start();
             }
         }
-        Ok((lo, hi))
+        Ok(Span::new(lo, hi))
     }
 
     /// Memory of the library's own, which is never shared nor given to anybody.
@@ -251,8 +228,8 @@ impl Owner {
         &self,
         mapping: Mapping,
         addr: usize,
-        lo: usize,
-    ) -> Result<(Mapping, usize), Refusal> {
+        part: Span,
+    ) -> Result<(Mapping, Span), Refusal> {
         let mut mapping = mapping;
         if addr < mapping.start + STACK_RESERVE {
             // A touch below the stack makes it grow, as a push would.
@@ -263,39 +240,39 @@ impl Owner {
         if addr < floor {
             return Err(Refusal::StackBottom);
         }
-        Ok((mapping, lo.max(floor)))
+        Ok((mapping, part.from(floor)))
     }
 
-    /// Promotes `[lo, hi)`, a part of `mapping`, for the sake of `addr`.
+    /// Promotes `part` of `mapping` for the sake of `addr`. Answers what of it is.
     pub fn promote(
         &mut self,
         shared: &Shared,
         mapping: &Mapping,
         addr: usize,
-        (lo, hi): (usize, usize),
+        part: Span,
         origin: Origin,
-    ) -> Result<(usize, usize), Refusal> {
+    ) -> Result<Span, Refusal> {
         if !shared.promoted.has_room() {
             return Err(Refusal::Os(Errno::ENOMEM));
         }
-        if shared.promoted.first_in(Span::new(lo, hi)).is_some() {
+        if shared.promoted.first_in(part).is_some() {
             // Something else stood here and was promoted; what became of it, the
             // events are about to tell. If it was moved its content is needed.
             return Err(Refusal::Later);
         }
         // A thread that is about to register it with a userfaultfd of the program's own
         // could not while it is registered here.
-        if self.program.pause.left() > 0 || shared.guarded(Span::new(lo, hi)) {
+        if self.program.pause.left() > 0 || shared.guarded(part) {
             return Err(Refusal::Later);
         }
         if self.is_stuck(addr) {
             return Err(Refusal::Pinned);
         }
-        let len = hi - lo;
+        let (lo, len) = (part.start(), part.len());
         if mem::is_sealed(lo, len) && !crate::testing::nothing_is_undone() {
             return Err(Refusal::Sealed);
         }
-        if self.program.changes().find_others_at(Span::of(lo, len)) {
+        if self.program.changes().find_others_at(part) {
             return Err(Refusal::Os(Errno::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.
@@ -309,7 +286,7 @@ impl Owner {
         if !self.program.spare.give_up() {
             return Err(Refusal::Os(Errno::EMFILE));
         }
-        let (done, why) = self.exchange(shared, mapping, (lo, hi), origin);
+        let (done, why) = self.exchange(shared, mapping, part, origin);
         self.program.spare.keep();
         if done > 0 {
             count(&COUNTERS.promotions);
@@ -317,9 +294,10 @@ impl Owner {
                 .bytes_promoted
                 .fetch_add(done as u64, Ordering::Relaxed);
         }
+        let placed = Span::of(lo, done);
         match why {
-            Some(why) if !(lo..lo + done).contains(&addr) => Err(why),
-            _ => Ok((lo, lo + done)),
+            Some(why) if !placed.contains(addr) => Err(why),
+            _ => Ok(placed),
         }
     }
 
@@ -357,4 +335,10 @@ impl Owner {
         }
         found || processes.is_cut()
     }
+}
+
+/// What of `m` may be exported, in the block of `block` bytes that holds `addr`.
+fn part_around(m: &Mapping, addr: usize, block: usize) -> Span {
+    let block = Span::of(addr & !(block - 1), block);
+    m.span().cut_to(block).cut_to(Span::new(BOTTOM, TOP))
 }

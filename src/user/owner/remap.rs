@@ -16,7 +16,7 @@ use crate::user::arena::ranges::Origin;
 use crate::user::arena::Shared;
 use crate::user::program::threads::Standing;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{advice, held, insist, Span, Sys, PAGE, TOP};
+use crate::user::sys::{advice, held, insist, Span, Sys, PAGE};
 
 const FRESH: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -30,12 +30,23 @@ pub struct Remap {
     pub target: usize,
 }
 
+impl Remap {
+    /// What is to be moved.
+    pub fn old(&self) -> Span {
+        Span::of(self.old, self.old_len)
+    }
+
+    /// What it takes the place of, if the program has said that.
+    pub fn target(&self) -> Option<Span> {
+        let fixed = self.flags & libc::MREMAP_FIXED != 0;
+        fixed.then(|| Span::of(self.target, self.new_len))
+    }
+}
+
 impl Owner {
     pub fn needs_help(&self, shared: &Shared, r: &Remap) -> bool {
-        let end = r.old + r.old_len;
-        let fixed = r.flags & libc::MREMAP_FIXED != 0;
-        let over = r.target.saturating_add(r.new_len);
-        if self.program.attachments.overlaps(Span::new(r.old, end)) {
+        let old = r.old();
+        if self.program.attachments.overlaps(old) {
             // Of those the kernel says what can be done.
             return false;
         }
@@ -45,14 +56,9 @@ impl Owner {
             .at(r.old)
             .ok()
             .flatten()
-            .is_some_and(|m| m.end >= end);
-        !single
-            || shared.promoted.first_in(Span::new(r.old, end)).is_some()
-            || (fixed
-                && shared
-                    .promoted
-                    .first_in(Span::new(r.target, over))
-                    .is_some())
+            .is_some_and(|m| m.end >= old.end());
+        let is_promoted = |span| shared.promoted.first_in(span).is_some();
+        !single || is_promoted(old) || r.target().is_some_and(is_promoted)
     }
 
     pub fn remap_standing(
@@ -61,38 +67,27 @@ impl Owner {
         shared: &Shared,
         r: &Remap,
     ) -> Sys<usize> {
-        let end = r.old + r.old_len;
-        let last = self.whole(r.old, end)?;
+        let old = r.old();
+        let last = self.whole(old)?;
         if r.flags & libc::MREMAP_FIXED == 0 {
             if let Some(answer) = self.resize(shared, r, &last) {
                 return answer;
             }
         }
         // What moves has other offsets in the file: it cannot stay there.
-        self.demote(standing, shared, (r.old, end))?;
-        self.program.unwatch(Span::new(r.old, end))?;
-        let last = self.whole(r.old, end)?;
+        self.demote(standing, shared, old)?;
+        self.program.unwatch(old)?;
+        let last = self.whole(old)?;
         if r.flags & libc::MREMAP_FIXED != 0 {
-            let over = r
-                .target
-                .checked_add(r.new_len)
-                .filter(|&e| e <= TOP)
-                .ok_or(Errno::EINVAL)?;
-            if r.target < end && over > r.old {
+            let target = Span::below_top(r.target, r.new_len).ok_or(Errno::EINVAL)?;
+            if target.overlaps(old) {
                 return Err(Errno::EINVAL);
             }
-            self.retire_standing(shared, r.target, over)?;
-            self.program.unwatch(Span::new(r.target, over))?;
-            let none = libc::PROT_NONE;
-            held::map(
-                r.target,
-                r.new_len,
-                none,
-                FRESH | libc::MAP_FIXED,
-                Fd::NONE,
-                0,
-            )?;
-            self.program.on_unmapped(Span::new(r.target, over));
+            self.retire_standing(shared, target)?;
+            self.program.unwatch(target)?;
+            let (none, flags) = (libc::PROT_NONE, FRESH | libc::MAP_FIXED);
+            held::map(r.target, r.new_len, none, flags, Fd::NONE, 0)?;
+            self.program.on_unmapped(target);
             self.move_pieces(r, r.target, &last)?;
             return Ok(r.target);
         }
@@ -108,11 +103,11 @@ impl Owner {
     fn resize(&mut self, shared: &Shared, r: &Remap, last: &Mapping) -> Option<Sys<usize>> {
         let end = r.old + r.old_len;
         if r.new_len <= r.old_len {
-            let rest = r.old + r.new_len;
-            if rest < end {
-                let gone = self.retire_standing(shared, rest, end);
-                let gone = gone.and_then(|()| self.program.unwatch(Span::new(rest, end)));
-                if let Err(errno) = gone.and_then(|()| held::unmap(rest, end - rest)) {
+            let rest = Span::new(r.old + r.new_len, end);
+            if !rest.is_empty() {
+                let gone = self.retire_standing(shared, rest);
+                let gone = gone.and_then(|()| self.program.unwatch(rest));
+                if let Err(errno) = gone.and_then(|()| held::unmap(rest.start(), rest.len())) {
                     return Some(Err(errno));
                 }
             }
@@ -128,7 +123,7 @@ impl Owner {
         let flags = FRESH | libc::MAP_FIXED_NOREPLACE;
         match held::map(end, more, last.prot(), flags, Fd::NONE, 0) {
             Ok(at) if at == end => {
-                let (bits, _) = self.settings.at(end - PAGE, end);
+                let (bits, _) = self.settings.at(Span::new(end - PAGE, end));
                 return Some(advice::apply(bits, at, more).map(|()| r.old));
             }
             Ok(elsewhere) => {
@@ -142,12 +137,12 @@ impl Owner {
         None
     }
 
-    /// The last mapping of `[start, end)`, if all of it is mapped: EFAULT else.
-    fn whole(&self, start: usize, end: usize) -> Sys<Mapping> {
-        let mut at = start;
+    /// The last mapping of `span`, if all of it is mapped: EFAULT else.
+    fn whole(&self, span: Span) -> Sys<Mapping> {
+        let mut at = span.start();
         loop {
             let m = self.program.space.at(at)?.ok_or(Errno::EFAULT)?;
-            if m.end >= end {
+            if m.end >= span.end() {
                 return Ok(m);
             }
             at = m.end;

@@ -25,7 +25,7 @@ impl Owner {
         if x.done > 0 {
             // Freeing pages takes time: neither while the program stands nor
             // before the peer has its answer.
-            self.trash = (x.aside, x.len);
+            self.trash = Span::of(x.aside, x.len);
         } else if x.moved {
             // It has been moved back, and has left a hole.
             self.program.scratch.close(Span::of(x.aside, x.len));
@@ -36,9 +36,9 @@ impl Owner {
 
     /// Frees the pages that the last promotion has replaced.
     pub fn empty_trash(&mut self) {
-        let (start, len) = core::mem::take(&mut self.trash);
-        if len > 0 {
-            self.program.scratch.unmap(Span::of(start, len));
+        let trash = core::mem::take(&mut self.trash);
+        if !trash.is_empty() {
+            self.program.scratch.unmap(trash);
         }
     }
 }

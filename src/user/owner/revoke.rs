@@ -29,129 +29,135 @@ pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 impl Owner {
-    /// Takes `[lo, hi)` from every attacher and forgets its content.
-    pub fn cut_off(&self, lo: usize, hi: usize) {
+    /// Takes `span` from every attacher and forgets its content.
+    pub fn cut_off(&self, span: Span) {
         if crate::testing::revocation_is_off() {
             return;
         }
-        if let Err(errno) = mem::punch(self.memfd, lo, hi - lo) {
-            debug_log!("revocation of {lo:#x}..{hi:#x}: errno {errno}");
+        let (start, end) = (span.start(), span.end());
+        if let Err(errno) = mem::punch(self.memfd, start, span.len()) {
+            debug_log!("revocation of {start:#x}..{end:#x}: errno {errno}");
         }
         count(&COUNTERS.revocations);
     }
 
-    /// `[start, end)` is about to be unmapped, or something else put in its place. The
-    /// addresses stay taken until then, but nothing is behind them. What was lent there
-    /// has been recalled. An error where that will be refused: nothing has changed.
-    pub fn retire_standing(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<()> {
-        let span = outward(Span::new(start, end));
-        let (start, end) = (span.start(), span.end());
-        if shared.promoted.first_in(Span::new(start, end)).is_none() {
+    /// `span` is about to be unmapped, or something else put in its place. The addresses
+    /// stay taken until then, but nothing is behind them. What was lent there has been
+    /// recalled. An error where that will be refused: nothing has changed.
+    pub fn retire_standing(&mut self, shared: &Shared, span: Span) -> Sys<()> {
+        let span = outward(span);
+        if shared.promoted.first_in(span).is_none() {
             return Ok(());
         }
-        self.can_be_unmapped(start, end)?;
-        while let Some(r) = shared.promoted.first_in(Span::new(start, end)) {
-            self.retire_range(shared, r.start, r.end)?;
+        self.can_be_unmapped(span)?;
+        while let Some(r) = shared.promoted.first_in(span) {
+            self.retire_range(shared, r.span())?;
         }
         Ok(())
     }
 
-    fn retire_range(&mut self, shared: &Shared, lo: usize, hi: usize) -> Sys<()> {
-        let flags = PRIVATE | libc::MAP_FIXED;
-        if self.still_own(lo, hi) {
-            self.program.changes().unwatch(Span::new(lo, hi))?;
-            if let Err(errno) = held::map(lo, hi - lo, libc::PROT_NONE, flags, Fd::NONE, 0) {
-                insist(|| self.program.changes().watch(Span::new(lo, hi)))?;
+    fn retire_range(&mut self, shared: &Shared, span: Span) -> Sys<()> {
+        let (none, flags) = (libc::PROT_NONE, PRIVATE | libc::MAP_FIXED);
+        if self.still_own(span) {
+            self.program.changes().unwatch(span)?;
+            if let Err(errno) = held::map(span.start(), span.len(), none, flags, Fd::NONE, 0) {
+                insist(|| self.program.changes().watch(span))?;
                 return Err(errno);
             }
         }
-        shared.promoted.remove(Span::new(lo, hi));
-        self.cut_off(lo, hi);
+        shared.promoted.remove(span);
+        self.cut_off(span);
         Ok(())
     }
 
-    /// Whether the kernel will refuse to unmap `[start, end)`: something there is sealed
+    /// Whether the kernel will refuse to unmap `span`: something there is sealed
     /// (EPERM), or the program has as many mappings as it may have (ENOMEM).
-    fn can_be_unmapped(&self, start: usize, end: usize) -> Sys<()> {
+    fn can_be_unmapped(&self, span: Span) -> Sys<()> {
         let space = self.program.space;
         let is_cut = |at: usize| -> Sys<bool> { Ok(space.at(at)?.is_some_and(|m| m.start < at)) };
-        if is_cut(start)? || is_cut(end)? {
+        if is_cut(span.start())? || is_cut(span.end())? {
             self.program.scratch.try_to_split()?;
         }
-        let sealed = space.first_sealed(start, end)?;
+        let sealed = space.first_sealed(span)?;
         sealed.map_or(Ok(()), |_| Err(Errno::EPERM))
     }
 
-    /// The content of private memory in `[start, end)` is dropped: it reads as
-    /// zeros from now on, here and at every attacher.
-    pub fn discard(&mut self, start: usize, end: usize) -> Sys<()> {
+    /// The content of private memory in `span` is dropped: it reads as zeros from now
+    /// on, here and at every attacher.
+    pub fn discard(&mut self, span: Span) -> Sys<()> {
         let Some(shared) = arena::existing() else {
             return Ok(());
         };
-        let (start, end) = (page_down(start), page_up(end.min(TOP)));
-        self.note_growth_into(start, end);
-        let mut at = start;
-        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
+        let span = outward(span);
+        self.note_growth_into(span);
+        let mut rest = span;
+        while let Some(r) = shared.promoted.first_in(rest) {
             if r.origin == Origin::Private {
-                self.cut_off(r.start, r.end);
+                self.cut_off(r.span());
             }
-            at = r.end;
+            rest = span.from(r.end);
         }
         Ok(())
     }
 
     /// madvise(2) with an advice that drops content, for the program: answers 1
     /// when all is done.
-    pub fn discard_all(&mut self, start: usize, end: usize, advice: i32) -> Sys<u64> {
+    pub fn discard_all(&mut self, span: Span, advice: i32) -> Sys<u64> {
         let Some(shared) = arena::existing() else {
             return Ok(0);
         };
-        let end = page_up(end.min(TOP));
-        self.note_growth_into(start, end);
-        let mut at = start;
-        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
-            if r.start > at {
-                self.advise_private(at, r.start, advice)?;
+        let span = Span::new(span.start(), page_up(span.end().min(TOP)));
+        self.note_growth_into(span);
+        let mut rest = span;
+        while let Some(r) = shared.promoted.first_in(rest) {
+            if r.start > rest.start() {
+                self.advise_private(Span::new(rest.start(), r.start), advice)?;
             }
             if mem::is_locked(r.start) {
                 // As for any locked memory.
                 return Err(Errno::EINVAL);
             }
             if r.origin == Origin::Private {
-                self.may_be_dropped(r.start, r.end)?;
-                self.cut_off(r.start, r.end);
+                self.may_be_dropped(r.span())?;
+                self.cut_off(r.span());
             }
-            at = r.end;
+            rest = span.from(r.end);
         }
-        if at < end {
-            self.advise_private(at, end, advice)?;
+        if !rest.is_empty() {
+            self.advise_private(rest, advice)?;
         }
         Ok(1)
     }
 
     /// EPERM where the kernel would keep private memory: it is sealed and only readable.
-    fn may_be_dropped(&self, lo: usize, hi: usize) -> Sys<()> {
-        let mut at = lo;
-        while let Some((start, end)) = self.program.space.first_sealed(at, hi)? {
-            if self.program.space.at(start)?.is_some_and(|m| !m.write) {
+    fn may_be_dropped(&self, span: Span) -> Sys<()> {
+        let mut rest = span;
+        while let Some(sealed) = self.program.space.first_sealed(rest)? {
+            let there = self.program.space.at(sealed.start())?;
+            if there.is_some_and(|m| !m.write) {
                 return Err(Errno::EPERM);
             }
-            at = end;
+            rest = span.from(sealed.end());
         }
         Ok(())
     }
 
     /// For memory between what is promoted.
-    fn advise_private(&self, lo: usize, hi: usize, advice: i32) -> Sys<()> {
-        let mut at = lo;
-        while let Some(m) = self.program.space.find(at)?.filter(|m| m.start < hi) {
+    fn advise_private(&self, span: Span, advice: i32) -> Sys<()> {
+        let mut at = span.start();
+        while let Some(m) = self
+            .program
+            .space
+            .find(at)?
+            .filter(|m| m.start < span.end())
+        {
             if self.is_own(&m) {
                 // The event of that would come to this very task.
                 return Err(Errno::EAGAIN);
             }
             at = m.end;
         }
-        held::advise(lo, hi - lo, advice)
+        held::advise(span.start(), span.len(), advice)
     }
 }
 

@@ -31,8 +31,8 @@ impl Segments {
         self.token = token;
     }
 
-    /// Exports `[start, start + size)`; the arguments have been checked.
-    pub fn make(&mut self, start: usize, size: usize, mode: u32) -> Sys<u64> {
+    /// Exports what of `span` there can be; the arguments have been checked.
+    pub fn make(&mut self, span: Span, mode: u32) -> Sys<u64> {
         let slot = (0..IDS)
             .map(|k| (self.next + k) % IDS)
             .find(|&i| !self.segments[i].used)
@@ -41,8 +41,8 @@ impl Segments {
         let s = &mut self.segments[slot];
         s.used = true;
         s.generation = Id::next_generation(s.generation);
-        let below_top = Span::new(start, TOP);
-        (s.span, s.mode) = (Span::of(start, size).cut_to(below_top), mode);
+        let below_top = Span::new(span.start(), TOP);
+        (s.span, s.mode) = (span.cut_to(below_top), mode);
         let (token, generation) = (self.token, s.generation);
         Ok(Id {
             token,

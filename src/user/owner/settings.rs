@@ -43,8 +43,9 @@ impl Settings {
         self.entries[..self.len].partition_point(|e| e.end <= addr)
     }
 
-    /// The settings at `addr`, and how far they hold, at most up to `end`.
-    pub fn at(&self, addr: usize, end: usize) -> (Bits, usize) {
+    /// The settings at the start of `span`, and how far they hold, at most up to its end.
+    pub fn at(&self, span: Span) -> (Bits, usize) {
+        let (addr, end) = (span.start(), span.end());
         match self.entries[..self.len].get(self.lower(addr)) {
             Some(e) if e.start <= addr => (e.bits, e.end.min(end)),
             Some(e) => (0, e.start.min(end)),
@@ -52,10 +53,11 @@ impl Settings {
         }
     }
 
-    /// Gives all of `[start, end)` the settings `bits`. False where there is no
-    /// room: then nothing has changed.
+    /// Gives all of `span` the settings `bits`. False where there is no room: then
+    /// nothing has changed.
     #[must_use]
-    pub fn set(&mut self, start: usize, end: usize, bits: Bits) -> bool {
+    pub fn set(&mut self, span: Span, bits: Bits) -> bool {
+        let (start, end) = (span.start(), span.end());
         // One entry may be cut in two, and one comes.
         if start >= end || (bits != 0 && self.len + 2 > CAPACITY) {
             return start >= end;
@@ -102,16 +104,16 @@ impl Settings {
         }
     }
 
-    /// Sets and takes away bits in all of `[start, end)`.
+    /// Sets and takes away bits in all of `span`.
     #[must_use]
-    fn change(&mut self, start: usize, end: usize, set: Bits, clear: Bits) -> bool {
-        let mut at = start;
-        while at < end {
-            let (bits, until) = self.at(at, end);
-            if !self.set(at, until, bits & !clear | set) {
+    fn change(&mut self, span: Span, set: Bits, clear: Bits) -> bool {
+        let mut rest = span;
+        while !rest.is_empty() {
+            let (bits, until) = self.at(rest);
+            if !self.set(Span::new(rest.start(), until), bits & !clear | set) {
                 return false;
             }
-            at = until;
+            rest = span.from(until);
         }
         true
     }
@@ -161,50 +163,49 @@ impl Owner {
     }
 
     /// What has just been promoted gets the settings that it had before.
-    pub fn keep_settings(&mut self, (lo, hi): (usize, usize), bits: Bits) {
-        if !self.settings.set(lo, hi, bits) {
+    pub fn keep_settings(&mut self, span: Span, bits: Bits) {
+        let (lo, hi) = (span.start(), span.end());
+        if !self.settings.set(span, bits) {
             debug_log!("no room for the settings of {lo:#x}..{hi:#x}");
         }
         for advice in advice_for(bits & !PRIVATE_ONLY) {
-            if let Err(errno) = held::advise(lo, hi - lo, advice) {
+            if let Err(errno) = held::advise(lo, span.len(), advice) {
                 debug_log!("{lo:#x}..{hi:#x} loses what advice {advice} gave: errno {errno}");
             }
         }
     }
 
-    /// What a promoted range has grown by has the settings that its end had.
-    pub fn inherit_settings(&mut self, shared: &Shared, old_end: usize, end: usize) {
-        let (bits, _) = self.settings.at(old_end - 1, old_end);
+    /// What a promoted range has `grown` by has the settings that its end had.
+    pub fn inherit_settings(&mut self, shared: &Shared, grown: Span) {
+        let old_end = grown.start();
+        let (bits, _) = self.settings.at(Span::new(old_end - 1, old_end));
         if self.can_note_settings(shared) {
-            let _ = self.settings.set(old_end, end, bits);
+            let _ = self.settings.set(grown, bits);
         }
     }
 
     /// madvise(2) with an advice that is noted, for the program, where some of the
     /// memory is promoted: answers 1 when all is done.
-    pub fn advise_all(&mut self, start: usize, end: usize, advice: i32) -> Sys<u64> {
+    pub fn advise_all(&mut self, span: Span, advice: i32) -> Sys<u64> {
         let Some(shared) = crate::user::arena::existing() else {
             return Ok(0);
         };
         let Some((set, clear)) = of_advice(advice) else {
             return Ok(0);
         };
-        let end = page_up(end.min(TOP));
-        self.note_growth_into(start, end);
+        let span = Span::new(span.start(), page_up(span.end().min(TOP)));
+        self.note_growth_into(span);
         let mut done = Ok(1);
-        let mut at = start;
-        while at < end {
-            let next = shared.promoted.first_in(Span::new(at, end));
-            let gap = next.map_or(end, |r| r.start);
+        let mut rest = span;
+        while !rest.is_empty() {
+            let next = shared.promoted.first_in(rest);
+            let gap = Span::new(rest.start(), next.map_or(rest.end(), |r| r.start));
             let others = next.filter(|r| r.origin != Origin::Private);
-            for (lo, hi) in [Some((at, gap)), others.map(|r| (r.start, r.end))]
-                .into_iter()
-                .flatten()
-            {
-                match if lo < hi {
-                    held::advise(lo, hi - lo, advice)
-                } else {
+            for part in [Some(gap), others.map(|r| r.span())].into_iter().flatten() {
+                match if part.is_empty() {
                     Ok(())
+                } else {
+                    held::advise(part.start(), part.len(), advice)
                 } {
                     // As the kernel does: on behind the hole, and told at the end.
                     Err(Errno::ENOMEM) => done = Err(Errno::ENOMEM),
@@ -213,14 +214,14 @@ impl Owner {
             }
             let Some(r) = next else { break };
             if r.origin == Origin::Private {
-                if !self.settings.change(r.start, r.end, set, clear) {
+                if !self.settings.change(r.span(), set, clear) {
                     return Err(Errno::ENOMEM);
                 }
                 if (set | clear) & PRIVATE_ONLY == 0 {
                     held::advise(r.start, r.end - r.start, advice)?;
                 }
             }
-            at = r.end;
+            rest = span.from(r.end);
         }
         done
     }
@@ -230,13 +231,13 @@ impl Owner {
     pub fn for_each_setting(
         &mut self,
         range: Range,
-        body: &mut dyn FnMut(&mut Self, usize, usize, Bits) -> Sys<()>,
+        body: &mut dyn FnMut(&mut Self, Span, Bits) -> Sys<()>,
     ) -> Sys<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let (bits, until) = self.settings.at(at, range.end);
-            body(self, at, until, bits)?;
-            at = until;
+        let mut rest = range.span();
+        while !rest.is_empty() {
+            let (bits, until) = self.settings.at(rest);
+            body(self, Span::new(rest.start(), until), bits)?;
+            rest = rest.from(until);
         }
         Ok(())
     }
@@ -269,18 +270,18 @@ mod tests {
             let end = (start + 1 + (seed >> 50) as usize % 20).min(256);
             let bits = (seed >> 20) as Bits & 3;
             if seed >> 25 & 1 == 0 {
-                assert!(kept.set(start, end, bits));
+                assert!(kept.set(Span::new(start, end), bits));
                 model[start..end].fill(bits);
             } else {
                 let clear = (seed >> 22) as Bits & 3;
-                assert!(kept.change(start, end, bits, clear));
+                assert!(kept.change(Span::new(start, end), bits, clear));
                 model[start..end]
                     .iter_mut()
                     .for_each(|m| *m = *m & !clear | bits);
             }
             let mut at = 0;
             while at < 256 {
-                let (bits, until) = kept.at(at, 256);
+                let (bits, until) = kept.at(Span::new(at, 256));
                 assert!(until > at && model[at..until].iter().all(|&m| m == bits));
                 at = until;
             }
@@ -295,15 +296,17 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_keeps_what_it_has() {
         let mut kept = empty();
-        let pages = |i: usize| (2 * i * PAGE, (2 * i + 1) * PAGE);
+        let page = |i: usize| Span::of(2 * i * PAGE, PAGE);
+        let from = |i: usize| Span::new(page(i).start(), TOP);
         let mut n = 0;
-        while kept.set(pages(n).0, pages(n).1, WIPED) {
+        while kept.set(page(n), WIPED) {
             n += 1;
         }
         assert!(n >= CAPACITY - 2);
-        assert_eq!(kept.at(pages(n - 1).0, TOP), (WIPED, pages(n - 1).1));
-        assert_eq!(kept.at(pages(n).0, TOP).0, 0);
-        assert!(kept.set(0, TOP, 0));
-        assert_eq!(kept.at(0, TOP), (0, TOP));
+        assert_eq!(kept.at(from(n - 1)), (WIPED, page(n - 1).end()));
+        assert_eq!(kept.at(from(n)).0, 0);
+        let all = Span::new(0, TOP);
+        assert!(kept.set(all, 0));
+        assert_eq!(kept.at(all), (0, TOP));
     }
 }

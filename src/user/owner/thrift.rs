@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::Owner;
-use crate::user::arena::ranges::{Origin, CAPACITY};
+use crate::user::arena::ranges::{Origin, Range, CAPACITY};
 use crate::user::arena::Shared;
 use crate::user::protocol::limits::CHUNK_MAX;
 use crate::user::sys::maps::{Mapping, Name};
@@ -52,56 +52,51 @@ fn number(text: &[u8]) -> Option<usize> {
 /// How far below `addr` and above it the next promoted range is, if the mapping
 /// reaches to it.
 fn neighbours(shared: &Shared, mapping: &Mapping, addr: usize) -> (usize, usize) {
-    let is_private = |lo: usize, hi: usize| {
-        let range = shared.promoted.first_in(Span::new(lo, hi));
-        range.is_some_and(|r| (r.start, r.end, r.origin) == (lo, hi, Origin::Private))
-    };
+    let is_private =
+        |page: Span| shared.promoted.first_in(page) == Some(Range::new(page, Origin::Private));
     let distance = |is_there: bool, far: usize| if is_there { far } else { usize::MAX };
     (
         distance(
-            is_private(mapping.start - PAGE, mapping.start),
+            is_private(Span::new(mapping.start - PAGE, mapping.start)),
             addr - mapping.start,
         ),
-        distance(
-            is_private(mapping.end, mapping.end + PAGE),
-            mapping.end - addr,
-        ),
+        distance(is_private(Span::of(mapping.end, PAGE)), mapping.end - addr),
     )
 }
 
 impl Owner {
-    /// What to promote for the sake of `addr`, instead of `[lo, hi)`, a part of the
-    /// private `mapping`.
+    /// What to promote for the sake of `addr`, instead of `part` of the private
+    /// `mapping`.
     pub fn be_thrifty(
         &mut self,
         shared: &Shared,
         mapping: &Mapping,
         addr: usize,
-        (lo, hi): (usize, usize),
-    ) -> (usize, usize) {
+        part: Span,
+    ) -> Span {
         // A single page is what is left where its neighbours cannot be promoted.
-        if shared.promoted.len() < self.thrifty_from || hi - lo == PAGE {
-            return (lo, hi);
+        if shared.promoted.len() < self.thrifty_from || part.len() == PAGE {
+            return part;
         }
         let (mut down, mut up) = neighbours(shared, mapping, addr);
         let mut mapping = *mapping;
         if down.min(up) > CHUNK_MAX {
             if down.min(up) == usize::MAX {
-                return self.part_of_its_own(shared, &mapping, addr, (lo, hi));
+                return self.part_of_its_own(shared, &mapping, addr, part);
             }
             if self.fill_a_gap(shared) {
-                return (lo, hi);
+                return part;
             }
             self.draw_near(shared, addr, down <= up);
             match self.program.space.at(addr) {
                 Ok(Some(now)) if !now.shared => mapping = now,
-                _ => return (lo, hi),
+                _ => return part,
             }
             (down, up) = neighbours(shared, &mapping, addr);
         }
-        let (mut from, mut to) = (lo, hi);
+        let (mut from, mut to) = (part.start(), part.end());
         if down.min(up) > CHUNK_MAX {
-            return (lo, hi);
+            return part;
         }
         if down <= up || down <= CHUNK_MAX / 16 {
             from = mapping.start;
@@ -109,31 +104,25 @@ impl Owner {
         if up < down || up <= CHUNK_MAX / 16 {
             to = mapping.end;
         }
-        self.without_own_memory(addr, from, to).unwrap_or((lo, hi))
+        self.without_own_memory(addr, Span::new(from, to))
+            .unwrap_or(part)
     }
 
     /// What to promote of a mapping without a neighbour: all of it takes no mapping
     /// more, and a part at its edge one instead of two.
-    fn part_of_its_own(
-        &mut self,
-        shared: &Shared,
-        m: &Mapping,
-        addr: usize,
-        (lo, hi): (usize, usize),
-    ) -> (usize, usize) {
-        let part = if m.end - m.start <= CHUNK_MAX {
-            (m.start, m.end)
+    fn part_of_its_own(&mut self, shared: &Shared, m: &Mapping, addr: usize, part: Span) -> Span {
+        let better = if m.end - m.start <= CHUNK_MAX {
+            m.span()
         } else if self.fill_a_gap(shared) {
-            (lo, hi)
+            part
         } else if addr - m.start < CHUNK_MAX {
-            (m.start, hi)
+            Span::new(m.start, part.end())
         } else if m.end - addr <= CHUNK_MAX {
-            (lo, m.end)
+            Span::new(part.start(), m.end)
         } else {
-            (lo, hi)
+            part
         };
-        self.without_own_memory(addr, part.0, part.1)
-            .unwrap_or((lo, hi))
+        self.without_own_memory(addr, better).unwrap_or(part)
     }
 
     /// Has the promoted range below `addr`, or above it, grow until it is near.
@@ -150,15 +139,15 @@ impl Owner {
                 return;
             };
             let (part, left) = if below {
-                ((m.start, m.start + CHUNK_MAX), addr - m.start)
+                (Span::of(m.start, CHUNK_MAX), addr - m.start)
             } else {
-                ((m.end - CHUNK_MAX, m.end), m.end - addr)
+                (Span::new(m.end - CHUNK_MAX, m.end), m.end - addr)
             };
             if left <= CHUNK_MAX {
                 return;
             }
-            let fits = self.without_own_memory(part.0, part.0, part.1) == Ok(part);
-            let done = |s: &mut Self| s.promote(shared, &m, part.0, part, Origin::Private);
+            let fits = self.without_own_memory(part.start(), part) == Ok(part);
+            let done = |s: &mut Self| s.promote(shared, &m, part.start(), part, Origin::Private);
             if !fits || done(self) != Ok(part) {
                 return;
             }
@@ -191,12 +180,9 @@ impl Owner {
                 .filter(whole);
             let plain = |m: &Mapping| !m.shared && m.read && m.name == Name::Plain;
             if let Some(m) = found.filter(plain) {
-                let part = (m.start, m.end);
-                if self.without_own_memory(m.start, m.start, m.end) == Ok(part)
-                    && self
-                        .promote(shared, &m, m.start, part, Origin::Private)
-                        .is_ok()
-                {
+                let fits = self.without_own_memory(m.start, m.span()) == Ok(m.span());
+                let done = |s: &mut Self| s.promote(shared, &m, m.start, m.span(), Origin::Private);
+                if fits && done(self).is_ok() {
                     return true;
                 }
             }

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::user::protocol::limits::CHUNK_MAX;
-use crate::user::sys::PAGE;
+use crate::user::sys::{Span, PAGE};
 
 /// Smallest and largest chunk that a first touch shares.
 const FIRST_MIN: usize = 64 * 1024;
@@ -55,8 +55,9 @@ impl Streams {
         }
     }
 
-    /// `[lo, hi)` has been shared for a touch at `addr`, as part of a block.
-    pub fn answered(&mut self, addr: usize, (lo, hi): (usize, usize), block: usize) {
+    /// `done` has been shared for a touch at `addr`, as part of a block.
+    pub fn answered(&mut self, addr: usize, done: Span, block: usize) {
+        let (lo, hi) = (done.start(), done.end());
         let (known, i) = match self.continued_by(addr) {
             Some(i) => (self.0[i], i),
             None => (Stream { lo, hi, chunk: 0 }, 1),
@@ -98,7 +99,7 @@ mod tests {
                 hi += 1;
             }
             shared[lo..hi].fill(true);
-            streams.answered(addr, (lo * PAGE, hi * PAGE), block);
+            streams.answered(addr, Span::new(lo * PAGE, hi * PAGE), block);
             count += 1;
         }
         count

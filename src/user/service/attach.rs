@@ -118,7 +118,6 @@ impl Service {
         }
         if vaddr != 0 {
             let window = Span::below_top(vaddr, len).ok_or(Errno::EINVAL)?;
-            let end = window.end();
             let own = token == self.peers.token();
             if own && window.overlaps(Span::of(source, len)) {
                 return Err(Errno::EINVAL);
@@ -130,7 +129,7 @@ impl Service {
             if self.owner.own_memory().any(|own| own.overlaps(window)) {
                 return Err(Errno::EINVAL);
             }
-            self.owner.note_growth_into(vaddr, end);
+            self.owner.note_growth_into(window);
             if shared.promoted.first_in(window).is_some() {
                 self.retire(window);
             }

@@ -10,7 +10,7 @@ use crate::user::arena::{Command, Shared};
 use crate::user::owner::remap::Remap;
 use crate::user::peers::names;
 use crate::user::service::state::Service;
-use crate::user::sys::{task, Sys};
+use crate::user::sys::{task, Span, Sys};
 
 /// No errno: the owner that was dialled has too many who wait to be accepted.
 pub const OWNER_BUSY: Errno = Errno::new(1 << 16);
@@ -33,12 +33,12 @@ impl Service {
     }
 
     /// Makes a segment; unless `name` is 0, the module has made it as that, too.
-    fn make_named(&mut self, start: usize, size: usize, mode: u32, name: i64) -> Sys<u64> {
+    fn make_named(&mut self, span: Span, mode: u32, name: i64) -> Sys<u64> {
         if name == 0 {
-            return self.owner.segments.make(start, size, mode);
+            return self.owner.segments.make(span, mode);
         }
         self.owner.program.meet_the_module()?;
-        let segid = self.owner.segments.make(start, size, mode)?;
+        let segid = self.owner.segments.make(span, mode)?;
         names::note(self.peers.token(), segid as i64, name)?;
         Ok(segid)
     }
@@ -60,7 +60,6 @@ impl Service {
 
     fn reply(&mut self, shared: &Shared, slot: usize, command: Command) -> Reply {
         let span = command.span();
-        let (start, end) = (span.start(), span.end());
         Reply::Now(match command {
             Command::Make {
                 start,
@@ -70,7 +69,7 @@ impl Service {
             } => {
                 // From now on what a device is to pin is promoted before.
                 let _ = self.owner.meet_libc();
-                self.make_named(start, size, mode, module)
+                self.make_named(Span::of(start, size), mode, module)
             }
             Command::Remove { segid, by_module } => {
                 return self.remove(shared, slot, names::take_segid(segid, by_module))
@@ -102,9 +101,9 @@ impl Service {
                 Ok(0)
             }
             Command::Bear { .. } if self.recalling => Err(Errno::EAGAIN),
-            Command::Bear { .. } => self.owner.bear(shared, start, end),
+            Command::Bear { .. } => self.owner.bear(shared, span),
             Command::Retire { .. } => {
-                self.owner.learn_from(shared, start, end);
+                self.owner.learn_from(shared, span);
                 self.retire(span);
                 Ok(0)
             }
@@ -117,8 +116,8 @@ impl Service {
                 self.withdraw(shared, span);
                 Ok(0)
             }
-            Command::Advise { advice, .. } => self.owner.advise_all(start, end, advice),
-            Command::Discard { advice, .. } => self.owner.discard_all(start, end, advice),
+            Command::Advise { advice, .. } => self.owner.advise_all(span, advice),
+            Command::Discard { advice, .. } => self.owner.discard_all(span, advice),
             Command::Remap {
                 old,
                 old_len,
@@ -139,7 +138,7 @@ impl Service {
                 self.recall_segment(shared, addr);
                 Ok(0)
             }
-            Command::Rearrange { .. } => self.rearrange(shared, start, end),
+            Command::Rearrange { .. } => self.rearrange(shared, span.start(), span.end()),
             Command::ForkBegin { tid, alone } => Ok(self.fork_begin(shared, tid, alone)),
             Command::ForkEnd {} => {
                 self.fork_end();

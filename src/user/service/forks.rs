@@ -215,9 +215,9 @@ impl Service {
         let mut i = 0;
         while let Some(r) = shared.promoted.get(i) {
             if r.origin == Origin::Private {
-                let _ = self.owner.for_each_setting(r, &mut |owner, lo, hi, bits| {
+                let _ = self.owner.for_each_setting(r, &mut |owner, part, bits| {
                     if bits & (ABSENT | WIPED) == 0 {
-                        owner.advise_for_children(lo, hi, advice)?;
+                        owner.advise_for_children(part, advice)?;
                     }
                     Ok(())
                 });

@@ -55,9 +55,9 @@ impl Service {
             Err(Unstoppable::Busy) => return Reply::Now(Err(Errno::EAGAIN)),
             Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Reply::Now(Ok(NOT_NEEDED)),
         };
-        self.owner.note_growth_into(r.old, end);
+        self.owner.note_growth_into(r.old());
         if fixed {
-            self.owner.note_growth_into(r.target, over);
+            self.owner.note_growth_into(Span::of(r.target, r.new_len));
             self.on_faults();
         }
         let done = self.owner.remap_standing(&standing, shared, &r);

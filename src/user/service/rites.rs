@@ -233,16 +233,16 @@ impl Service {
     fn take_all_back(&mut self, standing: &Standing, shared: &Shared) {
         let (mut at, mut all) = (0, true);
         while let Some(range) = shared.promoted.first_in(Span::new(at, TOP)) {
-            let end = range.end.min(range.start + PART);
+            let part = range.span().cut_to(Span::of(range.start, PART));
             task::beat();
             if range.origin != Origin::Lent {
-                if let Err(errno) = self.owner.demote(standing, shared, (range.start, end)) {
+                if let Err(errno) = self.owner.demote(standing, shared, part) {
                     let start = range.start;
                     all = false;
                     debug_log!("{start:#x} stays in the shared file: errno {errno}");
                 }
             }
-            at = end;
+            at = part.end();
         }
         // What was about to be taken from attachers when a service was killed is in no
         // range any more.

@@ -44,11 +44,11 @@ const ATTACH_WAIT: u64 = 250_000_000;
 /// Where an attacher finds the pages it asked for.
 enum Shareable {
     /// In the memfd.
-    Here(usize, usize),
+    Here(Span),
     /// In a file that the owner has mapped shared.
     Elsewhere(Loan),
     /// What is asked for is only where pages begin and end, and their size.
-    Layout((usize, usize), usize),
+    Layout { span: Span, page: usize },
 }
 
 impl Service {
@@ -115,16 +115,15 @@ impl Service {
     ) -> Outcome {
         let mut file = None;
         let pages = match self.share(shared, i, wish) {
-            Ok(Shareable::Here(lo, hi)) => {
+            Ok(Shareable::Here(span)) => {
                 count(&COUNTERS.faults_served);
-                let about = if self.owner.any_read_only(lo, hi) {
+                let about = if self.owner.any_read_only(span) {
                     About::ReadOnly
-                } else if self.owner.all_huge(lo, hi) {
+                } else if self.owner.all_huge(span) {
                     About::Huge
                 } else {
                     About::Ordinary
                 };
-                let span = Span::new(lo, hi);
                 Pages::Here { span, about }
             }
             Ok(Shareable::Elsewhere(loan)) => {
@@ -133,10 +132,7 @@ impl Service {
                 file = loan.file;
                 Pages::Elsewhere(told)
             }
-            Ok(Shareable::Layout((lo, hi), page)) => {
-                let span = Span::new(lo, hi);
-                Pages::Layout { span, page }
-            }
+            Ok(Shareable::Layout { span, page }) => Pages::Layout { span, page },
             Err(Refusal::Gone) => Pages::Gone,
             Err(why @ (Refusal::Later | Refusal::Relatives)) if effort.tries < TRIES => {
                 // A relative mostly ends or execs at once; to look for it takes long.
@@ -197,22 +193,22 @@ impl Service {
             .segments
             .range_of(wish.segid)
             .ok_or(Refusal::Gone)?;
-        let (start, end) = (segment.start(), segment.end());
-        let lo = page_down(wish.span.start()).max(start).min(TOP);
-        let hi = page_down(wish.span.end().min(TOP)).min(end);
+        let lo = page_down(wish.span.start()).max(segment.start()).min(TOP);
+        let hi = page_down(wish.span.end().min(TOP)).min(segment.end());
+        let within = Span::new(lo, hi);
         let addr = page_down(wish.addr);
-        if addr < lo || addr >= hi {
+        if !within.contains(addr) {
             return Err(Refusal::Hole);
         }
         if wish.extent == Extent::Layout {
-            let (range, page) = self.owner.whole_pages(lo, hi);
-            return Ok(Shareable::Layout(range, page));
+            let (span, page) = self.owner.whole_pages(within);
+            return Ok(Shareable::Layout { span, page });
         }
         if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(Refusal::Later);
         }
         let is_attachment = |identity| self.peers.show(identity);
-        let loan = self.owner.lend(shared, i, addr, (lo, hi), &is_attachment)?;
+        let loan = self.owner.lend(shared, i, addr, within, &is_attachment)?;
         if let Some(loan) = loan {
             return Ok(Shareable::Elsewhere(loan));
         }
@@ -220,16 +216,17 @@ impl Service {
         self.owner.look_at_nodes();
         if wish.extent == Extent::Whole {
             // No attacher asks for more at a time.
-            let hi = hi.min(addr.saturating_add(EAGER));
+            let part = Span::of(addr, EAGER).cut_to(within);
             let mut wait = || self.peers.await_acknowledgements();
-            let (lo, hi) = self.owner.share_whole(shared, addr, hi, &mut wait)?;
-            return Ok(Shareable::Here(lo, hi));
+            let done = self.owner.share_whole(shared, part, &mut wait)?;
+            return Ok(Shareable::Here(done));
         }
-        let block = self.peers.connection_mut(i).streams.block_at(addr, hi - lo);
+        let streams = &mut self.peers.connection_mut(i).streams;
+        let block = streams.block_at(addr, within.len());
         let mut wait = || self.peers.await_acknowledgements();
         let mut share = |block| {
             self.owner
-                .share_chunk(shared, addr, (lo, hi), block, &mut wait)
+                .share_chunk(shared, addr, within, block, &mut wait)
         };
         let done = match share(block) {
             // One pinned page need not keep its neighbours back, nor one that lies
@@ -239,7 +236,7 @@ impl Service {
         };
         let c = self.peers.connection_mut(i);
         c.streams.answered(addr, done, block);
-        Ok(Shareable::Here(done.0, done.1))
+        Ok(Shareable::Here(done))
     }
 
     /// A device is about to pin `span`: promotes what of it a peer may attach, or
@@ -251,15 +248,14 @@ impl Service {
         let Some(part) = self.owner.segments.first_in(span) else {
             return Ok(span.end() as u64);
         };
-        let (at, end) = (part.start(), part.end());
+        let at = part.start();
         if self.owner.program.forks.are_under_way() || self.recalling {
             return Err(Errno::EAGAIN);
         }
         self.owner.set_quiet(self.peers.is_quiet());
         let mut wait = || self.peers.await_acknowledgements();
-        let part = (at, end);
         let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
-            Ok((_, done)) => done,
+            Ok(done) => done.end(),
             Err(Refusal::Later) => return Err(Errno::EAGAIN),
             Err(Refusal::Pinned) => return Err(Errno::EBUSY),
             Err(Refusal::Traced) => return Err(Errno::EPERM),

@@ -107,7 +107,7 @@ impl Service {
         let span = outward(span);
         let (start, end) = (span.start(), span.end());
         self.recall(shared, start, end);
-        if let Err(errno) = self.owner.retire_standing(shared, start, end) {
+        if let Err(errno) = self.owner.retire_standing(shared, span) {
             debug_log!("{start:#x}..{end:#x} may stay, it is only withdrawn: errno {errno}");
             self.withdraw(shared, span);
         }
@@ -131,7 +131,7 @@ impl Service {
             Err(Unstoppable::Forbidden) => return Err(Errno::EPERM),
             Err(Unstoppable::Ended) => return Err(Errno::ESRCH),
         };
-        let done = self.owner.demote(&standing, shared, (start, end));
+        let done = self.owner.demote(&standing, shared, span);
         self.owner.resume(standing);
         done
     }

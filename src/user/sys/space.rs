@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::maps::{classify, parse, Mapping, Reader};
-use super::{hugetlb, sys, Sys, PAGE};
+use super::{hugetlb, sys, Span, Sys, PAGE};
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
 use core::ffi::CStr;
@@ -57,7 +57,9 @@ impl Space {
             scan: true,
         };
         space.query = space.find_by_query(0).is_ok();
-        space.scan = space.scan_pages(0, PAGE, 0, &mut [], false).is_ok();
+        space.scan = space
+            .scan_pages(Span::new(0, PAGE), 0, &mut [], false)
+            .is_ok();
         Ok(space)
     }
 
@@ -128,18 +130,18 @@ impl Space {
         Ok(false)
     }
 
-    /// The first part of `[start, end)` that is sealed (mseal, Linux 6.10).
-    pub fn first_sealed(&self, start: usize, end: usize) -> Sys<Option<(usize, usize)>> {
-        let mut at = start;
+    /// The first part of `span` that is sealed (mseal, Linux 6.10).
+    pub fn first_sealed(&self, span: Span) -> Sys<Option<Span>> {
+        let mut rest = span;
         // What has no query is older, but for 6.10.
-        while self.query && at < end {
-            let Some(m) = self.find(at)?.filter(|m| m.start < end) else {
+        while self.query && !rest.is_empty() {
+            let Some(m) = self.find(rest.start())?.filter(|m| m.start < span.end()) else {
                 break;
             };
             if super::mem::is_sealed(m.start, PAGE) {
-                return Ok(Some((m.start.max(at), m.end.min(end))));
+                return Ok(Some(m.span().cut_to(rest)));
             }
-            at = m.end;
+            rest = span.from(m.end);
         }
         Ok(None)
     }
@@ -228,36 +230,29 @@ impl Space {
     /// where the range is not registered for asynchronous write protection, and
     /// what is answered is protected again: nobody goes on storing to it by an entry
     /// of his own, as a peer of the kernel module has it.
-    pub fn populated(
-        &self,
-        start: usize,
-        end: usize,
-        runs: &mut [Run],
-        checked: bool,
-    ) -> Sys<(usize, usize)> {
+    pub fn populated(&self, span: Span, runs: &mut [Run], checked: bool) -> Sys<(usize, usize)> {
         if self.scan {
-            self.scan_pages(start, end, PRESENT | SWAPPED, runs, checked)
+            self.scan_pages(span, PRESENT | SWAPPED, runs, checked)
         } else if checked {
             Err(Errno::ENOSYS)
         } else {
-            self.read_pages(start, end, runs)
+            self.read_pages(span, runs)
         }
     }
 
     /// Whether all of a range is on huge pages that are mapped as such. Where
     /// PAGEMAP_SCAN is not there it never is.
-    pub fn is_huge(&self, start: usize, len: usize) -> bool {
+    pub fn is_huge(&self, span: Span) -> bool {
         let mut runs = [Run::default(); 2];
-        let end = start + len;
+        let (start, end) = (span.start(), span.end());
         self.scan
-            && self.scan_pages(start, end, HUGE_PAGE, &mut runs, false) == Ok((1, end))
+            && self.scan_pages(span, HUGE_PAGE, &mut runs, false) == Ok((1, end))
             && (runs[0].start, runs[0].end) == (start as u64, end as u64)
     }
 
     fn scan_pages(
         &self,
-        start: usize,
-        end: usize,
+        span: Span,
         any: u64,
         runs: &mut [Run],
         checked: bool,
@@ -269,8 +264,8 @@ impl Space {
         } else {
             0
         };
-        arg[2] = start as u64;
-        arg[3] = end as u64;
+        arg[2] = span.start() as u64;
+        arg[3] = span.end() as u64;
         arg[5] = runs.as_mut_ptr().expose_provenance() as u64;
         arg[6] = runs.len() as u64;
         // Pages that only map the zero page hold nothing.
@@ -285,9 +280,9 @@ impl Space {
         Ok((n, arg[4] as usize))
     }
 
-    fn read_pages(&self, start: usize, end: usize, runs: &mut [Run]) -> Sys<(usize, usize)> {
+    fn read_pages(&self, span: Span, runs: &mut [Run]) -> Sys<(usize, usize)> {
+        let (mut at, end) = (span.start(), span.end());
         let mut count = 0;
-        let mut at = start;
         let mut words = [0u64; 64];
         while at < end {
             let want = ((end - at) / PAGE).min(words.len());
