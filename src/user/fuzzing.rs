@@ -10,7 +10,7 @@ use super::protocol::limits::{CONNECTIONS, WINDOW};
 use super::protocol::message::{Answer, Message};
 use super::protocol::wire::Words;
 use super::sys::message::{self, Descriptors};
-use super::sys::PAGE;
+use super::sys::{Span, PAGE};
 use crate::errno::Errno;
 use crate::fd::Fd;
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ impl Fuzzing {
                     model.insert(tid, (page, question, unsent));
                 }
                 2 => {
-                    self.threads.forget(page, page + 2 * PAGE);
+                    self.threads.forget(Span::of(page, 2 * PAGE));
                     model.retain(|_, w| w.0 != page && w.0 != page + PAGE);
                 }
                 _ => {
@@ -164,7 +164,7 @@ impl Fuzzing {
             let found = (0..2).any(|c| self.threads.next_unsent(c).is_some());
             assert_eq!(found, unsent);
         }
-        self.threads.forget(0, usize::MAX);
+        self.threads.forget(Span::new(0, usize::MAX));
     }
 }
 

@@ -16,7 +16,7 @@ impl Attacher {
 
     /// Wakes who waits for a page, which is touched again then.
     pub fn fault_again(&mut self, program: &Program, page: usize) {
-        self.faulting.forget(page, page + PAGE);
+        self.faulting.forget(Span::of(page, PAGE));
         program.touches().wake(Span::of(page, PAGE));
     }
 

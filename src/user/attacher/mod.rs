@@ -82,40 +82,38 @@ impl Attacher {
         self.can_map_protected
     }
 
-    /// Maps an owner's `[source, source + len)` for permit `p`.
+    /// Maps `source` of an owner's for permit `p`.
     pub fn map(
         &self,
         program: &mut Program,
         p: usize,
-        (source, len): (usize, usize),
+        source: Span,
         at: Place,
         file: &OwnersFile,
     ) -> Sys<usize> {
+        let len = source.len();
         // Not to be touched before it is registered: a touch would be served
         // by the file, and not by its owner.
         let addr = match at {
-            Place::ForPages(page) => {
-                program.place_window(Span::of(source, len), page, file.memfd)?
+            Place::ForPages(page) => program.place_window(source, page, file.memfd)?,
+            Place::At(at) => {
+                held::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source.start())?
             }
-            Place::At(at) => held::map(at, len, libc::PROT_NONE, FIXED, file.memfd, source)?,
         };
         let (write, mode) = match self.permits.get(p).writable {
             true if len >= HUGE => (libc::PROT_WRITE, WRITABLE),
             true => (libc::PROT_WRITE, GATED),
             false => (0, GATED),
         };
+        let window = Span::of(addr, len);
         let ready = program
             .touches()
-            .watch(Span::of(addr, len), mode)
+            .watch(window, mode)
             .and_then(|()| held::advise(addr, len, libc::MADV_DONTFORK))
             .and_then(|()| held::protect(addr, len, libc::PROT_READ | write));
         if let Err(errno) = ready {
             debug_log!("attachment of {len:#x} at {addr:#x} fails: errno {errno}");
-            if program
-                .touches()
-                .ensure_unwatched(Span::of(addr, len))
-                .is_ok()
-            {
+            if program.touches().ensure_unwatched(window).is_ok() {
                 let _ = held::unmap(addr, len);
             }
             return Err(if errno == Errno::EINVAL {
@@ -127,14 +125,14 @@ impl Attacher {
         let _ = held::advise(addr, len, libc::MADV_DONTDUMP);
         let attachment = program.attachments.new_number();
         program.attachments.insert(Piece {
-            start: addr,
-            end: addr + len,
-            source,
+            start: window.start(),
+            end: window.end(),
+            source: source.start(),
             attachment,
             permit: p,
             overlay: false,
             identity: file.identity,
-            offset: source,
+            offset: source.start(),
         });
         Ok(addr)
     }

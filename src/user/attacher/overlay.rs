@@ -134,7 +134,7 @@ impl Attacher {
             offset,
             ..part
         });
-        self.faulting.forget(start, part.end);
+        self.faulting.forget(part.span());
         true
     }
 }

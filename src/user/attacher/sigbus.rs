@@ -112,12 +112,12 @@ impl FaultingThreads {
         room && core::mem::take(&mut self.crowded)
     }
 
-    /// Forgets the threads that wait for pages of `[lo, hi)`.
-    pub fn forget(&mut self, lo: usize, hi: usize) {
+    /// Forgets the threads that wait for pages of `span`.
+    pub fn forget(&mut self, span: Span) {
         let mut kept = 0;
         for i in 0..self.len {
             let f = self.threads[i];
-            if f.page < lo || f.page >= hi {
+            if !span.contains(f.page) {
                 self.threads[kept] = f;
                 kept += 1;
             }
@@ -285,7 +285,7 @@ mod tests {
         }));
         assert_eq!(t.last_asker(PAGE, first), Some(1));
         assert_eq!(t.last_asker(2 * PAGE, third), Some(3));
-        t.forget(PAGE, 2 * PAGE);
+        t.forget(Span::of(PAGE, PAGE));
         assert_eq!((t.last_asker(PAGE, first), t.len), (None, 2));
     }
 }

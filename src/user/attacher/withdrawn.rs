@@ -8,7 +8,7 @@ use super::{Attacher, OwnersFile, Piece, GATED};
 use crate::debug_log;
 use crate::user::program::Program;
 use crate::user::sys::space::{Run, Space};
-use crate::user::sys::{held, page_down, page_up, Sys, TOP};
+use crate::user::sys::{held, page_down, page_up, Span, Sys, TOP};
 
 /// Unmaps the pages of an attachment, which stays what it is.
 pub fn drop_pages(program: &Program, part: Piece) -> bool {
@@ -65,16 +65,13 @@ impl Piece {
         self.source + (addr - self.start)
     }
 
-    /// The part of the piece that shows the owner's `[lo, hi)`.
-    pub fn cut_to(&self, lo: usize, hi: usize) -> Option<Self> {
-        let last = self.source + (self.end - self.start);
-        let (lo, hi) = (
-            page_down(lo).max(self.source),
-            page_up(hi.min(TOP)).min(last),
-        );
-        (lo < hi).then(|| Piece {
-            end: self.start + (hi - self.source),
-            ..self.from(self.start + (lo - self.source))
+    /// The part of the piece that shows the owner's `span`.
+    pub fn cut_to(&self, span: Span) -> Option<Self> {
+        let pages = Span::new(page_down(span.start()), page_up(span.end().min(TOP)));
+        let part = pages.cut_to(Span::of(self.source, self.span().len()));
+        (!part.is_empty()).then(|| Piece {
+            end: self.start + (part.end() - self.source),
+            ..self.from(self.start + (part.start() - self.source))
         })
     }
 

@@ -65,24 +65,24 @@ impl Service {
             Some(len) if len > 0 && offset >= 0 => len,
             _ => return Reply::Now(Err(Errno::EINVAL)),
         };
-        let source = permit.span.start().saturating_add(offset as usize);
-        match Span::below_top(source, len) {
-            Some(source) if source.end() <= permit.span.end() => {}
+        let start = permit.span.start().saturating_add(offset as usize);
+        let source = match Span::below_top(start, len) {
+            Some(source) if source.end() <= permit.span.end() => source,
             _ => return Reply::Now(Err(Errno::EINVAL)),
-        }
-        let addr = match self.map_attachment(shared, p, (source, len), vaddr) {
+        };
+        let addr = match self.map_attachment(shared, p, source, vaddr) {
             Ok(addr) => addr,
             Err(errno) => return Reply::Now(Err(errno)),
         };
         // Where the program has chosen the address, nothing is moved for large pages. A
         // window that begins and ends at multiples of a large page has room for them.
-        let odd = (source | len) % HUGE != 0 || len >= GIGANTIC;
+        let odd = (start | len) % HUGE != 0 || len >= GIGANTIC;
         let layout = vaddr == 0 && len > EAGER && odd && hugetlb::any();
         if len <= EAGER || layout {
             let question = Question::Share(Wish {
                 segid: permit.segid,
-                addr: source,
-                span: Span::of(source, len),
+                addr: start,
+                span: source,
                 extent: if layout {
                     Extent::Layout
                 } else {
@@ -101,12 +101,12 @@ impl Service {
         Reply::Now(Ok(addr as u64))
     }
 
-    /// Maps `[source, source + len)` for permit `p`.
+    /// Maps `source` of the owner's for permit `p`, at `vaddr` if that is not 0.
     fn map_attachment(
         &mut self,
         shared: &Shared,
         p: usize,
-        (source, len): (usize, usize),
+        source: Span,
         vaddr: usize,
     ) -> Sys<usize> {
         let c = self
@@ -117,9 +117,9 @@ impl Service {
             return Err(Errno::ENOMEM);
         }
         if vaddr != 0 {
-            let window = Span::below_top(vaddr, len).ok_or(Errno::EINVAL)?;
+            let window = Span::below_top(vaddr, source.len()).ok_or(Errno::EINVAL)?;
             let own = token == self.peers.token();
-            if own && window.overlaps(Span::of(source, len)) {
+            if own && window.overlaps(source) {
                 return Err(Errno::EINVAL);
             }
             if self.owner.program.attachments.overlaps(window) {
@@ -142,7 +142,7 @@ impl Service {
         };
         let file = OwnersFile { memfd, identity };
         let program = &mut self.owner.program;
-        self.attacher.map(program, p, (source, len), at, &file)
+        self.attacher.map(program, p, source, at, &file)
     }
 
     /// A new attachment, whose address the program does not know yet, gets room for
@@ -177,9 +177,7 @@ impl Service {
         let program = &mut self.owner.program;
         attacher::unmap(program, addr);
         let place = Place::ForPages(page);
-        let room = self
-            .attacher
-            .map(program, p.permit, (lo, hi - lo), place, &file)?;
+        let room = self.attacher.map(program, p.permit, whole, place, &file)?;
         Ok(room + (first - lo))
     }
 

@@ -138,7 +138,7 @@ impl Service {
                 self.recall_segment(shared, addr);
                 Ok(0)
             }
-            Command::Rearrange { .. } => self.rearrange(shared, span.start(), span.end()),
+            Command::Rearrange { .. } => self.rearrange(shared, span),
             Command::ForkBegin { tid, alone } => Ok(self.fork_begin(shared, tid, alone)),
             Command::ForkEnd {} => {
                 self.fork_end();

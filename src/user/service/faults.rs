@@ -139,7 +139,6 @@ impl Service {
     /// that holds `addr`, and lets those go on who wait for it. No owner shares
     /// more at a time than is looked at here: each page may cost a system call.
     pub fn publish(&mut self, addr: usize, ready: Span, about: About) {
-        let (first, last) = (ready.start(), ready.end());
         let read_only =
             about == About::ReadOnly || !self.attacher.may_write(&self.owner.program, addr);
         for _ in 0..TRIES {
@@ -149,27 +148,28 @@ impl Service {
             if p.overlay {
                 return;
             }
-            let end = page_down(last).min(p.source + (p.end - p.start));
-            let end = end.min(p.source_of(addr).saturating_add(CHUNK_MAX));
-            let first = page_up(first.min(TOP)).max(p.source);
-            let first = first.max(p.source_of(addr).saturating_sub(CHUNK_MAX));
-            if first >= end {
+            let source = p.source_of(addr);
+            let near = Span::new(
+                source.saturating_sub(CHUNK_MAX),
+                source.saturating_add(CHUNK_MAX),
+            );
+            let pages = Span::new(page_up(ready.start().min(TOP)), page_down(ready.end()));
+            let shown = Span::of(p.source, p.span().len());
+            let part = pages.cut_to(shown).cut_to(near);
+            if part.is_empty() {
                 return;
             }
-            let here = p.start + (first - p.source);
+            let here = Span::of(p.start + (part.start() - p.source), part.len());
             // The whole range is mapped, not only what SEEK_DATA finds: pages that the
             // file has but nobody has written to are holes to it.
             let huge = about == About::Huge;
             let done = if read_only {
-                self.map_protected(p, here, end - first)
+                self.map_protected(p, here)
             } else {
-                self.map_writable(here, end - first, huge)
+                self.map_writable(here, huge)
             };
-            self.attacher.faulting.forget(here, here + (end - first));
-            self.owner
-                .program
-                .touches()
-                .wake(Span::of(here, end - first));
+            self.attacher.faulting.forget(here);
+            self.owner.program.touches().wake(here);
             if done != Err(Errno::EAGAIN) {
                 return;
             }
@@ -179,13 +179,13 @@ impl Service {
         }
     }
 
-    /// Maps the pages of `[start, start + len)` that the file has.
-    fn map_writable(&mut self, start: usize, len: usize, huge: bool) -> Sys<()> {
+    /// Maps the pages of `part` that the file has.
+    fn map_writable(&mut self, part: Span, huge: bool) -> Sys<()> {
         let touches = self.owner.program.touches();
         // What the owner could not write to before, it can now.
-        if touches.map(Span::of(start, len), huge)? {
+        if touches.map(part, huge)? {
             // Where nothing was ever protected the kernel knows of no protection.
-            match touches.unprotect(Span::of(start, len)) {
+            match touches.unprotect(part) {
                 Err(Errno::ENOENT) => {}
                 done => return done,
             }
@@ -193,8 +193,8 @@ impl Service {
         Ok(())
     }
 
-    /// Maps the pages of a part of `p` that the file has, for loads alone.
-    fn map_protected(&mut self, p: Piece, start: usize, len: usize) -> Sys<()> {
+    /// Maps the pages of `part` of `p` that the file has, for loads alone.
+    fn map_protected(&mut self, p: Piece, part: Span) -> Sys<()> {
         if self.attacher.permits.get(p.permit).writable {
             self.owner
                 .program
@@ -203,25 +203,12 @@ impl Service {
                 });
         }
         if self.attacher.can_map_protected() {
-            return self
-                .owner
-                .program
-                .touches()
-                .map_small(Span::of(start, len), true);
+            return self.owner.program.touches().map_small(part, true);
         }
         // If they cannot be stopped the pages can be written to for a moment.
         let standing = self.owner.stop().ok();
-        let mapped = self
-            .owner
-            .program
-            .touches()
-            .map_small(Span::of(start, len), false);
-        let done = self
-            .owner
-            .program
-            .touches()
-            .protect(Span::of(start, len))
-            .and(mapped);
+        let mapped = self.owner.program.touches().map_small(part, false);
+        let done = self.owner.program.touches().protect(part).and(mapped);
         self.owner.resume(standing);
         done
     }
@@ -263,7 +250,7 @@ impl Service {
         let Some(tid) = self.attacher.faulting.last_asker(page, question) else {
             return;
         };
-        self.attacher.faulting.forget(page, page + PAGE);
+        self.attacher.faulting.forget(Span::of(page, PAGE));
         if self.attacher.can_poison() {
             match self.deliver(page, tid) {
                 Ok(()) => {

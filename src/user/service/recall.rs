@@ -80,7 +80,7 @@ impl Service {
         };
         self.paying = true;
         while let Some(span) = self.owner.debts.last() {
-            self.recall_range(shared, span.start(), span.end());
+            self.recall_range(shared, span);
             self.owner.debts.paid();
         }
         self.paying = false;

@@ -40,15 +40,14 @@ impl Service {
         if !sane || !self.owner.needs_help(shared, &r) {
             return Reply::Now(Ok(NOT_NEEDED));
         }
-        let (end, over) = (r.old + r.old_len, r.target.saturating_add(r.new_len));
         if fixed || r.flags & libc::MREMAP_MAYMOVE != 0 && r.new_len > r.old_len {
             // What peers store while it is copied to its new place would be lost.
-            self.withdraw(shared, Span::new(r.old, end));
+            self.withdraw(shared, r.old());
         } else {
-            self.recall(shared, r.old, end);
+            self.recall(shared, r.old());
         }
-        if fixed {
-            self.recall(shared, r.target, over);
+        if let Some(target) = r.target() {
+            self.recall(shared, target);
         }
         let standing = match self.owner.stop() {
             Ok(standing) => standing,
@@ -56,8 +55,8 @@ impl Service {
             Err(Unstoppable::Forbidden | Unstoppable::Ended) => return Reply::Now(Ok(NOT_NEEDED)),
         };
         self.owner.note_growth_into(r.old());
-        if fixed {
-            self.owner.note_growth_into(Span::of(r.target, r.new_len));
+        if let Some(target) = r.target() {
+            self.owner.note_growth_into(target);
             self.on_faults();
         }
         let done = self.owner.remap_standing(&standing, shared, &r);
@@ -84,8 +83,8 @@ impl Service {
         if has(Origin::Shared) && self.demote_stopped(span) == Err(Errno::EAGAIN) {
             return Err(Errno::EAGAIN);
         }
-        if r.flags & libc::MREMAP_FIXED != 0 {
-            self.withdraw(shared, Span::of(r.target, r.new_len));
+        if let Some(target) = r.target() {
+            self.withdraw(shared, target);
         }
         Ok(NOT_NEEDED)
     }

@@ -231,8 +231,8 @@ impl Service {
     /// Makes everything private again that has been promoted, with all threads
     /// standing.
     fn take_all_back(&mut self, standing: &Standing, shared: &Shared) {
-        let (mut at, mut all) = (0, true);
-        while let Some(range) = shared.promoted.first_in(Span::new(at, TOP)) {
+        let (mut rest, mut all) = (Span::new(0, TOP), true);
+        while let Some(range) = shared.promoted.first_in(rest) {
             let part = range.span().cut_to(Span::of(range.start, PART));
             task::beat();
             if range.origin != Origin::Lent {
@@ -242,7 +242,7 @@ impl Service {
                     debug_log!("{start:#x} stays in the shared file: errno {errno}");
                 }
             }
-            at = part.end();
+            rest = rest.from(part.end());
         }
         // What was about to be taken from attachers when a service was killed is in no
         // range any more.

@@ -43,49 +43,48 @@ impl Service {
     /// shows any of it when this returns, nor before the guard is released.
     pub fn withdraw(&mut self, shared: &Shared, span: Span) {
         let span = outward(span);
-        let (start, end) = (span.start(), span.end());
-        if shared.promoted.first_in(Span::new(start, end)).is_none() {
+        if shared.promoted.first_in(span).is_none() {
             return;
         }
-        self.forget_lent(shared, start, end);
-        if crate::testing::nobody_lets_go() || !self.recall_range(shared, start, end) {
-            self.take_by_force(start, end);
+        self.forget_lent(shared, span);
+        if crate::testing::nobody_lets_go() || !self.recall_range(shared, span) {
+            self.take_by_force(span);
         }
     }
 
-    /// Takes back what is lent in `[start, end)`, and waits until everybody has
-    /// given it back.
-    pub fn recall(&mut self, shared: &Shared, start: usize, end: usize) {
-        if self.forget_lent(shared, start, end) {
-            self.recall_range(shared, start, end);
+    /// Takes back what is lent in `span`, and waits until everybody has given it back.
+    pub fn recall(&mut self, shared: &Shared, span: Span) {
+        if self.forget_lent(shared, span) {
+            self.recall_range(shared, span);
         }
     }
 
-    /// What is lent in `[start, end)` is watched no more; whether there was any.
-    fn forget_lent(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
-        let mut at = start;
+    /// What is lent in `span` is watched no more; whether there was any.
+    fn forget_lent(&mut self, shared: &Shared, span: Span) -> bool {
+        let mut rest = span;
         let mut any = false;
-        while let Some(r) = shared.promoted.first_in(Span::new(at, end)) {
+        while let Some(r) = shared.promoted.first_in(rest) {
             if r.origin == Origin::Lent {
                 let _ = self.owner.program.changes().unwatch(r.span());
                 shared.promoted.remove(r.span());
                 any = true;
             }
-            at = r.end;
+            rest = span.from(r.end);
         }
         any
     }
 
-    /// Has every attacher let go of `[start, end)`; whether all have.
-    pub fn recall_range(&mut self, shared: &Shared, start: usize, end: usize) -> bool {
-        self.ask_attachers(shared, Withdrawal::Range(Span::new(start, end)))
+    /// Has every attacher let go of `span`; whether all have.
+    pub fn recall_range(&mut self, shared: &Shared, span: Span) -> bool {
+        self.ask_attachers(shared, Withdrawal::Range(span))
     }
 
     /// Makes private what attachers do not let go of.
-    pub fn take_by_force(&mut self, start: usize, end: usize) {
+    pub fn take_by_force(&mut self, span: Span) {
+        let (start, end) = (span.start(), span.end());
         debug_log!("{start:#x}..{end:#x} is copied, since an attacher does not let go of it");
         let mut taken = || {
-            let done = self.demote_stopped(Span::new(start, end)).is_ok();
+            let done = self.demote_stopped(span).is_ok();
             self.pay_debts();
             done
         };
@@ -105,9 +104,9 @@ impl Service {
             return;
         };
         let span = outward(span);
-        let (start, end) = (span.start(), span.end());
-        self.recall(shared, start, end);
+        self.recall(shared, span);
         if let Err(errno) = self.owner.retire_standing(shared, span) {
+            let (start, end) = (span.start(), span.end());
             debug_log!("{start:#x}..{end:#x} may stay, it is only withdrawn: errno {errno}");
             self.withdraw(shared, span);
         }
@@ -120,9 +119,8 @@ impl Service {
             return Ok(());
         };
         let span = outward(span);
-        let (start, end) = (span.start(), span.end());
-        self.recall(shared, start, end);
-        if shared.promoted.first_in(Span::new(start, end)).is_none() {
+        self.recall(shared, span);
+        if shared.promoted.first_in(span).is_none() {
             return Ok(());
         }
         let standing = match self.owner.stop() {
@@ -141,17 +139,17 @@ impl Service {
     pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
         let mut from = 0;
         while let Some((place, span)) = self.owner.loans.next_of(address, from) {
-            self.recall(shared, span.start(), span.end());
+            self.recall(shared, span);
             from = place + 1;
         }
     }
 
-    /// The program is about to let pages of the file in `[start, end)` change
-    /// their places. A lent file is recalled for it. What has been promoted is
-    /// of another file than the program knows: EINVAL, as for private memory.
-    pub fn rearrange(&mut self, shared: &Shared, start: usize, end: usize) -> Sys<u64> {
-        self.recall(shared, start, end);
-        match shared.promoted.first_in(Span::new(start, end)) {
+    /// The program is about to let pages of the file in `span` change their places. A
+    /// lent file is recalled for it. What has been promoted is of another file than the
+    /// program knows: EINVAL, as for private memory.
+    pub fn rearrange(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
+        self.recall(shared, span);
+        match shared.promoted.first_in(span) {
             Some(_) => Err(Errno::EINVAL),
             None => Ok(0),
         }
@@ -164,7 +162,7 @@ impl Service {
             return self.ask_issuer(shared, slot, id, Kind::Segment);
         };
         if !self.ask_attachers(shared, Withdrawal::Segment(id)) {
-            self.take_by_force(span.start(), span.end());
+            self.take_by_force(span);
         }
         Reply::Now(Ok(0))
     }
@@ -180,9 +178,9 @@ impl Service {
     /// Owner `i` takes back a range or a segment; whether no attachment shows
     /// any of it now. What is touched from here on is asked for anew.
     pub fn on_withdrawn(&mut self, i: usize, what: Withdrawal) -> bool {
-        let (segment, lo, hi) = match what {
-            Withdrawal::Segment(segid) => (Some(segid), 0, TOP),
-            Withdrawal::Range(span) => (None, span.start(), span.end()),
+        let (segment, span) = match what {
+            Withdrawal::Segment(segid) => (Some(segid), Span::new(0, TOP)),
+            Withdrawal::Range(span) => (None, span),
         };
         if let Some(segid) = segment {
             self.attacher.permits.withdraw(i, segid);
@@ -194,8 +192,7 @@ impl Service {
             permit.connection == i && is_meant(permit.segid)
         };
         let space = &self.owner.program.space;
-        let is_concerned =
-            |p: &Piece| is_of(p) && p.cut_to(lo, hi).is_some_and(|p| p.is_seen(space));
+        let is_concerned = |p: &Piece| is_of(p) && p.cut_to(span).is_some_and(|p| p.is_seen(space));
         if !self.owner.program.attachments.any(is_concerned) {
             return true;
         }
@@ -208,7 +205,7 @@ impl Service {
             at = p.end;
             let permit = self.attacher.permits.get(p.permit);
             let mine = permit.connection == i && is_meant(permit.segid);
-            let Some(part) = p.cut_to(lo, hi).filter(|_| mine) else {
+            let Some(part) = p.cut_to(span).filter(|_| mine) else {
                 continue;
             };
             done &= if p.overlay {
