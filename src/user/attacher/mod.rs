@@ -3,11 +3,11 @@
 
 #![forbid(unsafe_code)]
 
-pub mod faults;
 pub mod overlay;
 pub mod permits;
 pub mod sever;
 pub mod sigbus;
+pub mod waiters;
 pub mod withdrawn;
 
 use super::program::Program;

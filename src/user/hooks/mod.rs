@@ -37,9 +37,9 @@ pub struct Hooks {
     pub tried: bool,
 }
 
-/// The page of instructions to which libc's calls are led. Found by the thread that
+/// Where the page of instructions is to which libc's calls are led. Found by the thread that
 /// starts the service, written by the service.
-pub static PAGE: AtomicUsize = AtomicUsize::new(0);
+pub static THUNKS: AtomicUsize = AtomicUsize::new(0);
 /// The hooks are part of the memory image: a fork child has them.
 pub static WRITTEN: AtomicBool = AtomicBool::new(false);
 
@@ -279,7 +279,7 @@ impl Hooks {
                 hooks.count = 0;
             }
         }
-        PAGE.store(hooks.page, Ordering::Release);
+        THUNKS.store(hooks.page, Ordering::Release);
         hooks
     }
 }

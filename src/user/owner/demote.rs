@@ -17,7 +17,7 @@ use crate::user::sys::{held, insist, mem, Span, Sys};
 
 impl Owner {
     /// The program has moved promoted memory to `to`: there it becomes private
-    /// again, and the old place is cut off.
+    /// again, and the old place is punched out.
     pub fn settle_moved(&mut self, shared: &Shared, c: &Change) -> Sys<()> {
         let (from, to) = (c.from, c.to);
         let is_left =
@@ -60,7 +60,7 @@ impl Owner {
             at = hi;
         }
         self.forget_moved(shared, from);
-        self.cut_off(from);
+        self.punch(from);
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Owner {
                 done?;
                 shared.promoted.remove(part);
                 let _ = self.settings.set(part, 0);
-                self.cut_off(part);
+                self.punch(part);
                 lo = hi;
             }
             rest = span.from(r.end);

@@ -140,7 +140,7 @@ impl Owner {
         &mut self,
         shared: &Shared,
         span: Span,
-        wait: &mut dyn FnMut() -> bool,
+        peers_lag: &mut dyn FnMut() -> bool,
     ) -> Result<Span, Refusal> {
         let (mut at, mut shown) = (span.start(), span.end());
         let mut refused = None;
@@ -148,7 +148,7 @@ impl Owner {
             match self.program.space.find(at) {
                 Ok(Some(mapping)) if mapping.start < span.end() => {
                     at = at.max(mapping.start);
-                    match self.share_chunk(shared, at, span.from(at), CHUNK_MAX, wait) {
+                    match self.share_chunk(shared, at, span.from(at), CHUNK_MAX, peers_lag) {
                         Ok(done) => {
                             // Pages that the owner never touched are wanted too.
                             self.populate_as_owner(done).map_err(Refusal::of_changed)?;

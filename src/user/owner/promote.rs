@@ -29,19 +29,19 @@ const SHARED_AT_ONCE: usize = 64 << 20;
 
 impl Owner {
     /// Makes the page at `addr` sharable, and what lies around it in a block of `block`
-    /// bytes, of what `within` holds. Answers what is sharable now. `wait` says whether
-    /// attachers that have not acted upon an answer are still waited for.
+    /// bytes, of what `within` holds. Answers what is sharable now. `peers_lag`
+    /// says whether attachers that have not acted upon an answer are still waited for.
     pub fn share_chunk(
         &mut self,
         shared: &Shared,
         addr: usize,
         within: Span,
         block: usize,
-        wait: &mut dyn FnMut() -> bool,
+        peers_lag: &mut dyn FnMut() -> bool,
     ) -> Result<Span, Refusal> {
         let mapping = self.mapping_at(addr)?;
         let huge = block > PAGE && self.is_huge(&mapping, addr);
-        if huge && self.can_precopy && !self.may_precopy() && wait() {
+        if huge && self.can_precopy && !self.may_precopy() && peers_lag() {
             // As for shared anonymous memory, below.
             return Err(Refusal::Later);
         }
@@ -79,7 +79,7 @@ impl Owner {
                 if self.may_have_relatives(&mapping) {
                     return Err(Refusal::Relatives);
                 }
-                if self.can_precopy && !self.may_precopy() && wait() {
+                if self.can_precopy && !self.may_precopy() && peers_lag() {
                     // So much is not copied while all threads stand, if it can be
                     // helped.
                     return Err(Refusal::Later);
@@ -192,7 +192,7 @@ impl Owner {
     /// Memory of the library's own, which is never shared nor given to anybody.
     pub fn own_memory(&self) -> impl Iterator<Item = Span> {
         let page = crate::process::wiped_page();
-        let thunks = crate::user::hooks::PAGE.load(Ordering::Acquire);
+        let thunks = crate::user::hooks::THUNKS.load(Ordering::Acquire);
         let others = [
             self.program.scratch.range(),
             Span::of(page, crate::process::WIPED_PAGE_SIZE),

@@ -29,8 +29,9 @@ pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 impl Owner {
-    /// Takes `span` from every attacher and forgets its content.
-    pub fn cut_off(&self, span: Span) {
+    /// Punches `span` out of the memfd: its pages are taken from every attacher, and its
+    /// content is forgotten.
+    pub fn punch(&self, span: Span) {
         if crate::testing::revocation_is_off() {
             return;
         }
@@ -66,7 +67,7 @@ impl Owner {
             }
         }
         shared.promoted.remove(span);
-        self.cut_off(span);
+        self.punch(span);
         Ok(())
     }
 
@@ -93,7 +94,7 @@ impl Owner {
         let mut rest = span;
         while let Some(r) = shared.promoted.first_in(rest) {
             if r.origin == Origin::Private {
-                self.cut_off(r.span());
+                self.punch(r.span());
             }
             rest = span.from(r.end);
         }
@@ -119,7 +120,7 @@ impl Owner {
             }
             if r.origin == Origin::Private {
                 self.may_be_dropped(r.span())?;
-                self.cut_off(r.span());
+                self.punch(r.span());
             }
             rest = span.from(r.end);
         }

@@ -11,15 +11,15 @@ use crate::user::sys::maps::Mapping;
 use crate::user::sys::{mem, uffd, Span, TOP};
 
 impl Owner {
-    /// Cuts off what events say has been unmapped; those that remain are of
-    /// moved memory.
+    /// Punches out what events say has been unmapped; those that remain are of moved
+    /// memory.
     pub fn revoke_unmapped(&mut self) {
         for i in 0..self.change_count {
             let c = self.changes[i];
             if c.kind == uffd::EVENT_UNMAP {
                 self.owe_lent(c.from);
-                self.cut_off_unmapped(c.from);
-                self.cut_off_leftovers(c.from);
+                self.punch_unmapped(c.from);
+                self.punch_leftovers(c.from);
             }
         }
         let mut kept = 0;
@@ -48,9 +48,9 @@ impl Owner {
         }
     }
 
-    /// Cuts off what is promoted in `span` and not mapped any more, unless the program
+    /// Punches out what is promoted in `span` and not mapped any more, unless the program
     /// has moved it: then its content is still needed.
-    pub fn cut_off_unmapped(&mut self, span: Span) {
+    pub fn punch_unmapped(&mut self, span: Span) {
         let Some(shared) = arena::existing() else {
             return;
         };
@@ -64,7 +64,7 @@ impl Owner {
             shared.promoted.remove(gone);
             if range.origin == Origin::Lent {
                 self.debts.add(gone);
-            } else if self.cut_off_unless_moved(gone) && reused {
+            } else if self.punch_unless_moved(gone) && reused {
                 count(&COUNTERS.late_revocations);
             }
         }
@@ -72,13 +72,13 @@ impl Owner {
 
     /// `span` has been unmapped. It may have held more than is known to be promoted: a
     /// mapping that grows in place tells nobody.
-    fn cut_off_leftovers(&mut self, span: Span) {
+    fn punch_leftovers(&mut self, span: Span) {
         let end = span.end().min(TOP);
         let mut at = span.start();
         while let Some(data) = mem::next_data(self.memfd, at, end) {
             at = match self.first_unmapped(Range::new(data, Origin::Private)) {
                 Some((gone, _)) => {
-                    self.cut_off_unless_moved(gone);
+                    self.punch_unless_moved(gone);
                     gone.end()
                 }
                 None => data.end(),
@@ -113,17 +113,17 @@ impl Owner {
         None
     }
 
-    /// Cuts off of `span` what is mapped nowhere else; whether there was any. What the
-    /// program has moved is still needed, and so is what a promotion under way has
+    /// Punches out of `span` what is mapped nowhere else; whether there was any. What
+    /// the program has moved is still needed, and so is what a promotion under way has
     /// copied for the memory that now stands there.
-    fn cut_off_unless_moved(&self, span: Span) -> bool {
+    fn punch_unless_moved(&self, span: Span) -> bool {
         let mut any = false;
         let mut rest = span;
         while !rest.is_empty() {
             let moved = self.first_mapped_elsewhere(rest);
             let moved = moved.unwrap_or(Span::new(rest.end(), rest.end()));
             if rest.start() < moved.start() {
-                self.cut_off(Span::new(rest.start(), moved.start()));
+                self.punch(Span::new(rest.start(), moved.start()));
                 any = true;
             }
             rest = rest.from(moved.end());
@@ -133,7 +133,7 @@ impl Owner {
 
     /// The lowest part of `span` of the file that is mapped at addresses
     /// other than its own, not counting attachments of this process's own
-    /// segments: they are to be cut off like anybody's. All mappings are looked
+    /// segments: their pages are to be revoked like anybody's. All mappings are looked
     /// through only where some may be moved that no event has told of: while
     /// threads run, and once one could not be settled.
     fn first_mapped_elsewhere(&self, span: Span) -> Option<Span> {

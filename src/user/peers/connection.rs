@@ -51,8 +51,8 @@ pub struct Connection {
     /// be told.
     pub unsaid: u64,
     /// Attacher's side: the answer to a recall that is still to be sent.
-    pub owes: bool,
-    pub owed: Words,
+    pub has_unsent_answer: bool,
+    pub unsent_answer: Words,
     /// Attacher's side: why the owner has refused, as an errno.
     pub refusal: Option<Errno>,
 
@@ -99,8 +99,8 @@ pub const NEW: Connection = Connection {
     under_way: 0,
     unsent: false,
     unsaid: 0,
-    owes: false,
-    owed: [0; 8],
+    has_unsent_answer: false,
+    unsent_answer: [0; 8],
     refusal: None,
     pid: 0,
     streams: Streams::NONE,

@@ -14,7 +14,7 @@ use crate::user::service::state::Service;
 use crate::user::sys::{task, uffd, Sys};
 use crate::{debug_log, facilities};
 #[cfg(feature = "fault-injection")]
-use crate::{environment, user::sys::faults};
+use crate::{environment, user::sys::inject};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 
@@ -88,7 +88,7 @@ impl Service {
         task::lift_descriptor_limit();
         task::announce_child_stops();
         #[cfg(feature = "fault-injection")]
-        faults::prepare(
+        inject::prepare(
             environment::get(&environment::TEST_FAULTS),
             mapping::range(),
         );

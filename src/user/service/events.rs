@@ -26,10 +26,10 @@ impl Service {
                 self.owner.forget_unread();
             }
             Err(Unstoppable::Busy) if self.owner.events_may_wait(LAST_PATIENCE) => {
-                self.owner.cut_off_unmapped(Span::new(0, TOP));
+                self.owner.punch_unmapped(Span::new(0, TOP));
             }
             Err(Unstoppable::Forbidden) if self.owner.events_may_wait(TRACER_PATIENCE) => {
-                self.owner.cut_off_unmapped(Span::new(0, TOP));
+                self.owner.punch_unmapped(Span::new(0, TOP));
                 crate::rawsys::sleep(core::time::Duration::from_millis(1));
             }
             Err(why) => {
@@ -39,7 +39,7 @@ impl Service {
                 self.owner.act_on_events();
                 self.pay_debts();
                 while self.owner.program.changes().has_next() {
-                    self.owner.cut_off_unmapped(Span::new(0, TOP));
+                    self.owner.punch_unmapped(Span::new(0, TOP));
                     self.pay_debts();
                     self.owner.take_event();
                     self.owner.act_on_events();

@@ -61,7 +61,7 @@ impl Service {
             }
             (Side::Attacher, Body::Question(Question::Withdraw(what))) => {
                 let done = self.on_withdrawn(i, what);
-                self.owe(i, m, done);
+                self.answer_recall(i, m, done);
             }
             (Side::Owner, Body::Question(asked)) if !matches!(asked, Question::Withdraw(_)) => {
                 self.peers.requests.push(i, &m.encode());
@@ -81,15 +81,16 @@ impl Service {
 
     /// Attacher's side: an answer to a recall goes out, at once or when there is
     /// room. The last one then stands for those before it.
-    fn owe(&mut self, i: usize, asked: &Message, done: bool) {
+    fn answer_recall(&mut self, i: usize, asked: &Message, done: bool) {
         const FAILED: Body = Body::Answer(Answer::Withdrawn { done: false });
         let c = self.peers.connection(i);
-        let failed_before = c.owes && Message::decode(&c.owed).is_some_and(|m| m.body == FAILED);
+        let failed_before = c.has_unsent_answer
+            && Message::decode(&c.unsent_answer).is_some_and(|m| m.body == FAILED);
         let done = done && !failed_before;
         let answer = asked.answer(Answer::Withdrawn { done });
         if !self.peers.post(i, &answer, None) && self.peers.connection(i).clogged {
             let c = self.peers.connection_mut(i);
-            (c.owes, c.owed, c.unsent) = (true, answer.encode(), true);
+            (c.has_unsent_answer, c.unsent_answer, c.unsent) = (true, answer.encode(), true);
         }
     }
 

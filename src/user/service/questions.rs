@@ -65,11 +65,12 @@ impl Service {
         c.unsent = false;
         self.peers.say_noted(i);
         let c = self.peers.connection(i);
-        if c.owes && !c.clogged {
-            let owed = Message::decode(&c.owed);
-            let sent = owed.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(Errno::EAGAIN));
+        if c.has_unsent_answer && !c.clogged {
+            let unsent = Message::decode(&c.unsent_answer);
+            let sent =
+                unsent.is_none_or(|m| self.peers.try_post(i, &m, None) != Err(Errno::EAGAIN));
             let c = self.peers.connection_mut(i);
-            (c.owes, c.unsent) = (!sent, c.unsent | !sent);
+            (c.has_unsent_answer, c.unsent) = (!sent, c.unsent | !sent);
         }
         let mut from = 0;
         while let Some((slot, words)) = self.pending.next_unsent(i, from) {

@@ -217,16 +217,16 @@ impl Service {
         if wish.extent == Extent::Whole {
             // No attacher asks for more at a time.
             let part = Span::of(addr, EAGER).cut_to(within);
-            let mut wait = || self.peers.await_acknowledgements();
-            let done = self.owner.share_whole(shared, part, &mut wait)?;
+            let mut peers_lag = || self.peers.await_acknowledgements();
+            let done = self.owner.share_whole(shared, part, &mut peers_lag)?;
             return Ok(Shareable::Here(done));
         }
         let streams = &mut self.peers.connection_mut(i).streams;
         let block = streams.block_at(addr, within.len());
-        let mut wait = || self.peers.await_acknowledgements();
+        let mut peers_lag = || self.peers.await_acknowledgements();
         let mut share = |block| {
             self.owner
-                .share_chunk(shared, addr, within, block, &mut wait)
+                .share_chunk(shared, addr, within, block, &mut peers_lag)
         };
         let done = match share(block) {
             // One pinned page need not keep its neighbours back, nor one that lies
@@ -253,8 +253,8 @@ impl Service {
             return Err(Errno::EAGAIN);
         }
         self.owner.set_quiet(self.peers.is_quiet());
-        let mut wait = || self.peers.await_acknowledgements();
-        let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut wait) {
+        let mut peers_lag = || self.peers.await_acknowledgements();
+        let next = match (self.owner).share_chunk(shared, at, part, CHUNK_MAX, &mut peers_lag) {
             Ok(done) => done.end(),
             Err(Refusal::Later) => return Err(Errno::EAGAIN),
             Err(Refusal::Pinned) => return Err(Errno::EBUSY),

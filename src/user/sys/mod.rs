@@ -11,12 +11,12 @@ pub mod advice;
 pub mod cgroup;
 pub mod clone;
 pub mod dir;
-#[cfg(feature = "fault-injection")]
-pub mod faults;
 pub mod file;
 pub mod forking;
 pub mod held;
 pub mod hugetlb;
+#[cfg(feature = "fault-injection")]
+pub mod inject;
 pub mod maps;
 pub mod mem;
 pub mod message;
@@ -56,7 +56,7 @@ pub fn supported_page_size() -> bool {
 #[inline]
 pub(in crate::user) fn call(nr: c_long, args: [usize; 6]) -> Sys<usize> {
     #[cfg(feature = "fault-injection")]
-    faults::meet(nr, &args)?;
+    inject::meet(nr, &args)?;
     let [a, b, c, d, e, f] = args;
     // SAFETY: each wrapper hands over numbers and pointers that are valid for
     // its own call; those that map or unmap memory document whose memory it is
