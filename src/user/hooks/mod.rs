@@ -20,7 +20,7 @@ pub mod text;
 
 use super::arena::command::NOT_NEEDED;
 use super::arena::{self, Command, Guard, Shared};
-use super::sys::{forking, mem, page_up, uffd, Span, PAGE as PAGE_SIZE, TOP};
+use super::sys::{forking, mem, page_up, uffd, Span, Sys, PAGE, TOP};
 use crate::debug::COUNTERS;
 use crate::debug_log;
 use crate::errno::Errno;
@@ -93,9 +93,7 @@ fn command(number: usize, args: [usize; 6]) -> Option<Command> {
     let span = Span::of(a, b);
     Some(match number as libc::c_long {
         // Beyond the end of addresses it is EINVAL.
-        libc::SYS_munmap
-            if a % PAGE_SIZE == 0 && b > 0 && b < TOP.saturating_sub(a | (PAGE_SIZE - 1)) =>
-        {
+        libc::SYS_munmap if a % PAGE == 0 && b > 0 && b < TOP.saturating_sub(a | (PAGE - 1)) => {
             Command::Retire { span }
         }
         // It may fail, and then nothing must have changed.
@@ -109,7 +107,7 @@ fn command(number: usize, args: [usize; 6]) -> Option<Command> {
         },
         libc::SYS_mprotect | libc::SYS_pkey_mprotect => Command::Withdraw { span },
         // Its length is not told: the service looks.
-        libc::SYS_shmdt if a % PAGE_SIZE == 0 => Command::RecallSegment { addr: a },
+        libc::SYS_shmdt if a % PAGE == 0 => Command::RecallSegment { addr: a },
         libc::SYS_shmat if c as i32 & libc::SHM_REMAP != 0 => {
             let start = if c as i32 & libc::SHM_RND != 0 {
                 super::sys::page_down(b)
@@ -132,10 +130,10 @@ fn command(number: usize, args: [usize; 6]) -> Option<Command> {
         }
         libc::SYS_remap_file_pages => Command::Rearrange { span },
         libc::SYS_madvise => match c as i32 {
-            advice @ (libc::MADV_DONTNEED | libc::MADV_FREE) if a % PAGE_SIZE == 0 => {
+            advice @ (libc::MADV_DONTNEED | libc::MADV_FREE) if a % PAGE == 0 => {
                 Command::Discard { span, advice }
             }
-            advice if a % PAGE_SIZE == 0 && of_advice(advice).is_some() => {
+            advice if a % PAGE == 0 && of_advice(advice).is_some() => {
                 Command::Advise { span, advice }
             }
             libc::MADV_REMOVE | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE => Command::Demote { span },
@@ -179,7 +177,7 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
         return (0, None);
     };
     let span = command.span();
-    if span.end() > usize::MAX - PAGE_SIZE {
+    if span.end() > usize::MAX - PAGE {
         // A range that wraps around is refused.
         return (0, None);
     }
@@ -187,8 +185,16 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     let guarded = target(command).map_or(span, |to| span.around(to));
     let guard = shared.guard(guarded);
     let word = guard.map_or(0, |guard| core::ptr::from_ref(guard).expose_provenance());
+    if !is_concerned(shared, number, command) {
+        return (word, None);
+    }
+    (word, answer(command, ask(shared, command)))
+}
+
+/// Whether a command is about anything that the service knows of.
+fn is_concerned(shared: &Shared, number: usize, command: Command) -> bool {
     // What was promoted once may be in pieces still.
-    let concerned = if let Command::Remap { .. } = command {
+    if let Command::Remap { .. } = command {
         let some = |counter: &AtomicU64| counter.load(Ordering::Relaxed) > 0;
         // The first is counted when its threads have gone on.
         let first = !shared.promoted.is_empty();
@@ -196,13 +202,14 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
     } else {
         // What is being promoted is watched already, and can be watched by nobody else.
         let watches = number as libc::c_long == libc::SYS_ioctl;
-        watches || shared.promoted.overlaps(span)
-    };
-    if !concerned {
-        return (word, None);
+        watches || shared.promoted.overlaps(command.span())
     }
-    let done = ask(shared, command);
-    let answer = match command {
+}
+
+/// What the call answers when the service has `done` what it was asked for. `None`: the
+/// call is made.
+fn answer(command: Command, done: Sys<u64>) -> Option<isize> {
+    match command {
         Command::Remap { .. } => match done {
             Ok(NOT_NEEDED) | Err(Errno::EAGAIN | arena::OVER) => None,
             Ok(addr) => Some(addr as isize),
@@ -225,12 +232,11 @@ fn before(number: usize, args: [usize; 6]) -> (usize, Option<isize>) {
             Err(errno) => Some(errno.negated()),
         },
         _ => None,
-    };
-    (word, answer)
+    }
 }
 
 /// Asks the service, again while it cannot do it yet.
-fn ask(shared: &Shared, command: Command) -> super::sys::Sys<u64> {
+fn ask(shared: &Shared, command: Command) -> Sys<u64> {
     for _ in 0..200 {
         match shared.call(command) {
             Err(Errno::EAGAIN) => crate::rawsys::sleep(core::time::Duration::from_micros(200)),

@@ -25,9 +25,9 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
+use super::revoke::{PRIVATE, RW};
 use super::Owner;
 use crate::debug_log;
-use crate::errno::Errno;
 use crate::fd::Fd;
 use crate::user::arena::ranges::{Origin, Range};
 use crate::user::arena::Shared;
@@ -37,7 +37,7 @@ use crate::user::program::threads::Standing;
 use crate::user::sys::advice::Bits;
 use crate::user::sys::maps::Mapping;
 use crate::user::sys::policy::Policy;
-use crate::user::sys::{held, insist, mem, task, uffd, Span, Sys};
+use crate::user::sys::{held, insist, mem, task, uffd, Span};
 
 /// Most bytes that are copied while all threads stand, if there is no copy yet.
 pub const STANDING_CHUNK: usize = 256 * 1024;
@@ -46,9 +46,7 @@ pub const STANDING_CHUNK: usize = 256 * 1024;
 /// call of another process that reaches for it is EFAULT.
 pub const PIECE: usize = 256 * 1024;
 
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
-const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// One exchange under way.
 pub struct Exchange {
@@ -69,12 +67,12 @@ pub struct Exchange {
     /// The kernel notes what is written since.
     pub tracked: bool,
     /// The old place is watched for missing pages.
-    watched: bool,
+    pub watched: bool,
     /// The old mapping has been moved.
     pub moved: bool,
     /// The memory is locked, and has been unlocked for the time being.
     pub locked: bool,
-    unlocked: bool,
+    pub unlocked: bool,
     /// What the program has said about it, once that is known.
     settings: Option<Bits>,
     /// How much is in place.
@@ -223,50 +221,7 @@ impl Owner {
         x: &mut Exchange,
         origin: Origin,
     ) -> Result<(), Refusal> {
-        if shared.guarded(x.span()) || self.program.forks.are_under_way() {
-            return Err(Refusal::Later);
-        }
-        // The program may have changed its mind about this memory.
-        match self.program.space.at(x.lo) {
-            Ok(Some(now)) if now.end >= x.lo + x.len && now.is_still(&x.mapping) => {}
-            _ => return Err(Refusal::Later),
-        }
-        if !x.copied {
-            mem::punch(self.memfd, x.lo, x.len).map_err(Refusal::Os)?;
-        }
-        if x.tracked {
-            self.copy_changed(x).map_err(|errno| match errno {
-                Errno::EPERM => Refusal::Later,
-                errno => Refusal::Os(errno),
-            })?;
-        } else {
-            // Before Linux 6.17 it would be taken from any other that watches it.
-            if self.program.changes().find_others_at(x.span()) {
-                return Err(Refusal::Os(Errno::EBUSY));
-            }
-            self.program.unwatch(x.span()).map_err(Refusal::Os)?;
-        }
-        self.hooks.write(self.program.standing_thread(standing));
-        if !self.program.scratch.has_room_to_give() || !self.can_note_settings(shared) {
-            return Err(Refusal::Os(Errno::ENOMEM));
-        }
-        x.locked = mem::is_locked(x.lo);
-        x.aside = self
-            .program
-            .scratch
-            .map(
-                Place::Aside,
-                x.len,
-                x.mapping.prot(),
-                PRIVATE,
-                Fd::NONE,
-                x.lo,
-            )
-            .map_err(Refusal::Os)?;
-        self.journal.note(x, origin);
-        if x.by_page {
-            self.prepare_move(x).map_err(Refusal::Os)?;
-        }
+        self.make_ready(standing, shared, x, origin)?;
         let mut result = Ok(());
         while x.done < x.len && result.is_ok() {
             let at = x.lo + x.done;
@@ -276,27 +231,6 @@ impl Owner {
             self.lock_again(x.rest());
         }
         result
-    }
-
-    /// Ready to move `x` page by page.
-    fn prepare_move(&mut self, x: &mut Exchange) -> Sys<()> {
-        if mem::is_locked(x.aside) {
-            // All new memory is (mlockall), and has pages already.
-            mem::unlock(x.aside, x.len)?;
-            held::advise(x.aside, x.len, libc::MADV_DONTNEED)?;
-        }
-        // Not for missing pages: the service reads there, and would wait for itself.
-        uffd::register(self.precopy, x.aside, x.len, uffd::MODE_WP)?;
-        // A page that another process reaches for meanwhile must not seem empty.
-        uffd::register(self.precopy, x.lo, x.len, uffd::MODE_MISSING)?;
-        x.watched = true;
-        // Pages move between two places that are locked, or between two that are not.
-        // What may be locked is limited: not both at a time.
-        if x.locked {
-            mem::unlock(x.lo, x.len)?;
-            x.unlocked = true;
-        }
-        Ok(())
     }
 
     /// Replaces `piece`, or as much of it as can be moved.

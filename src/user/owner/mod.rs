@@ -24,6 +24,7 @@ pub mod locked;
 pub mod nodes;
 pub mod pins;
 pub mod promote;
+pub mod ready;
 pub mod refusal;
 pub mod remap;
 pub mod replaced;

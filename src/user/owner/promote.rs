@@ -42,7 +42,7 @@ impl Owner {
         let mapping = self.mapping_at(addr)?;
         let huge = block > PAGE && self.is_huge(&mapping, addr);
         if huge && self.can_precopy && !self.may_precopy() && peers_lag() {
-            // As for shared anonymous memory, below.
+            // As for shared anonymous memory.
             return Err(Refusal::Later);
         }
         if self.is_own(&mapping) {
@@ -70,25 +70,7 @@ impl Owner {
         match (mapping.name, mapping.shared) {
             (Name::Special | Name::Device, _) => Err(Refusal::Special),
             (Name::SharedAnonymous, true) => {
-                if self.program.space.is_mapped_again(&mapping) != Ok(false) {
-                    return Err(Refusal::Twice);
-                }
-                if self.is_kept(&mapping) {
-                    return Err(Refusal::Kept);
-                }
-                if self.may_have_relatives(&mapping) {
-                    return Err(Refusal::Relatives);
-                }
-                if self.can_precopy && !self.may_precopy() && peers_lag() {
-                    // So much is not copied while all threads stand, if it can be
-                    // helped.
-                    return Err(Refusal::Later);
-                }
-                // All of it, as long as no fork has made it common: what is
-                // left out could be refused later on. Holes cost nothing.
-                let all = part_around(&mapping, addr, SHARED_AT_ONCE);
-                let all = self.without_own_memory(addr, all)?;
-                let done = self.promote(shared, &mapping, addr, all, Origin::Shared)?;
+                let done = self.promote_shared(shared, &mapping, addr, peers_lag)?;
                 Ok(part.cut_to(done))
             }
             (_, true) => Err(Refusal::SharedFile),
@@ -107,6 +89,33 @@ impl Owner {
                 Ok(part.cut_to(done))
             }
         }
+    }
+
+    /// Promotes shared anonymous memory around `addr`: all of it, as long as no fork has
+    /// made it common. What is left out could be refused later on; holes cost nothing.
+    fn promote_shared(
+        &mut self,
+        shared: &Shared,
+        mapping: &Mapping,
+        addr: usize,
+        peers_lag: &mut dyn FnMut() -> bool,
+    ) -> Result<Span, Refusal> {
+        if self.program.space.is_mapped_again(mapping) != Ok(false) {
+            return Err(Refusal::Twice);
+        }
+        if self.is_kept(mapping) {
+            return Err(Refusal::Kept);
+        }
+        if self.may_have_relatives(mapping) {
+            return Err(Refusal::Relatives);
+        }
+        if self.can_precopy && !self.may_precopy() && peers_lag() {
+            // So much is not copied while all threads stand, if it can be helped.
+            return Err(Refusal::Later);
+        }
+        let all = part_around(mapping, addr, SHARED_AT_ONCE);
+        let all = self.without_own_memory(addr, all)?;
+        self.promote(shared, mapping, addr, all, Origin::Shared)
     }
 
     fn mapping_at(&self, addr: usize) -> Result<Mapping, Refusal> {

@@ -117,13 +117,7 @@ impl Service {
         let pages = match self.share(shared, i, wish) {
             Ok(Shareable::Here(span)) => {
                 count(&COUNTERS.faults_served);
-                let about = if self.owner.any_read_only(span) {
-                    About::ReadOnly
-                } else if self.owner.all_huge(span) {
-                    About::Huge
-                } else {
-                    About::Ordinary
-                };
+                let about = self.about(span);
                 Pages::Here { span, about }
             }
             Ok(Shareable::Elsewhere(loan)) => {
@@ -140,15 +134,7 @@ impl Service {
             }
             Err(Refusal::Hole) => Pages::Hole,
             Err(why) if why.passes() && self.waits(shared, wish, effort) => return Outcome::Wait,
-            Err(why) => {
-                count(&COUNTERS.refusals);
-                self.tell_refusal(wish, why);
-                if wish.extent == Extent::Whole && why.fails_an_attach() {
-                    Pages::Refused
-                } else {
-                    Pages::Hole
-                }
-            }
+            Err(why) => self.refuse(wish, why),
         };
         let answer = m.answer(Answer::Share(pages));
         let pidfd = self.owner.program.pidfd();
@@ -159,6 +145,28 @@ impl Service {
         }
         self.owner.empty_trash();
         outcome
+    }
+
+    /// What an attacher has to know of pages in the memfd.
+    fn about(&self, span: Span) -> About {
+        if self.owner.any_read_only(span) {
+            About::ReadOnly
+        } else if self.owner.all_huge(span) {
+            About::Huge
+        } else {
+            About::Ordinary
+        }
+    }
+
+    /// What an attacher is told where pages cannot be shared.
+    fn refuse(&self, wish: &Wish, why: Refusal) -> Pages {
+        count(&COUNTERS.refusals);
+        self.tell_refusal(wish, why);
+        if wish.extent == Extent::Whole && why.fails_an_attach() {
+            Pages::Refused
+        } else {
+            Pages::Hole
+        }
     }
 
     /// Whether what is in the way of a request is waited for any longer.
