@@ -44,10 +44,10 @@ impl Service {
             // What peers store while it is copied to its new place would be lost.
             self.withdraw(shared, r.old());
         } else {
-            self.recall(shared, r.old());
+            self.recall_lent(shared, r.old());
         }
         if let Some(target) = r.target() {
-            self.recall(shared, target);
+            self.recall_lent(shared, target);
         }
         let standing = match self.owner.stop() {
             Ok(standing) => standing,

@@ -53,7 +53,7 @@ impl Service {
     }
 
     /// Takes back what is lent in `span`, and waits until everybody has given it back.
-    pub fn recall(&mut self, shared: &Shared, span: Span) {
+    pub fn recall_lent(&mut self, shared: &Shared, span: Span) {
         if self.forget_lent(shared, span) {
             self.recall_range(shared, span);
         }
@@ -104,7 +104,7 @@ impl Service {
             return;
         };
         let span = outward(span);
-        self.recall(shared, span);
+        self.recall_lent(shared, span);
         if let Err(errno) = self.owner.retire_standing(shared, span) {
             let (start, end) = (span.start(), span.end());
             debug_log!("{start:#x}..{end:#x} may stay, it is only withdrawn: errno {errno}");
@@ -119,7 +119,7 @@ impl Service {
             return Ok(());
         };
         let span = outward(span);
-        self.recall(shared, span);
+        self.recall_lent(shared, span);
         if shared.promoted.first_in(span).is_none() {
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl Service {
     pub fn recall_segment(&mut self, shared: &Shared, address: usize) {
         let mut from = 0;
         while let Some((place, span)) = self.owner.loans.next_of(address, from) {
-            self.recall(shared, span);
+            self.recall_lent(shared, span);
             from = place + 1;
         }
     }
@@ -148,7 +148,7 @@ impl Service {
     /// lent file is recalled for it. What has been promoted is of another file than the
     /// program knows: EINVAL, as for private memory.
     pub fn rearrange(&mut self, shared: &Shared, span: Span) -> Sys<u64> {
-        self.recall(shared, span);
+        self.recall_lent(shared, span);
         match shared.promoted.first_in(span) {
             Some(_) => Err(Errno::EINVAL),
             None => Ok(0),
