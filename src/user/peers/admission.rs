@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{token, Peers, Side};
+use super::{tag, Peers, Side};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -77,7 +77,7 @@ impl Peers {
         if refused.is_err() {
             // Others have taken what was freed.
             self.deaf_until = task::now() + DEAF;
-            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, 0);
+            let _ = net::watch_for(self.epoll, self.listener, tag::LISTENER, 0);
         }
     }
 
@@ -90,7 +90,7 @@ impl Peers {
     pub fn listen_again(&mut self, spare: &mut Spare) {
         if self.deaf_until != 0 && task::now() >= self.deaf_until {
             self.deaf_until = 0;
-            let _ = net::watch_for(self.epoll, self.listener, token::LISTENER, net::IN);
+            let _ = net::watch_for(self.epoll, self.listener, tag::LISTENER, net::IN);
             spare.keep();
         }
     }

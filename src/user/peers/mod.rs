@@ -39,9 +39,9 @@ use requests::Requests;
 /// fault, and are the page.
 pub const COMMAND_COOKIE: u64 = 1 << 63;
 
-/// Names of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
+/// Tags of the descriptors in the epoll set; a connection is `CONNECTION + i`, and
 /// the process of its owner `PIDFD + i`.
-pub mod token {
+pub mod tag {
     pub const SIGNALS: u64 = 1;
     pub const BELL: u64 = 6;
     pub const LISTENER: u64 = 2;
@@ -93,9 +93,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Tells, under the name `token`, when there is something to read from `fd`.
-    pub fn watch(&self, fd: Fd, token: u64) -> Sys<()> {
-        net::watch(self.epoll, fd, token)
+    /// Reports by its `tag` when there is something to read from `fd`.
+    pub fn watch(&self, fd: Fd, tag: u64) -> Sys<()> {
+        net::watch(self.epoll, fd, tag)
     }
 
     /// Tells of it no more.
@@ -205,7 +205,7 @@ impl Peers {
         let free = |c: &Connection| c.side == Side::Free;
         let i = self.connections.iter().position(free);
         let i = i.ok_or(Errno::ENOMEM)?;
-        net::watch(self.epoll, fd, token::CONNECTION + i as u64)?;
+        net::watch(self.epoll, fd, tag::CONNECTION + i as u64)?;
         self.connections[i] = Connection {
             side,
             fd,
@@ -243,8 +243,8 @@ impl Peers {
         };
         let wanted = if reads { IN } else { 0 } | if c.clogged { OUT } else { 0 };
         if wanted != c.interest {
-            let token = token::CONNECTION + i as u64;
-            if net::watch_for(self.epoll, c.fd, token, wanted).is_ok() {
+            let tag = tag::CONNECTION + i as u64;
+            if net::watch_for(self.epoll, c.fd, tag, wanted).is_ok() {
                 self.connections[i].interest = wanted;
             }
         }

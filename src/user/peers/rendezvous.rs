@@ -132,7 +132,7 @@ impl Peers {
                 let ready = net::listen(fd).and_then(|()| dir::rename(early, name));
                 if ready.is_ok() {
                     (self.token, self.listener) = (token, socket.keep());
-                    return net::watch(self.epoll, fd, super::token::LISTENER);
+                    return net::watch(self.epoll, fd, super::tag::LISTENER);
                 }
                 let _ = dir::unlink(early);
             }

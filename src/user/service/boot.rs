@@ -8,7 +8,7 @@ use crate::user::arena::mapping::{self, ServiceOnly, Zeroable};
 use crate::user::arena::{self, status, Shared};
 use crate::user::hooks::Hooks;
 use crate::user::owner::born;
-use crate::user::peers::token;
+use crate::user::peers::tag;
 use crate::user::program::stop::Unstoppable;
 use crate::user::service::state::Service;
 use crate::user::sys::{task, uffd, Sys};
@@ -102,8 +102,8 @@ impl Service {
         self.signals = task::signal_descriptor()?.keep();
         self.bell = Fd::new(shared.bell_counter.load(Ordering::Acquire));
         self.peers.open()?;
-        self.peers.watch(self.signals, token::SIGNALS)?;
-        self.peers.watch(self.bell, token::BELL)?;
+        self.peers.watch(self.signals, tag::SIGNALS)?;
+        self.peers.watch(self.bell, tag::BELL)?;
         self.open_userfaultfds()?;
         self.owner.open_memory()?;
         await_permission(shared);
@@ -117,11 +117,11 @@ impl Service {
         self.peers.rendezvous(asked)?;
         self.owner.segments.set_token(self.peers.token());
         self.attacher.permits.set_token(self.peers.token());
-        self.peers.watch(self.owner.program.pidfd(), token::OWNER)?;
+        self.peers.watch(self.owner.program.pidfd(), tag::OWNER)?;
         self.peers
-            .watch(self.owner.program.changes().fd(), token::EVENTS)?;
+            .watch(self.owner.program.changes().fd(), tag::EVENTS)?;
         self.peers
-            .watch(self.owner.program.touches().fd(), token::FAULTS)?;
+            .watch(self.owner.program.touches().fd(), tag::FAULTS)?;
         debug_log!(
             "service of {}: precopy {}, poison {}, map queries {}",
             self.owner.program.tgid(),

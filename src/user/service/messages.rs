@@ -15,7 +15,7 @@ use crate::user::arena::Shared;
 use crate::user::attacher;
 use crate::user::attacher::overlay::OnLoan;
 use crate::user::owner::copier;
-use crate::user::peers::{token, Side, COMMAND_COOKIE};
+use crate::user::peers::{tag, Side, COMMAND_COOKIE};
 use crate::user::protocol::message::{Answer, Body, Denial, Message, Pages, Question};
 use crate::user::service::state::Service;
 use crate::user::sys::message::Descriptors;
@@ -144,7 +144,7 @@ impl Service {
             .program
             .identity_as_mapped(memfd)
             .ok_or(Errno::ENOMEM)?;
-        self.peers.watch(pidfd, token::PIDFD + i as u64)?;
+        self.peers.watch(pidfd, tag::PIDFD + i as u64)?;
         let c = self.peers.connection_mut(i);
         c.identity = mapped;
         if let Some([memfd, pidfd]) = fds.take_pair() {

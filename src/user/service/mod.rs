@@ -30,7 +30,7 @@ pub mod turns;
 pub mod withdraw;
 
 use super::arena::Shared;
-use super::peers::{emptying, token};
+use super::peers::{emptying, tag};
 use super::sys::{net, task};
 use crate::user::service::state::Service;
 use core::ffi::c_int;
@@ -47,17 +47,17 @@ impl Service {
             let n = self.peers.wait(&mut happened, self.timeout());
             task::beat();
             self.look_at_rights(shared);
-            for &(token, events) in &happened[..n] {
-                match token {
-                    token::SIGNALS => self.on_signals(),
-                    token::BELL => self.on_bell(shared),
-                    token::LISTENER => self.accept(shared),
-                    token::OWNER => return self.farewell(shared),
-                    token::EVENTS => self.on_events(),
-                    token::FAULTS => self.on_faults(),
-                    t if t >= token::PIDFD => self.on_pidfd(shared, (t - token::PIDFD) as usize),
-                    t if t >= token::CONNECTION => {
-                        self.on_connection(shared, (t - token::CONNECTION) as usize, events);
+            for &(tag, events) in &happened[..n] {
+                match tag {
+                    tag::SIGNALS => self.on_signals(),
+                    tag::BELL => self.on_bell(shared),
+                    tag::LISTENER => self.accept(shared),
+                    tag::OWNER => return self.farewell(shared),
+                    tag::EVENTS => self.on_events(),
+                    tag::FAULTS => self.on_faults(),
+                    t if t >= tag::PIDFD => self.on_pidfd(shared, (t - tag::PIDFD) as usize),
+                    t if t >= tag::CONNECTION => {
+                        self.on_connection(shared, (t - tag::CONNECTION) as usize, events);
                     }
                     _ => {}
                 }

@@ -10,7 +10,7 @@
 use crate::debug::{count, COUNTERS};
 use crate::user::arena::Shared;
 use crate::user::patience::Patience;
-use crate::user::peers::{token, Side};
+use crate::user::peers::{tag, Side};
 use crate::user::program::threads::Standing;
 use crate::user::protocol::limits::CONNECTIONS;
 use crate::user::protocol::message::{Message, Question, Withdrawal};
@@ -103,12 +103,12 @@ impl Service {
         let mut happened = [(0, 0); net::EVENTS];
         let n = self.peers.wait(&mut happened, 0);
         let mut any = false;
-        for &(token, events) in &happened[..n] {
-            if token >= token::PIDFD {
-                self.on_pidfd(shared, (token - token::PIDFD) as usize);
-            } else if token >= token::CONNECTION {
+        for &(tag, events) in &happened[..n] {
+            if tag >= tag::PIDFD {
+                self.on_pidfd(shared, (tag - tag::PIDFD) as usize);
+            } else if tag >= tag::CONNECTION {
                 any = true;
-                self.on_connection(shared, (token - token::CONNECTION) as usize, events);
+                self.on_connection(shared, (tag - tag::CONNECTION) as usize, events);
             }
         }
         any

@@ -179,14 +179,14 @@ pub const OUT: u32 = libc::EPOLLOUT as u32;
 /// Told without being asked for: the other end has gone.
 pub const HUP: u32 = libc::EPOLLHUP as u32;
 
-/// Watches `fd` for input under the name `token`.
-pub fn watch(epoll: Fd, fd: Fd, token: u64) -> Sys<()> {
-    control(epoll, libc::EPOLL_CTL_ADD, fd, (token, IN))
+/// Watches `fd` for input, which is reported by its `tag`.
+pub fn watch(epoll: Fd, fd: Fd, tag: u64) -> Sys<()> {
+    control(epoll, libc::EPOLL_CTL_ADD, fd, (tag, IN))
 }
 
 /// From now on `fd`, which is watched, is watched for `events`.
-pub fn watch_for(epoll: Fd, fd: Fd, token: u64, events: u32) -> Sys<()> {
-    control(epoll, libc::EPOLL_CTL_MOD, fd, (token, events))
+pub fn watch_for(epoll: Fd, fd: Fd, tag: u64, events: u32) -> Sys<()> {
+    control(epoll, libc::EPOLL_CTL_MOD, fd, (tag, events))
 }
 
 fn control(epoll: Fd, what: c_int, fd: Fd, (u64, events): (u64, u32)) -> Sys<()> {
