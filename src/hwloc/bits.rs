@@ -53,8 +53,12 @@ pub fn same_words(a: &[u64], b: &[u64]) -> bool {
 #[inline(never)]
 pub fn all_zero(words: &[u64]) -> bool {
     let mut eights = words.chunks_exact(8);
-    eights.all(|eight| eight.iter().fold(0, |all, w| all | w) == 0)
-        && eights.remainder().iter().all(|w| *w == 0)
+    eights.all(is_zero) && eights.remainder().iter().all(|w| *w == 0)
+}
+
+#[inline]
+fn is_zero(eight: &[u64]) -> bool {
+    eight.iter().fold(0, |all, w| all | w) == 0
 }
 
 /// Adds a member to `words`; false if it was there before, or has no place.
@@ -100,6 +104,21 @@ impl Bits<'_> {
             }
         }
         self.infinite.then_some(self.words.len() as u32 * 64)
+    }
+
+    /// The lowest member in the words that is not below `from`.
+    #[inline]
+    pub fn next(&self, from: u32) -> Option<u32> {
+        let mut at = from as usize / 64;
+        let mut word = self.words.get(at)? & (u64::MAX << (from % 64));
+        if word == 0 {
+            let rest = &self.words[at + 1..];
+            let zeros = rest.chunks_exact(8).take_while(|eight| is_zero(eight));
+            at += 1 + 8 * zeros.count();
+            at += self.words[at..].iter().position(|w| *w != 0)?;
+            word = self.words[at];
+        }
+        u32::try_from(at * 64 + word.trailing_zeros() as usize).ok()
     }
 
     /// Whether `bit` is the one and only member.
@@ -213,3 +232,27 @@ pub const NOTHING: Bits<'static> = Bits {
     words: &[],
     infinite: false,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_finds_each_member() {
+        let mut words = [0; 40];
+        let members = [0, 1, 63, 64, 130, 700, 1281, 1983, 2559];
+        for member in members {
+            assert!(add_bit(&mut words, member));
+        }
+        let set = Bits {
+            words: &words,
+            infinite: false,
+        };
+        for from in 0..2700 {
+            let expected = members.into_iter().find(|member| *member >= from);
+            assert_eq!(set.next(from), expected, "from {from}");
+        }
+        assert_eq!(set.next(u32::MAX), None);
+        assert_eq!(NOTHING.next(0), None);
+    }
+}

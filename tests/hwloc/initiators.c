@@ -157,20 +157,23 @@ static void gone(void)
 }
 
 /* A number that the program gave a processor is no set that it was in. Of many
- * processors less is looked at. */
-static void renumbered(const char *description)
+ * processors the sets are looked at only where the numbers are not in order. */
+static void renumbered(const char *description, unsigned which, unsigned number)
 {
 	hwloc_topology_t t = machine(description), a;
+	unsigned i, n = hwloc_get_nbobjs_by_type(t, HWLOC_OBJ_PU), same = 0;
 
-	object(t, HWLOC_OBJ_PU, 1)->os_index = 77;
+	object(t, HWLOC_OBJ_PU, which)->os_index = number;
 	object(t, HWLOC_OBJ_NUMANODE, 0)->attr->numanode.local_memory = 12345;
 	a = exchanged(t);
-	CHECK("the number", object(a, HWLOC_OBJ_PU, 1)->os_index == 77);
-	CHECK("the set", hwloc_bitmap_isequal(object(a, HWLOC_OBJ_PU, 1)->cpuset,
-					      object(t, HWLOC_OBJ_PU, 1)->cpuset));
-	CHECK("the others", object(a, HWLOC_OBJ_PU, 2)->os_index == 2
-	      && hwloc_bitmap_isequal(object(a, HWLOC_OBJ_PU, 2)->complete_cpuset,
-				      object(t, HWLOC_OBJ_PU, 2)->complete_cpuset));
+	for (i = 0; i < n; i++) {
+		hwloc_obj_t was = object(t, HWLOC_OBJ_PU, i), is = object(a, HWLOC_OBJ_PU, i);
+
+		same += is->os_index == was->os_index
+			&& hwloc_bitmap_isequal(is->cpuset, was->cpuset)
+			&& hwloc_bitmap_isequal(is->complete_cpuset, was->complete_cpuset);
+	}
+	CHECK("numbers and sets", same == n);
 	CHECK("the memory", object(a, HWLOC_OBJ_NUMANODE, 0)->attr->numanode.local_memory == 12345);
 	hwloc_topology_destroy(a);
 	hwloc_topology_destroy(t);
@@ -178,6 +181,7 @@ static void renumbered(const char *description)
 
 int main(void)
 {
+	static const char *const machines[] = { "pack:2 core:2 pu:2", "pu:2100", "core:1100 pu:2" };
 	unsigned long rubbish[] = { 0, 8, 0x5a5a5a5a5a58, 0xffffffffffffffff };
 	unsigned i;
 
@@ -188,8 +192,16 @@ int main(void)
 	}
 	restricted();
 	gone();
-	renumbered("pack:2 core:2 pu:2");
-	renumbered("pu:2100");
-	renumbered("core:1100 pu:2");
+	for (i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
+		/* Before, behind and among those of others. */
+		renumbered(machines[i], 0, 1);
+		renumbered(machines[i], 0, 2);
+		renumbered(machines[i], 1, 0);
+		renumbered(machines[i], 1, 3);
+		renumbered(machines[i], 1, 77);
+		renumbered(machines[i], 2, 1);
+		renumbered(machines[i], 7, 100000);
+		renumbered(machines[i], 7, -1);
+	}
 	return finish();
 }

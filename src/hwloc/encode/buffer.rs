@@ -27,7 +27,7 @@ impl Buffer {
     fn new(capacity: usize) -> Result<Self> {
         let capacity = capacity.next_multiple_of(map::page_size());
         Ok(Buffer {
-            room: if capacity < map::HUGE_PAGE / 2 {
+            room: if capacity <= KEEP_LIMIT {
                 map::map(0, capacity, Place::Anonymous)?
             } else {
                 map::map_huge(capacity)?
@@ -101,9 +101,16 @@ impl Buffer {
 
     /// The sum of the words in a part.
     pub(super) fn sum(&self, part: Range<usize>) -> u64 {
+        sum(self.words(part))
+    }
+
+    /// A part, of whole words.
+    #[inline]
+    pub(super) fn words(&self, part: Range<usize>) -> &[u64] {
+        assert!(part.start % 8 == 0);
         let part = &self.as_slice()[part];
-        // SAFETY: pages of whole words, and a part of them.
-        sum(unsafe { core::slice::from_raw_parts(part.as_ptr().cast(), part.len() / 8) })
+        // SAFETY: aligned, as the buffer begins with a page; any bit pattern is a word.
+        unsafe { core::slice::from_raw_parts(part.as_ptr().cast(), part.len() / 8) }
     }
 
     #[inline]

@@ -100,6 +100,18 @@ impl Encoder<'_, '_> {
         unsafe { room.as_ptr().cast::<T>().read_unaligned() }
     }
 
+    /// A set that was written, without what is beyond its words.
+    #[inline]
+    pub(super) fn written_set(&self, addr: Addr) -> Result<Bits<'_>> {
+        let offset = |addr: Addr| addr.checked_sub(self.base).valid();
+        let set: Bitmap = self.peek(offset(addr)? as usize);
+        let first = offset(set.ulongs)? as usize;
+        Ok(Bits {
+            words: self.buffer.words(first..first + set.count as usize * 8),
+            infinite: false,
+        })
+    }
+
     pub(super) fn addr(&self, at: usize) -> Addr {
         self.base + at as u64
     }

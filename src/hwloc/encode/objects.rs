@@ -8,9 +8,10 @@ use crate::hwloc::image::OrInvalid;
 use crate::hwloc::layout::*;
 use core::mem::{offset_of, size_of};
 
-/// Of a machine with more processors only the end of one of a processor's two
-/// sets is looked at: reading both is half of what writing such a machine costs,
-/// and hwloc wants nobody to change a set.
+/// Of a machine with more processors the sets of a processor are looked at only
+/// if its number is not the one that the parent's set has next: reading them is
+/// half of what writing such a machine costs, and hwloc wants nobody to change a
+/// set.
 const LOOKED_AT: usize = 2048;
 
 /// Objects whose words are added up in one go.
@@ -31,6 +32,8 @@ pub(super) struct Above {
     /// The level below is of processors, and of more than [`LOOKED_AT`].
     processors: bool,
     many: bool,
+    /// The members of the set below this one have met their processors.
+    met: u32,
 }
 
 impl Encoder<'_, '_> {
@@ -51,6 +54,7 @@ impl Encoder<'_, '_> {
             alone: obj.arity == 1,
             processors: false,
             many: false,
+            met: 0,
         })
     }
 
@@ -106,7 +110,7 @@ impl Encoder<'_, '_> {
             }
             let children = self.children(source)?;
             let infos = self.infos(source.infos, source.infos_count)?;
-            let sets = self.all_sets(source, level.kind, &parent, &mut nodeset_before)?;
+            let sets = self.all_sets(source, level.kind, &mut parent, &mut nodeset_before)?;
             // In its place at once: a copy on the way would be copied again.
             let obj: &mut Obj = self.slot(here);
             *obj = *source;
@@ -143,7 +147,7 @@ impl Encoder<'_, '_> {
         &mut self,
         source: &Obj,
         kind: u32,
-        above: &Above,
+        above: &mut Above,
         nodes: &mut (Addr, Addr),
     ) -> Result<[Addr; 4]> {
         let sets = [
@@ -166,17 +170,17 @@ impl Encoder<'_, '_> {
     pub(super) fn sets(
         &mut self,
         source: &Obj,
-        above: &Above,
+        above: &mut Above,
         nodes: &mut (Addr, Addr),
     ) -> Result<[Addr; 4]> {
         let processor = above.processors && source.parent != 0;
+        let (number, sets) = (source.os_index, [source.cpuset, source.complete_cpuset]);
         // A program may have given it another number than it was found with.
-        let sets = [source.cpuset, source.complete_cpuset];
-        let looked_at = if above.many { &sets[..1] } else { &sets };
-        let cpus = if processor && self.are_single(looked_at, source.os_index)? {
+        let known = processor && above.many && self.is_next(above, number)?;
+        let cpus = if known || (processor && self.are_single(&sets, number)?) {
             let only = match above.alone {
                 true => above.cpus.1,
-                false => self.single(source.os_index)?,
+                false => self.single(number)?,
             };
             [only; 2]
         } else {
@@ -209,7 +213,17 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    /// Whether these sets hold just this number, as far as they are looked at.
+    /// Whether this is the number of the next processor below an object. hwloc has
+    /// them in the order of their sets, which together are the object's: a number
+    /// that a program changed is out of order, or not there.
+    #[inline]
+    fn is_next(&self, above: &mut Above, os_index: u32) -> Result<bool> {
+        let next = self.written_set(above.cpus.1)?.next(above.met);
+        above.met = next.map_or(u32::MAX, |member| member.saturating_add(1));
+        Ok(next == Some(os_index))
+    }
+
+    /// Whether these sets hold just this number.
     #[inline]
     fn are_single(&self, sets: &[Addr], os_index: u32) -> Result<bool> {
         for set in sets {
@@ -219,7 +233,7 @@ impl Encoder<'_, '_> {
             let right = *last == 1 << (os_index % 64)
                 && zeros.len() == os_index as usize / 64
                 && set.infinite == 0
-                && (sets.len() == 1 || all_zero(zeros));
+                && all_zero(zeros);
             if !right {
                 return Ok(false);
             }
@@ -269,20 +283,20 @@ impl Encoder<'_, '_> {
     }
 
     /// The source is scattered over the heap: an object is asked for early,
-    /// then its sets, then their words. Of processors three sets are read.
+    /// then its sets, then their words. Of processors three sets are read, or one.
     #[inline]
     fn ahead(&self, objs: &[Addr], i: usize, processors: bool, many: bool) {
         if let Some(addr) = objs.get(i + 16) {
             self.source.soon(*addr, size_of::<Obj>());
+            self.source
+                .soon(addr.wrapping_add(size_of::<Obj>() as u64 - 1), 1);
         }
         let sets = |i: usize| {
             let obj: &Obj = self.source.at(*objs.get(i)?)?;
-            Some([
-                obj.cpuset,
-                if many { 0 } else { obj.complete_cpuset },
-                if processors { 0 } else { obj.nodeset },
-                obj.complete_nodeset,
-            ])
+            let cpus = [obj.cpuset, obj.complete_cpuset];
+            let [cpus, complete] = if many { [0; 2] } else { cpus };
+            let nodes = if processors { 0 } else { obj.nodeset };
+            Some([cpus, complete, nodes, obj.complete_nodeset])
         };
         if let Some(sets) = sets(i + 11) {
             for set in &sets {
@@ -295,10 +309,6 @@ impl Encoder<'_, '_> {
                     // Long ones lie apart too.
                     match bitmap.count {
                         0..=8 => self.source.soon(bitmap.ulongs, 1),
-                        count if many => {
-                            let end = u64::from(count - 1) * 8;
-                            self.source.soon(bitmap.ulongs.wrapping_add(end), 1);
-                        }
                         _ => self.long_ahead(bitmap),
                     }
                 }
