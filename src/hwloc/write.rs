@@ -158,7 +158,8 @@ pub unsafe fn write(
     let offset = check_range(fileoffset, addr as usize, length)?;
     // Adopters could not map it where the writer cannot.
     if !reserved::is_reserved(addr as usize, length) {
-        drop(map::map(addr as usize, length, Place::Reserved)?);
+        let reserve = || map::map(addr as usize, length, Place::Reserved);
+        drop(encode::without_kept_if_short(reserve)?);
     }
     // SAFETY: only the topology's own pointers are followed.
     let image = unsafe { Image::process() };

@@ -26,26 +26,82 @@ static unsigned long no_descriptor(const struct calls *c)
 	return both_files(c);
 }
 
-/* As many mappings as there can be, but for one. */
-static unsigned long one_mapping(const struct calls *c)
+/* Takes as many mappings as there can be, but for one; 0 if they are too many. */
+static int take_mappings(void)
 {
 	size_t page = getpagesize(), i, n = 0;
 	FILE *f = fopen("/proc/sys/vm/max_map_count", "r");
-	hwloc_topology_t t = small;
-	unsigned long said;
 	char *all;
-	int file;
 
 	if (!f || fscanf(f, "%zu", &n) != 1 || n > 1 << 17)
 		return 0;
 	fclose(f);
-	file = memfd_create("one", 0);
 	all = mmap(NULL, n * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	for (i = 1; i < n; i += 2)
 		if (mprotect(all + i * page, page, PROT_READ))
 			break;
+	return 1;
+}
+
+static unsigned long one_mapping(const struct calls *c)
+{
+	int file = memfd_create("one", 0);
+	hwloc_topology_t t = small;
+	unsigned long said;
+
+	if (!take_mappings())
+		return 0;
 	said = both_files(c);
 	return c->write(t, file, 0, addr, length, 0) ? answer(-1) : said;
+}
+
+/* What is left of a write is not in the way of a larger one. */
+static unsigned long one_mapping_for_more(const struct calls *c)
+{
+	int file = memfd_create("more", 0);
+	void *at, *last = NULL;
+
+	if (!take_mappings())
+		return 0;
+	/* No two of these are one. */
+	while ((at = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0)) != MAP_FAILED)
+		last = at;
+	munmap(last, 4096);
+	if (c->write(small, file, 0, addr, length, 0)
+	    || c->write(small, file, 0, addr, length, 0)
+	    || c->write(large, file, 0, addr, large_length, 0)
+	    || c->write(small, file, 0, addr, length, 0))
+		return answer(-1);
+	return both_files(c);
+}
+
+/* Stock writes without memory of the program's own. Ours needs some words, of
+ * which a program has as many on its heap. */
+static unsigned long no_more_data(const struct calls *c)
+{
+	static const char *const machines[] = { "pack:4 [numa] core:64 pu:2", "pu:2048", "pu:4000" };
+	size_t n[3], pages[6];
+	int file = memfd_create("data", 0), i;
+	FILE *f = fopen("/proc/self/statm", "r");
+	hwloc_topology_t t[3];
+
+	if (c->write(small, file, 0, addr, length, 0))
+		return answer(-1);
+	for (i = 0; i < 3; i++) {
+		t[i] = machine(machines[i]);
+		if (stock.get_length(t[i], &n[i], 0))
+			return 0;
+	}
+	for (i = 0; i < 6; i++)
+		if (!f || fscanf(f, "%zu", &pages[i]) != 1)
+			return 0;
+	fclose(f);
+	free(malloc(65536));
+	limit(RLIMIT_DATA, pages[5] * getpagesize() + 65536);
+	for (i = 0; i < 3; i++)
+		if (c->write(t[i], file, 0, addr, n[i], 0))
+			return answer(-1) + ((i + 1ul) << 32);
+	return SUCCESS;
 }
 
 static unsigned long no_locked_memory(const struct calls *c)
@@ -329,7 +385,7 @@ static unsigned long binds(const struct calls *c)
 
 #define CASE(name) { #name, name, 0 }
 static const struct beside cases[] = {
-	CASE(no_descriptor), CASE(one_mapping), CASE(no_locked_memory), CASE(all_locked),
+	CASE(no_descriptor), CASE(one_mapping), CASE(one_mapping_for_more), CASE(no_more_data), CASE(no_locked_memory), CASE(all_locked),
 	/* Ours needs the length, as stock does; what a write leaves is not. */
 	{ "small_files", small_files, BETTER },
 	CASE(no_processes), CASE(short_of_time), CASE(without_standard_files),

@@ -18,6 +18,7 @@ use crate::debug;
 use crate::debug_log;
 use crate::error::{Error, Result};
 use crate::hwloc::adopt::sidecar::Sidecar;
+use crate::hwloc::encode::without_kept_if_short;
 use crate::hwloc::environment;
 use crate::hwloc::layout::*;
 use crate::hwloc::range::map::{self, Place};
@@ -105,7 +106,7 @@ pub unsafe fn adopt(
     }
     let mut source = open(fd, fileoffset, addr as usize, length)?;
     source.strict_infos = library.version() >= STRICT_INFOS;
-    let held = bring(&source)?;
+    let held = without_kept_if_short(|| bring(&source))?;
     let checking = environment::get(c"HWLOC_DEBUG_CHECK").is_some();
     if checking && held.report.odd {
         debug_log!("hwloc: refused: its own check would abort");

@@ -13,6 +13,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 /// next: pages fresh from the kernel cost more than encoding into them.
 pub struct Buffer {
     room: Mapping,
+    /// It is for the next too, when this one is done.
+    kept: bool,
     pub(super) used: usize,
     /// Bytes that are not zero any more.
     dirty: usize,
@@ -23,28 +25,50 @@ static KEPT: AtomicPtr<Buffer> = AtomicPtr::new(null_mut());
 /// What is worth keeping, and no more.
 const KEEP_LIMIT: usize = 512 << 10;
 
+/// Does what needs memory; where there is none, once more without what is kept: that
+/// may be the last mapping that the program had left.
+pub fn without_kept_if_short<T>(call: impl Fn() -> Result<T>) -> Result<T> {
+    match call() {
+        Err(Error::NoMemory) if take_kept().is_some() => call(),
+        other => other,
+    }
+}
+
+fn take_kept() -> Option<Buffer> {
+    let kept = KEPT.swap(null_mut(), Ordering::AcqRel);
+    // SAFETY: `release` put it there; whoever swaps it out owns it.
+    (!kept.is_null()).then(|| *unsafe { Box::from_raw(kept) })
+}
+
 impl Buffer {
+    /// Small pages cost more than one huge page, from some forty on: what is not
+    /// kept is in huge ones. Where memory is short it takes no more than it has to.
     fn new(capacity: usize) -> Result<Self> {
         let capacity = capacity.next_multiple_of(map::page_size());
-        Ok(Buffer {
-            room: if capacity <= KEEP_LIMIT {
-                map::map(0, capacity, Place::Anonymous)?
-            } else {
-                map::map_huge(capacity)?
-            },
+        let buffer = |room, kept| Buffer {
+            room,
+            kept,
             used: 0,
             dirty: 0,
-        })
+        };
+        if capacity > KEEP_LIMIT {
+            if let Ok(room) = map::map_huge(capacity) {
+                return Ok(buffer(room, false));
+            }
+        }
+        match map::map(0, capacity, Place::Anonymous) {
+            Ok(room) => Ok(buffer(room, capacity <= KEEP_LIMIT)),
+            Err(_) => Ok(buffer(map::map(0, capacity, Place::Inherited)?, false)),
+        }
     }
 
     pub(super) fn with_capacity(capacity: usize) -> Result<Self> {
-        let kept = KEPT.swap(null_mut(), Ordering::AcqRel);
-        if kept.is_null() {
+        let Some(mut buffer) = take_kept() else {
             return Buffer::new(capacity);
-        }
-        // SAFETY: `release` put it there; whoever swaps it out owns it.
-        let mut buffer = *unsafe { Box::from_raw(kept) };
+        };
         if buffer.room.len() < capacity {
+            // A program may have no mapping or memory left for both.
+            drop(buffer);
             return Buffer::new(capacity);
         }
         buffer.dirty = buffer.dirty.max(buffer.used);
@@ -54,7 +78,7 @@ impl Buffer {
 
     /// Gives the memory back, or keeps it for the next.
     pub fn release(self) {
-        if self.room.len() > KEEP_LIMIT {
+        if !self.kept {
             return;
         }
         let Ok(kept) = memory::boxed(self) else {
@@ -62,7 +86,7 @@ impl Buffer {
         };
         let old = KEPT.swap(Box::into_raw(kept), Ordering::AcqRel);
         if !old.is_null() {
-            // SAFETY: as in `with_capacity`.
+            // SAFETY: as in `take_kept`.
             drop(unsafe { Box::from_raw(old) });
         }
     }

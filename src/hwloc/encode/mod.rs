@@ -16,6 +16,8 @@ mod named;
 mod objects;
 mod shared;
 
+pub use self::buffer::without_kept_if_short;
+
 use self::buffer::Buffer;
 use self::encoder::{Encoder, Run};
 use crate::error::Result;

@@ -74,7 +74,7 @@ impl Mapping {
         core::mem::forget(self);
     }
 
-    /// The bytes of a mapping made with [`Place::Anonymous`].
+    /// The bytes of a mapping made with [`Place::Anonymous`] or [`Place::Inherited`].
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: private memory of this value, writable until `seal`.
         unsafe { core::slice::from_raw_parts_mut(self.addr as *mut u8, self.len) }
@@ -110,6 +110,9 @@ pub enum Place {
     Reserved,
     /// Zeroed private memory, writable.
     Anonymous,
+    /// The same, but that a child of the program has it too: a limit on data does
+    /// not count it.
+    Inherited,
     /// A file from an offset on, read-only and shared.
     File(RawFd, i64),
 }
@@ -133,6 +136,12 @@ pub fn map(addr: usize, len: usize, place: Place) -> Result<Mapping> {
         Place::Anonymous => (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        ),
+        Place::Inherited => (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
             -1,
             0,
         ),
