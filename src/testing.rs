@@ -67,6 +67,11 @@ pub fn rings_at_once() -> bool {
     is_set(&environment::TEST_ALARM)
 }
 
+/// Whether some time is to pass where a child of a fork has been given a part of its memory.
+pub fn forks_last() -> bool {
+    is_set(&environment::TEST_SLOW_FORK)
+}
+
 /// The next number of a sequence that looks random, for tests of tables against a
 /// model of them. Its upper half is the better one.
 #[cfg(test)]

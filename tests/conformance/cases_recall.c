@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define SIZE (4 * PAGE)
 
@@ -79,6 +80,70 @@ CASE(recall_both_ways, "a file that was lent is gone when a raw munmap returns, 
 		value = finish(&p);
 		if (!FAULTED(value))
 			fail(__FILE__, __LINE__, "round %d: the file here is still seen: %ld", i, value);
+	}
+	quit(&p);
+}
+
+#define PIECES 8
+
+/* Memory of one's own in pieces that stay apart. */
+static long f_map_pieces(long a, long b, long c, long d)
+{
+	char *all = anonymous(2 * PIECES * PAGE);
+
+	(void)a, (void)b, (void)c, (void)d;
+	for (int i = 0; i < PIECES; i++) {
+		all[2 * i * PAGE] = 1;
+		mprotect(all + (2 * i + 1) * PAGE, PAGE, PROT_NONE);
+	}
+	return (long)all;
+}
+
+/* Tells of the fork when it is about to begin; how the child ended. */
+static long f_fork(long on, long b, long c, long d)
+{
+	int status = -1;
+	pid_t child;
+
+	(void)b, (void)c, (void)d;
+	__atomic_store_n((int *)on, 1, __ATOMIC_SEQ_CST);
+	child = fork();
+	if (child == 0)
+		_exit(0);
+	return waitpid(child, &status, 0) == child ? status : -1;
+}
+
+/* With XPMEM_TEST_SLOW_FORK=1 the fork lasts for longer than an attacher is waited for. */
+CASE(recall_in_a_fork, "who is asked to let go of memory while it forks does so, and keeps what else it has")
+{
+	int *forking = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct peer p = spawn();
+	long pieces = call(&p, f_map_pieces, 0, 0, 0);
+	long theirs = attach(get_rw(call(&p, f_make_all, 0, 0, 0)), pieces, 2 * PIECES * PAGE, 0);
+	char *asked = anonymous(PAGE), *kept = anonymous(PAGE);
+	long apid = r_get(&p, make_all(), XPMEM_RDWR);
+	long there, beside;
+
+	fill(asked, PAGE, 1);
+	fill(kept, PAGE, 2);
+	there = r_attach(&p, apid, (long)asked, PAGE);
+	beside = r_attach(&p, apid, (long)kept, PAGE);
+	EXPECT_EQ(r_verify(&p, there, PAGE, 1), 0);
+	EXPECT_EQ(r_verify(&p, beside, PAGE, 2), 0);
+	for (int i = 0; i < PIECES; i++)
+		EXPECT_EQ(peek(theirs + 2 * i * PAGE), 1);
+	for (int round = 0; round < 3; round++) {
+		*forking = 0;
+		start(&p, f_fork, (long)forking, 0, 0, 0);
+		all(forking, 1);
+		/* It is asked somewhere in its fork, or just before. */
+		usleep(20000 * round);
+		EXPECT_EQ(mprotect(asked, PAGE, PROT_READ), 0);
+		EXPECT_EQ(mprotect(asked, PAGE, PROT_READ | PROT_WRITE), 0);
+		EXPECT_EQ(finish(&p), 0);
+		/* Of an owner that has hung up nothing is left. */
+		EXPECT_EQ(r_verify(&p, beside, PAGE, 2), 0);
+		EXPECT_EQ(r_verify(&p, there, PAGE, 1), 0);
 	}
 	quit(&p);
 }

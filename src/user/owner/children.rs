@@ -5,6 +5,9 @@
 //! They come through a userfaultfd of the child's, two threads copying, which takes
 //! a third of the time of a write to another process; but where the kernel would give
 //! the child huge pages by itself, it is to have them.
+//!
+//! It goes part by part, since it can take seconds: between two of them peers are heard,
+//! who would take a service that says nothing for one that stands.
 
 #![forbid(unsafe_code)]
 
@@ -14,41 +17,59 @@ use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::Fd;
-use crate::user::arena;
-use crate::user::arena::ranges::Origin;
+use crate::user::arena::ranges::{Origin, Range};
+use crate::user::arena::Shared;
 use crate::user::sys::advice::{advice_for, Bits, ABSENT, HUGE, NOT_HUGE, WIPED};
 use crate::user::sys::hugetlb::Transparent;
 use crate::user::sys::maps::Mapping;
-use crate::user::sys::{held, insist, mem, uffd, Span, Sys, HUGE as HUGE_PAGE};
+use crate::user::sys::{held, insist, mem, uffd, Span, Sys, HUGE as HUGE_PAGE, TOP};
 
 /// What is shorter is written to the child, which is not asked for a userfaultfd.
 const WORTH_WATCHING: usize = 256 << 10;
 
-/// How much is copied at a time by two threads.
-const AT_ONCE: usize = 1 << 30;
+/// How much is given at a time.
+const PART: usize = 64 << 20;
+
+/// A standing child that is being given private copies.
+pub struct Heir {
+    child: Child,
+    /// It has what lies below.
+    at: usize,
+}
+
+impl Heir {
+    /// Ready to be given copies; `None` where children have what their parent has.
+    pub fn of(child: i32) -> Sys<Option<Self>> {
+        if crate::testing::children_inherit() {
+            return Ok(None);
+        }
+        let child = Child::of(child)?;
+        Ok(Some(Self { child, at: 0 }))
+    }
+
+    /// It has all, or lacks something and is not to run.
+    pub fn release(self) -> Sys<()> {
+        self.child.restore()
+    }
+}
 
 impl Owner {
-    /// Gives the standing child private copies.
-    pub fn privatize(&mut self, child: i32) -> Sys<()> {
-        let Some(shared) = arena::existing() else {
-            return Ok(());
-        };
-        if crate::testing::children_inherit() {
-            return Ok(());
-        }
-        let mut child = Child::of(child)?;
-        let mut done = Ok(());
-        let mut i = 0;
-        while let (Some(r), Ok(())) = (shared.promoted.get(i), done) {
-            i += 1;
-            if r.origin == Origin::Private {
-                done = self.for_each_setting(r, &mut |owner, part, bits| {
-                    owner.privatize_range(&mut child, part, bits)
-                });
+    /// Gives a child its next part; whether there was one.
+    pub fn give_part(&mut self, shared: &Shared, heir: &mut Heir) -> Sys<bool> {
+        while let Some(r) = shared.promoted.first_in(Span::new(heir.at, TOP)) {
+            if r.origin != Origin::Private {
+                heir.at = r.end;
+                continue;
             }
+            let end = r.end.min((r.start & !(PART - 1)).saturating_add(PART));
+            let part = Range { end, ..r };
+            heir.at = end;
+            self.for_each_setting(part, &mut |owner, part, bits| {
+                owner.privatize_range(&mut heir.child, part, bits)
+            })?;
+            return Ok(true);
         }
-        child.restore()?;
-        done
+        Ok(false)
     }
 
     /// Says of `span` whether children inherit it. They cannot have what is sealed,
@@ -124,11 +145,7 @@ impl Owner {
     fn copy_watched(&self, watch: Fd, data: Span) -> Sys<()> {
         let (start, len) = (data.start(), data.len());
         uffd::register(watch, start, len, uffd::MODE_MISSING)?;
-        let mut done = Ok(());
-        for at in (start..start + len).step_by(AT_ONCE) {
-            let part = AT_ONCE.min(start + len - at);
-            done = done.and_then(|()| self.copy_pages_by(watch, at, at, part));
-        }
+        let done = self.copy_pages_by(watch, start, start, len);
         insist(|| uffd::unregister(watch, start, len))?;
         done
     }

@@ -21,13 +21,15 @@ use crate::debug_log;
 use crate::user::arena::command::ANOTHER_FORKS;
 use crate::user::arena::ranges::Origin;
 use crate::user::arena::{self, Shared};
+use crate::user::owner::children::Heir;
 use crate::user::program::alarm::Alarm;
 use crate::user::program::fork::Made;
+use crate::user::program::threads::Standing;
 use crate::user::service::state::Service;
 use crate::user::sys::advice::{ABSENT, WIPED};
 use crate::user::sys::forking::{child_tid_address, forks};
 use crate::user::sys::trace::{self, Waited};
-use crate::user::sys::{mem, task};
+use crate::user::sys::{mem, task, Sys};
 use core::sync::atomic::Ordering;
 
 const OPTIONS: usize = trace::O_SYSGOOD | trace::O_FORK | trace::O_CLONE;
@@ -152,10 +154,7 @@ impl Service {
 
     /// The watched thread is about to enter the system call that forks.
     fn through_fork(&mut self, tid: i32, number: u64, args: &[u64; 6]) {
-        let standing = self.insist_on_stop(TRIES);
-        if standing.is_none() {
-            debug_log!("a fork is not a snapshot: the other threads could not be stopped");
-        }
+        let standing = self.stop_for_fork();
         self.owner.note_growth();
         let tid_word = child_tid_address(tid, number, args);
         let mut before = [0u8; 4];
@@ -171,7 +170,7 @@ impl Service {
             _ => None,
         };
         if let Some(child) = child {
-            match self.owner.privatize(child) {
+            match self.give_copies(child) {
                 Ok(()) => count(&COUNTERS.forks_privatized),
                 Err(errno) => {
                     // It has its parent's memory before it: it must not run.
@@ -204,6 +203,39 @@ impl Service {
                 trace::bury(child);
             }
         }
+    }
+
+    /// Stops the other threads for a fork; peers are heard between two tries.
+    fn stop_for_fork(&mut self) -> Option<Standing> {
+        for _ in 0..TRIES {
+            let standing = self.insist_on_stop(1);
+            if standing.is_some() {
+                return standing;
+            }
+            if let Some(shared) = arena::existing() {
+                self.hear_peers(shared);
+            }
+        }
+        debug_log!("a fork is not a snapshot: the other threads could not be stopped");
+        None
+    }
+
+    /// Gives a standing child private copies; peers are heard between two parts.
+    fn give_copies(&mut self, child: i32) -> Sys<()> {
+        let (Some(shared), Some(mut heir)) = (arena::existing(), Heir::of(child)?) else {
+            return Ok(());
+        };
+        let mut given = self.owner.give_part(shared, &mut heir);
+        while let Ok(true) = given {
+            if crate::testing::forks_last() {
+                crate::rawsys::sleep(core::time::Duration::from_millis(300));
+            }
+            task::beat();
+            self.hear_peers(shared);
+            given = self.owner.give_part(shared, &mut heir);
+        }
+        heir.release()?;
+        given.map(drop)
     }
 
     /// Sets whether children inherit what was private before its promotion, but

@@ -99,7 +99,7 @@ impl Service {
     }
 
     /// Reads what peers have to say just now; whether there was anything.
-    fn hear_peers(&mut self, shared: &Shared) -> bool {
+    pub fn hear_peers(&mut self, shared: &Shared) -> bool {
         let mut happened = [(0, 0); net::EVENTS];
         let n = self.peers.wait(&mut happened, 0);
         let mut any = false;
