@@ -130,9 +130,12 @@ impl Ranges {
     /// on at its end. For the service task.
     pub fn first_in(&self, span: Span) -> Option<Range> {
         let r = self.get(self.lower(span.start()))?;
-        let part = r.span().cut_to(span);
         // An empty piece would keep a caller that goes on at its end for ever.
-        (!part.is_empty()).then(|| Range::new(part, r.origin))
+        (r.start < span.end() && !span.is_empty()).then(|| Range {
+            start: r.start.max(span.start()),
+            end: r.end.min(span.end()),
+            origin: r.origin,
+        })
     }
 
     /// Whether anything of that origin is in `span`. For the service task.
