@@ -5,8 +5,8 @@
 //! leaves a service, or a thread that this has to stop, without a processor for
 //! seconds, and who is hung up on loses what devices write (see
 //! [`withdraw`](crate::user::service::withdraw)). So a time in which a task of the
-//! attacher waited for a processor is not counted, nor one in which this service did.
-//! The kernel tells of both, in /proc; where it does not, all time counts.
+//! attacher waited for a processor is not counted. The kernel tells of it in /proc; where
+//! it does not, all time counts.
 //!
 //! An attacher can have tasks that wait for a processor whenever it likes. So the
 //! wait has an end that looks at no task.
@@ -103,14 +103,14 @@ impl Seen {
     }
 }
 
-/// Looks at service `pid` of an attacher and at the threads of its program, and at the
-/// caller: what they have had of processors, and whether one has waited for one since
-/// the look `before`. `None`: it is not known, or the service stands or has ended.
+/// Looks at service `pid` of an attacher and at the threads of its program: what they
+/// have had of processors, and whether one has waited for one since the look `before`.
+/// `None`: it is not known, or the service stands or has ended.
 fn look(pid: i32, before: &Seen) -> Option<(Seen, bool)> {
     if pid <= 0 {
         return None;
     }
-    let (state, program) = sched::state(pid)?;
+    let state = sched::state(pid)?;
     if matches!(state, b'T' | b't' | b'Z' | b'X') {
         return None;
     }
@@ -118,16 +118,13 @@ fn look(pid: i32, before: &Seen) -> Option<(Seen, bool)> {
     // While it runs, or is woken, it has had no more than at the last look: so it
     // starves if nothing has changed, and it is runnable.
     let mut starves = now.note(pid, sched::turns(pid)?, before) && state == b'R';
-    if program > 0 {
+    if let Some(program) = sched::parent_of(pid, task::SERVICE.to_bytes()) {
         sched::for_tasks_of(program, THREADS, &mut |tid| {
             if let Some(turns) = sched::turns(tid) {
                 let is_same = now.note(tid, turns, before);
-                starves |= is_same && sched::state(tid).is_some_and(|(state, _)| state == b'R');
+                starves |= is_same && sched::state(tid) == Some(b'R');
             }
         });
-    }
-    if let Some(turns) = sched::turns(task::own_pid()) {
-        now.waited = now.waited.saturating_add(turns.waited);
     }
     Some((now, starves))
 }

@@ -83,7 +83,7 @@ pub fn await_permission(shared: &Shared) {
 impl Service {
     fn start(&mut self, shared: &Shared) -> Sys<()> {
         task::signal_on_parent_death(task::PARENT_GONE)?;
-        task::set_name(c"xpmem-service");
+        task::set_name(task::SERVICE);
         task::own_session();
         task::lift_descriptor_limit();
         task::announce_child_stops();

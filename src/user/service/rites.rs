@@ -52,7 +52,7 @@ const GONE_PATH: &[u8] = b"/memfd:xpmem-gone";
 pub extern "C" fn main(_argument: usize) -> ! {
     if let Some((shared, service)) = take_over() {
         let prepared = task::signal_on_parent_death(libc::SIGKILL);
-        task::set_name(c"xpmem-service");
+        task::set_name(task::SERVICE);
         task::own_session();
         task::announce_child_stops();
         let _ = prepared.and_then(|()| alarm::prepare(service.owner.program.tgid()));

@@ -38,15 +38,23 @@ fn turns_in(text: &[u8]) -> Option<Turns> {
     (turns.count > 0).then_some(turns)
 }
 
-/// What a task does, as a letter of /proc/TID/stat, and the process id of its parent.
-pub fn state(tid: i32) -> Option<(u8, i32)> {
+/// What a task does, as a letter of /proc/TID/stat.
+pub fn state(tid: i32) -> Option<u8> {
+    let mut text = [0u8; 512];
+    let n = read(tid, b"/stat", &mut text)?;
+    let name_ends = text[..n].iter().rposition(|&b| b == b')')?;
+    text[..n].get(name_ends + 2).copied()
+}
+
+/// The process id of a task's parent, if the task is called `name`.
+pub fn parent_of(tid: i32, name: &[u8]) -> Option<i32> {
     let mut text = [0u8; 512];
     let n = read(tid, b"/stat", &mut text)?;
     let text = &text[..n];
-    let name_ends = text.iter().rposition(|&b| b == b')')?;
-    let state = *text.get(name_ends + 2)?;
-    let parent = procfs::field(text, 4)?;
-    Some((state, i32::try_from(parent).ok()?))
+    let begins = text.iter().position(|&b| b == b'(')? + 1;
+    let ends = text.iter().rposition(|&b| b == b')')?;
+    let parent = procfs::field(text, 4).filter(|_| text.get(begins..ends) == Some(name))?;
+    i32::try_from(parent).ok()
 }
 
 /// Calls `look` for the tasks of a process, the first `most` of them.
@@ -88,7 +96,10 @@ mod tests {
         let own = task::gettid();
         // Not every kernel keeps an account of turns.
         assert!(turns(own).is_none_or(|turns| turns.count > 0));
-        assert_eq!(state(own).expect("stat").0, b'R');
+        assert_eq!(state(own), Some(b'R'));
+        assert_eq!(parent_of(own, b""), None);
+        let name = std::fs::read("/proc/thread-self/comm").expect("comm");
+        assert_eq!(parent_of(own, name.trim_ascii_end()), Some(task::parent()));
         let mut found = false;
         for_tasks_of(task::own_pid(), usize::MAX, &mut |tid| found |= tid == own);
         assert!(found);

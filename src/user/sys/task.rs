@@ -175,6 +175,9 @@ pub fn signal_on_parent_death(signal: c_int) -> Sys<()> {
     sys!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0).map(drop)
 }
 
+/// What a service is called.
+pub const SERVICE: &CStr = c"xpmem-service";
+
 pub fn set_name(name: &CStr) {
     let _ = sys!(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0);
 }
