@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_xpmem");
 
@@ -26,7 +27,15 @@ fn tool() -> Command {
 }
 
 fn output(command: &mut Command) -> Output {
-    command.output().expect("the tool starts")
+    loop {
+        match command.output() {
+            // A child of another test's thread has the file still open that this one wrote.
+            Err(why) if why.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            output => return output.expect("the tool starts"),
+        }
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
