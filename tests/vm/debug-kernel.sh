@@ -20,12 +20,16 @@ config=$vm_top/tests/vm/debug.config
 exec 9>"$build.lock"
 flock 9
 root=$("$vm_top/tests/vm/root.sh" "$suite" "$source")
-# Built again for another source or configuration; what was interrupted goes on.
+# Unpacked again for another source. Another configuration is built on what stands: make
+# knows what depends on it. What was interrupted goes on, if its tree is whole.
 stamp=$(cd "$root/usr/src" && stat -c '%s %Y' "$source.tar.xz"; cksum <"$config")
 if [ "$(cat "$build/.stamp" 2>/dev/null)" != "$stamp" ]; then
-	rm -rf "$build"
-	mkdir -p "$build"
-	tar -C "$build" --strip-components=1 -xf "$root/usr/src/$source.tar.xz"
+	if [ "$(head -n 1 "$build/.stamp" 2>/dev/null)" != "${stamp%%$'\n'*}" ]; then
+		rm -rf "$build"
+		mkdir -p "$build"
+		tar -C "$build" --strip-components=1 -xf "$root/usr/src/$source.tar.xz"
+	fi
+	rm -f "$build/.stamp" "$build/.complete"
 	{
 		make -C "$build" tinyconfig
 		(cd "$build" && scripts/kconfig/merge_config.sh -m .config "$config")
