@@ -14,8 +14,9 @@
 /* How often a fault looks before the attacher's mmap_lock is let go. */
 #define XPMEM_TRIES	4
 
-/* Not the kernel's: look again. */
+/* Not the kernel's: look again; wait first, for a change to end. */
 #define XPMEM_AGAIN	((__force vm_fault_t)BIT(31))
+#define XPMEM_CHANGING	((__force vm_fault_t)BIT(30))
 
 /* What an owner's refusal is to the attacher. */
 vm_fault_t xpmem_owner_error(vm_fault_t error)
@@ -206,7 +207,7 @@ static vm_fault_t xpmem_fault_once(struct xpmem_window *w, int try)
 		return VM_FAULT_SIGBUS;
 	err = xpmem_window_begin(w, try);
 	if (err == -EAGAIN)
-		return xpmem_wait_quiet(w);
+		return XPMEM_CHANGING;
 	if (err)
 		return VM_FAULT_SIGBUS;
 	if (locked && !mmap_read_trylock(owner)) {
@@ -260,6 +261,9 @@ static vm_fault_t xpmem_handle_fault(struct vm_fault *vmf)
 						       xpmem_back_off(&w);
 		/* If we are its last user, its teardown is not for a fault. */
 		mmput_async(owner);
+		/* A hold may last: an owner that is killed ends meanwhile. */
+		if (ret == XPMEM_CHANGING)
+			ret = xpmem_wait_quiet(&w);
 	}
 	if (ret & VM_FAULT_ERROR)
 		xpmem_event(XPMEM_EV_FAULT_REFUSED);

@@ -362,5 +362,8 @@ void xpmem_space_withdraw(struct xpmem_space *space, unsigned long start,
 {
 	down_write(&space->inval);
 	up_write(&space->inval);
+	/* Nor does anybody wait for it. */
+	if (wq_has_sleeper(&space->quiet))
+		wake_up_all(&space->quiet);
 	xpmem_space_unmap(space, start, size);
 }

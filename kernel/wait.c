@@ -80,16 +80,28 @@ vm_fault_t xpmem_wait_owner(struct xpmem_window *w)
 	return VM_FAULT_RETRY;
 }
 
-/* Is nothing at the touched page being changed? */
-static bool xpmem_is_quiet(struct xpmem_space *space, unsigned long source)
+/*
+ * Is nothing at the touched page being changed? Nor is there anything to wait
+ * for when it has been withdrawn, or the owner is gone: a hold ends with its
+ * descriptor, which somebody else may have.
+ */
+static bool xpmem_is_quiet(struct xpmem_access *access, unsigned long source)
 {
-	return !xpmem_space_changes(space, source, source + PAGE_SIZE);
+	struct xpmem_space *space = access->segment->space;
+
+	return !xpmem_access_valid(access) || !xpmem_space_alive(space) ||
+	       !xpmem_space_changes(space, source, source + PAGE_SIZE);
 }
 
-/* Let the change of the touched page finish. */
+/*
+ * Let the change of the touched page finish. The file that is kept has the
+ * permit and the space; nobody keeps the owner's memory, which an owner that is
+ * killed gives back.
+ */
 vm_fault_t xpmem_wait_quiet(struct xpmem_window *w)
 {
 	struct mm_struct *attacher = w->vmf->vma->vm_mm;
+	struct xpmem_access *access = w->att->access;
 	struct xpmem_space *space = w->space;
 	unsigned long source = xpmem_source(w->vmf);
 	bool user = w->vmf->flags & FAULT_FLAG_USER;
@@ -108,12 +120,12 @@ vm_fault_t xpmem_wait_quiet(struct xpmem_window *w)
 	/* In user mode a signal is answered first, and a tracer. */
 	if (user)
 		wait_event_interruptible(space->quiet,
-					 xpmem_is_quiet(space, source));
+					 xpmem_is_quiet(access, source));
 	else if (!xpmem_unkillable())
 		wait_event_killable(space->quiet,
-				    xpmem_is_quiet(space, source));
+				    xpmem_is_quiet(access, source));
 	else if (!wait_event_timeout(space->quiet,
-				     xpmem_is_quiet(space, source),
+				     xpmem_is_quiet(access, source),
 				     XPMEM_WAIT_UNKILLABLE))
 		ret = xpmem_refuse(attacher, VM_FAULT_SIGBUS);
 	fput(file);

@@ -4,48 +4,12 @@
  * beyond kill -9 itself, to be shown what is no longer there.
  */
 #include "owner.h"
+#include "child.h"
 #include "fuse.h"
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
 
 #define SIZE (PAGES * PAGE)
-
-/* In a child, which says through its pipe when it is ready. */
-static pid_t child_start(void (*fn)(void), int *ready)
-{
-	int to[2];
-	pid_t pid;
-
-	if (pipe(to))
-		abort();
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(to[0]);
-		*ready = to[1];
-		dev = -1;
-		dev_open();
-		fn();
-		_exit(0);
-	}
-	close(to[1]);
-	*ready = to[0];
-	return pid;
-}
-
-static int ready;
-static void say_ready(void)
-{
-	if (write(ready, "x", 1) != 1)
-		_exit(2);
-}
-static int wait_ready(void)
-{
-	char c = 0;
-
-	return read(ready, &c, 1) == 1;
-}
 
 /* What ps shows of it is memory that it attached. */
 static void hide_arguments(void)

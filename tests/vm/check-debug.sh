@@ -24,6 +24,7 @@ root T_SECONDS=0 /tests/owner
 root T_SECONDS=0 /tests/wait
 root T_SECONDS=0 /tests/hold
 root T_SECONDS=0 /tests/attack
+root T_SECONDS=0 /tests/outside
 root T_SECONDS=0 /tests/refuse
 root T_SECONDS=0 /tests/limits
 root T_SECONDS=0 /tests/life

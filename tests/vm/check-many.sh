@@ -9,7 +9,7 @@ set -u
 
 vm_need
 vm_build_tests "$SCRATCH/tests"
-printf 'root /tests/%s\n' life "churn 6" coherence pages sources surgery wait hold attack "fuzz 1 10000" >"$SCRATCH/list"
+printf 'root /tests/%s\n' life "churn 6" coherence pages sources surgery wait hold attack outside "fuzz 1 10000" >"$SCRATCH/list"
 echo "user /tests/fuzz 2 10000" >>"$SCRATCH/list"
 [ $# != 0 ] || set -- trixie
 for suite; do

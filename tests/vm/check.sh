@@ -33,7 +33,9 @@ root /tests/wait
 root /tests/hold
 user /tests/hold
 root /tests/attack
+root /tests/outside
 user /tests/attack
+user /tests/outside
 root /tests/refuse
 user /tests/refuse
 root /tests/limits

@@ -6,7 +6,7 @@ vm_build_tests() {
 	local out=$1 t root flags="-O2 -Wall -Werror -static -pthread"
 	mkdir -p "$out"
 	vm_files=()
-	for t in abi attack coherence pages sources surgery owner wait hold refuse limits files oom life churn fuzz numa device failslab bench; do
+	for t in abi attack outside coherence pages sources surgery owner wait hold refuse limits files oom life churn fuzz numa device failslab bench; do
 		if [ "${2:-}" = arm64 ]; then
 			root=$("$vm_top/tests/vm/root.sh" arm64)
 			mkdir -p "$root/tests"
