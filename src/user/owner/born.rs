@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::revoke::{FILE_MAP, RW};
 use super::Owner;
 use crate::debug::{count, COUNTERS};
 use crate::debug_log;
@@ -23,8 +24,6 @@ use crate::user::sys::maps::{Mapping, Name};
 use crate::user::sys::policy::Policy;
 use crate::user::sys::{held, insist, mem, task, Span, Sys, HUGE};
 
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 /// How much memory that was born shared is known as such.

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::child::Child;
-use super::revoke::RW;
+use super::revoke::{PRIVATE, RW};
 use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
@@ -103,8 +103,7 @@ impl Owner {
                 return Err(Errno::EFAULT);
             };
             let hi = m.end.min(span.end());
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-            let flags = flags | libc::MAP_NORESERVE;
+            let flags = PRIVATE | libc::MAP_FIXED;
             let map = [lo, hi - lo, RW as usize, flags as usize, usize::MAX, 0];
             child.call(libc::SYS_mmap, map)?;
             for advice in advice_for(bits) {

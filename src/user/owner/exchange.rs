@@ -25,7 +25,7 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
-use super::revoke::{PRIVATE, RW};
+use super::revoke::{FILE_MAP, PRIVATE, RW};
 use super::Owner;
 use crate::debug_log;
 use crate::fd::Fd;
@@ -45,8 +45,6 @@ pub const STANDING_CHUNK: usize = 256 * 1024;
 /// What changes place at a time. Between its first and its third step a system
 /// call of another process that reaches for it is EFAULT.
 pub const PIECE: usize = 256 * 1024;
-
-const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 
 /// One exchange under way.
 pub struct Exchange {

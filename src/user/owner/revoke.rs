@@ -26,6 +26,7 @@ use crate::user::arena::{self, Shared};
 use crate::user::sys::{held, insist, mem, page_down, page_up, Span, Sys, TOP};
 
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+pub const FILE_MAP: i32 = libc::MAP_SHARED | libc::MAP_NORESERVE;
 pub const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 impl Owner {

@@ -110,7 +110,7 @@ fn look(pid: i32, before: &Seen) -> Option<(Seen, bool)> {
     if pid <= 0 {
         return None;
     }
-    let state = sched::state(pid)?;
+    let state = sched::state(pid).ok()??;
     if matches!(state, b'T' | b't' | b'Z' | b'X') {
         return None;
     }
@@ -122,7 +122,7 @@ fn look(pid: i32, before: &Seen) -> Option<(Seen, bool)> {
         sched::for_tasks_of(program, THREADS, &mut |tid| {
             if let Some(turns) = sched::turns(tid) {
                 let is_same = now.note(tid, turns, before);
-                starves |= is_same && sched::state(tid) == Some(b'R');
+                starves |= is_same && sched::state(tid) == Ok(Some(b'R'));
             }
         });
     }

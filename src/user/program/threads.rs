@@ -11,8 +11,8 @@ use crate::debug_log;
 use crate::errno::Errno;
 use crate::user::program::restart;
 use crate::user::sys::procfs::Numbers;
-use crate::user::sys::task;
 use crate::user::sys::trace::{self, Waited};
+use crate::user::sys::{sched, task};
 use core::sync::atomic::Ordering;
 
 /// No thread of the program runs. Made by a stop alone, and given back to
@@ -335,20 +335,10 @@ impl Program {
 
     /// Whether a thread is a zombie or not there any more.
     fn thread_has_ended(&self, tid: i32) -> bool {
-        let mut path = [0u8; 32];
-        let path = crate::user::sys::procfs::proc_path(&mut path, tid, b"/stat");
-        let fd = match crate::fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) {
-            Ok(fd) => fd,
+        match sched::state(tid) {
+            Ok(state) => matches!(state, Some(b'Z' | b'X') | None),
             // There may be no descriptor left to see it by.
-            Err(errno) => return matches!(errno, Errno::ENOENT | Errno::ESRCH),
-        };
-        let mut text = [0u8; 256];
-        let n = crate::user::sys::task::read_text(fd.fd(), &mut text);
-        // `TID (name) STATE`, and the name may hold anything.
-        let text = &text[..n];
-        match text.iter().rposition(|&b| b == b')') {
-            Some(at) => matches!(text.get(at + 2), Some(b'Z' | b'X') | None),
-            None => true,
+            Err(errno) => matches!(errno, Errno::ENOENT | Errno::ESRCH),
         }
     }
 

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::procfs::{self, Numbers};
-use super::task;
+use super::{task, Sys};
 use crate::fd;
 
 /// What a task has had of processors since it began.
@@ -22,7 +22,7 @@ pub struct Turns {
 /// What task `tid` has had; `None` where that is not told.
 pub fn turns(tid: i32) -> Option<Turns> {
     let mut text = [0u8; 96];
-    let n = read(tid, b"/schedstat", &mut text)?;
+    let n = read(tid, b"/schedstat", &mut text).ok()?;
     turns_in(&text[..n])
 }
 
@@ -38,18 +38,20 @@ fn turns_in(text: &[u8]) -> Option<Turns> {
     (turns.count > 0).then_some(turns)
 }
 
-/// What a task does, as a letter of /proc/TID/stat.
-pub fn state(tid: i32) -> Option<u8> {
+/// What a task does, as a letter of /proc/TID/stat; `None` where nothing is told of
+/// it any more.
+pub fn state(tid: i32) -> Sys<Option<u8>> {
     let mut text = [0u8; 512];
     let n = read(tid, b"/stat", &mut text)?;
-    let name_ends = text[..n].iter().rposition(|&b| b == b')')?;
-    text[..n].get(name_ends + 2).copied()
+    // `TID (name) STATE`, and the name may hold anything.
+    let name_ends = text[..n].iter().rposition(|&b| b == b')');
+    Ok(name_ends.and_then(|at| text[..n].get(at + 2).copied()))
 }
 
 /// The process id of a task's parent, if the task is called `name`.
 pub fn parent_of(tid: i32, name: &[u8]) -> Option<i32> {
     let mut text = [0u8; 512];
-    let n = read(tid, b"/stat", &mut text)?;
+    let n = read(tid, b"/stat", &mut text).ok()?;
     let text = &text[..n];
     let begins = text.iter().position(|&b| b == b'(')? + 1;
     let ends = text.iter().rposition(|&b| b == b')')?;
@@ -67,11 +69,11 @@ pub fn for_tasks_of(pid: i32, most: usize, look: &mut dyn FnMut(i32)) {
     }
 }
 
-fn read(tid: i32, what: &[u8], into: &mut [u8]) -> Option<usize> {
+fn read(tid: i32, what: &[u8], into: &mut [u8]) -> Sys<usize> {
     let mut path = [0u8; 32];
     let path = procfs::proc_path(&mut path, tid, what);
-    let file = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
-    Some(task::read_text(file.fd(), into))
+    let file = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
+    Ok(task::read_text(file.fd(), into))
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
         let own = task::gettid();
         // Not every kernel keeps an account of turns.
         assert!(turns(own).is_none_or(|turns| turns.count > 0));
-        assert_eq!(state(own), Some(b'R'));
+        assert_eq!(state(own), Ok(Some(b'R')));
         assert_eq!(parent_of(own, b""), None);
         let name = std::fs::read("/proc/thread-self/comm").expect("comm");
         assert_eq!(parent_of(own, name.trim_ascii_end()), Some(task::parent()));
