@@ -17,6 +17,7 @@ for tool in flex bison bc make gcc xz; do
 done
 build=$vm_cache/debug-$suite
 config=$vm_top/tests/vm/debug.config
+mkdir -p "$vm_cache"
 exec 9>"$build.lock"
 flock 9
 root=$("$vm_top/tests/vm/root.sh" "$suite" "$source")
