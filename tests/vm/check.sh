@@ -87,8 +87,8 @@ for suite in $suites; do
 		memory=1536
 	elif [ "$suite" = arm64 ]; then
 		# The module alone: the library and the rest are tested above.
-		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/pages" "root /tests/sources" "root /tests/surgery" "root /tests/owner" "root /tests/refuse" \
-			"root /tests/fuzz 3 30000" \
+		printf '%s\n' "root /tests/abi" "root /tests/coherence" "root /tests/pages" "root /tests/sources" "root /tests/surgery" "root /tests/owner" \
+			"root /tests/attack" "root /tests/outside" "root /tests/refuse" "root /tests/fuzz 3 30000" \
 			>"$SCRATCH/list-arm64"
 		vm_build_tests "$SCRATCH/tests-arm64" arm64
 		files=("${vm_files[@]}")
