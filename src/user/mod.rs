@@ -64,7 +64,8 @@ fn call(command: Command) -> Result<u64> {
     const ATTEMPTS: u32 = 4;
     let mut answer = Err(Errno::ENOSYS);
     for _ in 0..ATTEMPTS {
-        answer = start::running_with_same_rights().and_then(|shared| shared.call(command));
+        answer = start::running_with_same_rights()
+            .and_then(|shared| shared.call_with_same_rights(command));
         if answer != Err(arena::OVER) {
             break;
         }

@@ -2,7 +2,7 @@
 //! What the program's threads and the service task both touch.
 //!
 //! The program's threads hand commands over in slots and ring a bell: a futex,
-//! which asks no permission of anybody. No lock is shared with the service: a
+//! which asks no permission of anybody, or a signal where there is permission. No lock is shared with the service: a
 //! thread may be stopped at any instruction, by the service itself, which must
 //! never wait for it.
 
@@ -132,9 +132,19 @@ impl Shared {
     /// Hands a command to the service and waits for its answer: as long as the
     /// service lives, which the anchor sees to ([`super::service::anchor`]).
     pub fn call(&self, command: Command) -> Sys<u64> {
+        self.call_by(Self::ring, command)
+    }
+
+    /// As [`Self::call`], for a thread that [has the same rights](Self::has_same_rights):
+    /// the bell need not be passed on.
+    pub fn call_with_same_rights(&self, command: Command) -> Sys<u64> {
+        self.call_by(Self::signal, command)
+    }
+
+    fn call_by(&self, ring: impl Fn(&Self), command: Command) -> Sys<u64> {
         let claim = self.claim()?;
         claim.fill(command);
-        self.ring();
+        ring(self);
         loop {
             match claim.progress() {
                 Progress::Answered(answer) => return answer,
@@ -175,6 +185,15 @@ impl Shared {
     pub fn ring(&self) {
         self.bell.fetch_add(2, Ordering::Release);
         task::futex_wake(&self.bell);
+    }
+
+    /// Wakes the service by a signal where that is known to be allowed.
+    fn signal(&self) {
+        let pid = self.service_pid.load(Ordering::Acquire) as i32;
+        let known = self.inspects.load(Ordering::Acquire) != 0 && pid > 0;
+        if !known || task::signal_task(pid, pid, task::BELL).is_err() {
+            self.ring();
+        }
     }
 
     /// Whether nobody will answer a command any more.

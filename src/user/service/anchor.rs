@@ -4,7 +4,8 @@
 //! - The kernel tells the service when this thread is gone, which is when the
 //!   program ends or becomes another by exec.
 //! - It passes the bell on. The program's threads ring it as a futex, since that
-//!   needs no permission; the service sleeps on descriptors.
+//!   needs no permission; the service sleeps on descriptors. Only who has just found
+//!   that it may signal the service does that, which saves a thread's turn.
 //! - It watches over the service: whoever waits for an answer waits only as long
 //!   as the service moves.
 //!

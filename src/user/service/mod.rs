@@ -49,7 +49,7 @@ impl Service {
             self.look_at_rights(shared);
             for &(tag, events) in &happened[..n] {
                 match tag {
-                    tag::SIGNALS => self.on_signals(),
+                    tag::SIGNALS => self.on_signals(shared),
                     tag::BELL => self.on_bell(shared),
                     tag::LISTENER => self.accept(shared),
                     tag::OWNER => return self.farewell(shared),
@@ -112,9 +112,11 @@ impl Service {
         }
     }
 
-    fn on_signals(&mut self) {
+    fn on_signals(&mut self, shared: &Shared) {
+        let mut rung = false;
         while let Ok(signal) = task::read_signal(self.signals) {
             match signal {
+                task::BELL => rung = true,
                 // The thread that is ending may still be there for a moment.
                 task::PARENT_GONE => self.doubt = 1000,
                 libc::SIGCHLD => {
@@ -123,6 +125,9 @@ impl Service {
                 }
                 _ => {}
             }
+        }
+        if rung {
+            self.take_commands(shared);
         }
     }
 

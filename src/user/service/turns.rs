@@ -27,6 +27,9 @@ const LONGEST_PAUSE: u32 = 5;
 impl Service {
     /// Serves attachers in turn, for a while.
     pub fn serve_requests(&mut self, shared: &Shared) {
+        if self.peers.requests.next().is_none() {
+            return;
+        }
         let began = task::now();
         // The first of a round of attachers that could not be served.
         let mut in_vain = None;

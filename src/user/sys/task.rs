@@ -28,6 +28,9 @@ const fn bit(signal: c_int) -> u64 {
 /// Comes when the thread that started the service is gone.
 pub const PARENT_GONE: c_int = libc::SIGTERM;
 
+/// Rings at the service. A stranger that has got its number meanwhile ignores it.
+pub const BELL: c_int = libc::SIGURG;
+
 pub fn gettid() -> i32 {
     crate::rawsys::gettid()
 }
@@ -117,7 +120,7 @@ pub fn announce_child_stops() {
 
 /// A descriptor from which the service's signals are read.
 pub fn signal_descriptor() -> Sys<OwnedFd> {
-    let mask = bit(PARENT_GONE) | bit(libc::SIGCHLD);
+    let mask = bit(PARENT_GONE) | bit(libc::SIGCHLD) | bit(BELL);
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     sys!(libc::SYS_signalfd4, -1isize, &raw const mask, 8, flags).map(owned)
 }
