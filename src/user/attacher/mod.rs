@@ -11,7 +11,7 @@ pub mod waiters;
 pub mod withdrawn;
 
 use super::program::Program;
-use super::sys::{held, uffd, Span, Sys, HUGE};
+use super::sys::{held, hugetlb, uffd, Span, Sys, HUGE};
 use crate::debug_log;
 use crate::errno::Errno;
 use crate::fd::{Fd, OwnedFd};
@@ -59,6 +59,7 @@ pub struct Attacher {
     gone_identity: (u64, u64),
     pub poisoned: Poisoned,
     pub faulting: FaultingThreads,
+    pub hugetlb: hugetlb::Seen,
     /// Touching a hole can be answered with SIGBUS by userfaultfd.
     can_poison: bool,
     /// A page can be mapped write-protected at once. Without, the threads stand

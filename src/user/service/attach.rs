@@ -77,7 +77,7 @@ impl Service {
         // Where the program has chosen the address, nothing is moved for large pages. A
         // window that begins and ends at multiples of a large page has room for them.
         let odd = (start | len) % HUGE != 0 || len >= GIGANTIC;
-        let layout = vaddr == 0 && len > EAGER && odd && hugetlb::any();
+        let layout = vaddr == 0 && len > EAGER && odd && self.attacher.hugetlb.any();
         if len <= EAGER || layout {
             let question = Question::Share(Wish {
                 segid: permit.segid,

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{sys, PAGE};
+use super::{sys, task, PAGE};
 use crate::errno::Errno;
 use crate::fd::{self, Fd};
 use core::ffi::CStr;
@@ -49,9 +49,32 @@ pub fn page_at(start: usize, end: usize) -> usize {
     }
 }
 
+/// Whether this machine may have such pages, as last seen. All zero: not yet.
+pub struct Seen {
+    none_until: u64,
+}
+
+impl Seen {
+    /// For so many nanoseconds a machine that had none is taken to have none.
+    const NONE_FOR: u64 = 5_000_000;
+
+    /// Whether this machine may have such pages.
+    pub fn any(&mut self) -> bool {
+        let now = task::now();
+        if now < self.none_until {
+            return false;
+        }
+        let any = any();
+        if !any {
+            self.none_until = now + Self::NONE_FOR;
+        }
+        any
+    }
+}
+
 /// Whether this machine may have such pages just now: of its default size, or of the
 /// largest that is in use.
-pub fn any() -> bool {
+fn any() -> bool {
     let files = [
         c"/proc/sys/vm/nr_hugepages",
         c"/proc/sys/vm/nr_overcommit_hugepages",
@@ -68,7 +91,7 @@ fn is_some(path: &CStr) -> bool {
 /// How many bytes of a file have been read; `None`: it cannot be opened.
 fn read_file(path: &CStr, into: &mut [u8]) -> Option<usize> {
     let file = fd::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0).ok()?;
-    Some(super::task::read_text(file.fd(), into))
+    Some(task::read_text(file.fd(), into))
 }
 
 /// Which ordinary memory this machine gives huge pages when it is touched.
