@@ -147,8 +147,12 @@ impl Owner {
     fn bring_run(&mut self, x: &Exchange, run: Span) -> Sys<()> {
         let (mut at, hi) = (run.start(), run.end());
         while at < hi {
-            let data = mem::next_data(self.memfd, at, hi).unwrap_or(Span::new(hi, hi));
-            let (start, end) = (data.start(), data.end());
+            let data = if x.data.contains(at) {
+                x.data.cut_to(run)
+            } else {
+                mem::next_data(self.memfd, at, hi).unwrap_or(Span::new(hi, hi))
+            };
+            let (start, end) = (data.start().max(at), data.end());
             if at < start {
                 self.write_near(Span::of(x.aside_of(at), start - at), at)?;
             }

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
+use super::rescue::Rescue;
 use super::revoke::{FILE_MAP, PRIVATE, RW};
 use super::Owner;
 use crate::debug_log;
@@ -60,6 +61,8 @@ pub struct Exchange {
     pub by_page: bool,
     /// The file has a copy.
     pub copied: bool,
+    /// Where that begins, without a gap: what the file has need not be asked for there.
+    pub data: Span,
     /// Some of that is on huge pages.
     pub huge: bool,
     /// The kernel notes what is written since.
@@ -131,6 +134,7 @@ impl Owner {
             aside: 0,
             by_page: self.can_tell_pins(mapping),
             copied: false,
+            data: Span::EMPTY,
             huge: false,
             tracked: false,
             watched: false,
@@ -166,6 +170,7 @@ impl Owner {
         x.copied = self.copy_while_running(x);
         if x.copied {
             self.make_huge(x);
+            x.data = mem::next_data(self.memfd, x.lo, x.lo + x.len).unwrap_or(Span::EMPTY);
         }
         let prepared = if x.mapping.prot() == RW {
             Ok(())
@@ -220,11 +225,13 @@ impl Owner {
         origin: Origin,
     ) -> Result<(), Refusal> {
         self.make_ready(standing, shared, x, origin)?;
+        let rescue = Rescue::begin();
         let mut result = Ok(());
         while x.done < x.len && result.is_ok() {
             let at = x.lo + x.done;
-            result = self.replace_piece(x, Span::of(at, x.piece_at(at)));
+            result = self.replace_piece(&rescue, x, Span::of(at, x.piece_at(at)));
         }
+        drop(rescue);
         if x.unlocked && x.done < x.len {
             self.lock_again(x.rest());
         }
@@ -232,10 +239,15 @@ impl Owner {
     }
 
     /// Replaces `piece`, or as much of it as can be moved.
-    fn replace_piece(&mut self, x: &mut Exchange, piece: Span) -> Result<(), Refusal> {
+    fn replace_piece(
+        &mut self,
+        rescue: &Rescue,
+        x: &mut Exchange,
+        piece: Span,
+    ) -> Result<(), Refusal> {
         let (at, n) = (piece.start(), piece.len());
         let (n, why) = if x.by_page {
-            self.move_aside(piece, x.aside_of(at))
+            self.move_aside(rescue, piece, x.aside_of(at))
         } else {
             held::move_over(at, n, x.aside_of(at)).map_err(Refusal::of_refused_change)?;
             x.moved = true;

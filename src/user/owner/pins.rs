@@ -17,7 +17,7 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::Refusal;
-use super::rescue;
+use super::rescue::Rescue;
 use super::Owner;
 use crate::debug_log;
 use crate::errno::Errno;
@@ -50,13 +50,18 @@ impl Owner {
     /// Moves the pages of `span` to the empty range at `aside`, up to the first that does not move: a device may have pinned it. Answers how many bytes
     /// were moved, and why not more. Both ranges have the same protection and are
     /// watched by the userfaultfd that moves them, the first for missing pages.
-    pub fn move_aside(&mut self, span: Span, aside: usize) -> (usize, Option<Refusal>) {
+    pub fn move_aside(
+        &mut self,
+        rescue: &Rescue,
+        span: Span,
+        aside: usize,
+    ) -> (usize, Option<Refusal>) {
         let (lo, len) = (span.start(), span.len());
         let mut done = 0;
         let mut tries = 0;
         while done < len {
             let (from, to) = (lo + done, aside + done);
-            let moved = rescue::guarded(to, len - done, || {
+            let moved = rescue.guard(to, len - done, || {
                 uffd::move_pages(self.precopy, to, from, len - done)
             });
             match moved {

@@ -281,7 +281,7 @@ impl Owner {
         if mem::is_sealed(lo, len) && !crate::testing::nothing_is_undone() {
             return Err(Refusal::Sealed);
         }
-        if self.program.changes().find_others_at(part) {
+        if self.program.is_watched_by_others(part) {
             return Err(Refusal::Os(Errno::EBUSY));
         }
         // Nothing older may show through where the memory has no pages.

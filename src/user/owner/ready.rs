@@ -69,7 +69,7 @@ impl Owner {
             });
         }
         // Before Linux 6.17 it would be taken from any other that watches it.
-        if self.program.changes().find_others_at(x.span()) {
+        if self.program.is_watched_by_others(x.span()) {
             return Err(Refusal::Os(Errno::EBUSY));
         }
         self.program.unwatch(x.span()).map_err(Refusal::Os)

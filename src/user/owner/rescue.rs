@@ -35,7 +35,10 @@ static PLACE: AtomicUsize = AtomicUsize::new(0);
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How many pages were there at the last look, and what the move had cost then.
-static PRESENT: AtomicUsize = AtomicUsize::new(0);
+static PRESENT: AtomicUsize = AtomicUsize::new(UNKNOWN);
+
+/// There was no look yet.
+const UNKNOWN: usize = usize::MAX;
 static COST: AtomicU64 = AtomicU64::new(0);
 
 /// Has `helper`, a thread of the calling process that calls [`listen`], look
@@ -64,22 +67,38 @@ pub fn listen() {
     task::unblock_signal(SIGNAL);
 }
 
-/// Moves pages to the empty range `place` by `body`, which does not go on for
-/// ever: it is EEXIST then.
-pub fn guarded<T>(place: usize, len: usize, body: impl FnOnce() -> T) -> T {
-    let timer = TIMER.load(Ordering::Relaxed) - 1;
-    if timer < 0 {
-        return body();
+/// As long as this lives the helper looks after the moves of the service's first thread.
+pub struct Rescue {
+    timer: c_int,
+}
+
+impl Rescue {
+    pub fn begin() -> Self {
+        let timer = TIMER.load(Ordering::Relaxed) - 1;
+        if timer >= 0 {
+            ring(timer, INTERVAL);
+        }
+        Rescue { timer }
     }
-    PRESENT.store(0, Ordering::Relaxed);
-    COST.store(cost(), Ordering::Relaxed);
-    LEN.store(len.min(LARGEST), Ordering::Relaxed);
-    PLACE.store(place, Ordering::Release);
-    ring(timer, INTERVAL);
-    let done = body();
-    PLACE.store(0, Ordering::Release);
-    ring(timer, 0);
-    done
+
+    /// Moves pages to the empty range `place` by `body`, which does not go on for
+    /// ever: it is EEXIST then.
+    pub fn guard<T>(&self, place: usize, len: usize, body: impl FnOnce() -> T) -> T {
+        PRESENT.store(UNKNOWN, Ordering::Relaxed);
+        LEN.store(len.min(LARGEST), Ordering::Relaxed);
+        PLACE.store(place, Ordering::Release);
+        let done = body();
+        PLACE.store(0, Ordering::Release);
+        done
+    }
+}
+
+impl Drop for Rescue {
+    fn drop(&mut self) {
+        if self.timer >= 0 {
+            ring(self.timer, 0);
+        }
+    }
 }
 
 /// Rings each `interval` nanoseconds; 0: no more.

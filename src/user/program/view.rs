@@ -7,7 +7,7 @@ use super::pieces::Piece;
 use super::scratch::Place;
 use super::Program;
 use crate::fd::Fd;
-use crate::user::sys::{held, hugetlb, uffd, Span, Sys};
+use crate::user::sys::{held, hugetlb, uffd, Span, Sys, HUGE, PAGE};
 use core::ffi::c_int;
 
 impl Program {
@@ -51,6 +51,17 @@ impl Program {
             rest = span.from(part.end());
         }
         Ok(())
+    }
+
+    /// Whether a userfaultfd of the program's own watches a part of one mapping.
+    pub fn is_watched_by_others(&self, part: Span) -> bool {
+        // One page tells it of all, and each page that is asked for takes time. But a
+        // huge page would be split for it.
+        let start = part.start();
+        let around = Span::of(start & !(HUGE - 1), HUGE);
+        let small = self.space.has_scan() && !self.space.is_huge(around);
+        self.changes()
+            .find_others_at(if small { Span::of(start, PAGE) } else { part })
     }
 
     /// Maps `source` of an owner's file without access: where pages of size `page` can
