@@ -347,7 +347,7 @@ int main(int argc, char **argv)
 		return 0;
 	one("10240 PUs", "pack:4 [numa] l3:16 l2:20 l1d:1 core:1 pu:8", 21, sides);
 	one("2048 flat", "pu:2048", 51, sides);
-	one("10000 flat", "pu:10000", 3, sides);
+	one("10000 flat", "pu:10000", 21, sides);
 	printf("adopt, walk and destroy, by how much of the file is in use:\n");
 	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		copied(sizes[i], 501, sides);
