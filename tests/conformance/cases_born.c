@@ -56,6 +56,13 @@ static void use_once(struct peer *p, long apid, size_t size, long seed)
 	use_among_others(p, apid, size, seed);
 }
 
+static const char *asked_for_by_user(void)
+{
+	const char *mode = getenv("XPMEM_BORN");
+
+	return mode ? mode : "learned";
+}
+
 /* A peer that may attach all, and a buffer that was born shared. */
 static char *newborn(struct peer *p, long *apid)
 {
@@ -65,8 +72,7 @@ static char *newborn(struct peer *p, long *apid)
 #ifdef CONFORMANCE_STATIC
 	skip_case("a static program's mmap is not met");
 #endif
-	setenv("XPMEM_BORN", "learned", 0);
-	if (backend != BACKEND_USER || !strcmp(getenv("XPMEM_BORN"), "off"))
+	if (backend != BACKEND_USER || !strcmp(asked_for_by_user(), "off"))
 		skip_case("the user back end alone has such memory");
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
 	EXPECT(segid > 0);
@@ -105,7 +111,7 @@ CASE(born_forgotten, "what is not asked for any more is not shared from the star
 	long apid;
 	char *buffer = newborn(&p, &apid);
 
-	if (strcmp(getenv("XPMEM_BORN"), "learned"))
+	if (strcmp(asked_for_by_user(), "learned"))
 		skip_case("all is to be shared from the start");
 	EXPECT_EQ(munmap(buffer, BUFFER), 0);
 	for (int i = 0; i < 20; i++) {
@@ -123,9 +129,8 @@ CASE(born_seldom, "memory that no peer asks for is never shared from the start")
 	struct peer p = spawn();
 	long segid;
 
-	setenv("XPMEM_BORN", "learned", 0);
 	segid = api->make(NULL, XPMEM_MAXADDR_SIZE, XPMEM_PERMIT_MODE, (void *)0600);
-	if (strcmp(getenv("XPMEM_BORN"), "learned"))
+	if (strcmp(asked_for_by_user(), "learned"))
 		skip_case("all is to be shared from the start");
 	EXPECT(segid > 0);
 	EXPECT(r_get(&p, segid, XPMEM_RDWR) > 0);

@@ -31,16 +31,15 @@ struct Size {
     score: AtomicU32,
 }
 
-/// What a user has asked for: 0 for what is learned, [`OFF`], else all of at least so
-/// many bytes. What cannot be understood is nothing, as if it were not said.
+/// What a user has asked for: 0 for what is learned, as where nothing is said; [`OFF`],
+/// as for what cannot be understood; else all of at least so many bytes.
 pub fn mode(text: Option<&[u8]>) -> usize {
     match text {
-        Some(b"learned") => 0,
+        None | Some(b"learned") => 0,
         Some(text) => core::str::from_utf8(text)
             .ok()
             .and_then(|text| text.parse().ok())
             .map_or(OFF, |least: usize| least.max(1)),
-        None => OFF,
     }
 }
 
@@ -190,8 +189,8 @@ mod tests {
     #[test]
     fn the_user_may_have_all_or_nothing() {
         let born = empty();
-        assert_eq!(mode(Some(b"learned")), 0);
-        assert_eq!(mode(Some(b"much")), mode(None));
+        assert_eq!((mode(Some(b"learned")), mode(None)), (0, 0));
+        assert_eq!(mode(Some(b"much")), OFF);
         born.set_mode(mode(Some(b"1048576")));
         assert!(born.wants(LEN) && !born.wants(LEN - 1));
         born.set_mode(mode(Some(b"off")));
