@@ -112,7 +112,8 @@ void bench_first(struct peer *p, int64_t apid)
 	static struct sample first, own;
 
 	for (unsigned i = 0; i < 9; i++) {
-		int64_t addr = peer_call(p, PEER_ALLOC, FIRST);
+		// Each of another size: what is asked for again and again is shared from the start.
+		int64_t addr = peer_call(p, PEER_ALLOC, FIRST + i * PAGE);
 		double start;
 		char *mem;
 
