@@ -2,8 +2,13 @@
 /* Memory that is shared from the start, since its size was asked for again and again. */
 #include "harness.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define BUFFER (1ul << 20)
 
@@ -121,6 +126,48 @@ CASE(born_forgotten, "what is not asked for any more is not shared from the star
 	}
 	buffer = anonymous(BUFFER);
 	EXPECT(!is_born(buffer, BUFFER));
+	quit(&p);
+}
+
+CASE(born_sandboxed, "a program that may ask for the time no more maps memory and forks as ever")
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clock_gettime, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof code / sizeof *code, code };
+	struct peer p = spawn();
+	long apid;
+	char *buffer = newborn(&p, &apid);
+	int status;
+	pid_t child;
+
+	EXPECT_EQ(munmap(buffer, BUFFER), 0);
+	child = fork();
+	if (!child) {
+		/* It teaches its own service, which the filter does not concern. */
+		struct peer other = spawn();
+
+		buffer = newborn(&other, &apid);
+		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+			_exit(1);
+		for (int i = 0; i < 8; i++) {
+			pid_t grandchild;
+
+			buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			buffer[0] = 1;
+			grandchild = fork();
+			if (!grandchild)
+				_exit(0);
+			if (waitpid(grandchild, NULL, 0) != grandchild || munmap(buffer, BUFFER))
+				_exit(2);
+		}
+		_exit(0);
+	}
+	EXPECT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
 	quit(&p);
 }
 

@@ -6,14 +6,17 @@
 
 use super::slots::{Progress, Slot};
 use super::{Command, Shared};
-use crate::user::sys::{task, Sys};
+use crate::user::sys::Sys;
 
 impl Shared {
-    /// As [`Shared::call`], for a service that begins with it within `patience`
-    /// nanoseconds. `None`: it has not, and will not. What it has begun is waited for.
-    pub fn call_soon(&self, command: Command, patience: u64) -> Option<Sys<u64>> {
+    /// As [`Shared::call`], for a service that begins with it within some `patience`
+    /// milliseconds. `None`: it has not, and will not. What it has begun is waited for.
+    ///
+    /// The waits are counted, and no clock is read: a program that may make no such
+    /// call any more goes on.
+    pub fn call_soon(&self, command: Command, patience: u32) -> Option<Sys<u64>> {
         let claim = self.slots.iter().find_map(Slot::claim)?;
-        let begun = task::now();
+        let mut left = patience;
         claim.fill(command);
         self.ring();
         loop {
@@ -24,10 +27,11 @@ impl Shared {
                     claim.leave();
                     return None;
                 }
-                Progress::Ready(_) if task::now() - begun > patience && claim.give_up() => {
-                    return None;
+                Progress::Ready(_) if left == 0 && claim.give_up() => return None,
+                Progress::Ready(word) => {
+                    left = left.saturating_sub(1);
+                    claim.wait(word, 1);
                 }
-                Progress::Ready(word) => claim.wait(word, 1),
                 Progress::Busy(word) => claim.wait(word, 1000),
             }
         }

@@ -7,9 +7,9 @@ use crate::fd::Fd;
 use crate::user::arena::{Command, Shared};
 use crate::user::sys::{held, page_up, Span};
 
-/// How long a thread waits for the service to begin, in nanoseconds. What it has is
+/// How long a thread waits for the service to begin, in milliseconds. What it has is
 /// memory already.
-const PATIENCE: u64 = 2_000_000;
+const PATIENCE: u32 = 2;
 
 /// Makes the mapping that a thread is about to make, if it is one that is to be
 /// shared from the start; answers what mmap does.
