@@ -43,6 +43,11 @@ pub fn mode(text: Option<&[u8]>) -> usize {
     }
 }
 
+/// Whether [`mode`] is what the user has asked for.
+pub fn is_understood(text: &[u8]) -> bool {
+    text == b"off" || mode(Some(text)) != OFF
+}
+
 /// The mode in which nothing is born shared.
 pub const OFF: usize = usize::MAX;
 
@@ -191,6 +196,10 @@ mod tests {
         let born = empty();
         assert_eq!((mode(Some(b"learned")), mode(None)), (0, 0));
         assert_eq!(mode(Some(b"much")), OFF);
+        assert!([&b"off"[..], b"learned", b"4096"]
+            .into_iter()
+            .all(is_understood));
+        assert!(![&b""[..], b"on", b"1m"].into_iter().any(is_understood));
         born.set_mode(mode(Some(b"1048576")));
         assert!(born.wants(LEN) && !born.wants(LEN - 1));
         born.set_mode(mode(Some(b"off")));

@@ -109,6 +109,11 @@ fn begin(shared: &Shared) -> Sys<()> {
     let wait = wait.unwrap_or(WAIT);
     shared.wait.store(wait, Ordering::Relaxed);
     let born = environment::get(&environment::BORN).map(CStr::to_bytes);
+    if born.is_some_and(|text| !born::is_understood(text)) {
+        debug_log!(
+            "XPMEM_BORN is none of off, learned and a number: nothing is shared from the start"
+        );
+    }
     shared.born.set_mode(born::mode(born));
     shared
         .program
