@@ -545,6 +545,9 @@ static int has_freed_initiators(hwloc_topology_t t)
 	return 0;
 }
 
+/* The original's answers are luck, in part. */
+static int by_luck;
+
 /* As text_of, of a topology that is not to change by being asked. */
 static char *text_aside(hwloc_topology_t t, int what)
 {
@@ -555,14 +558,15 @@ static char *text_aside(hwloc_topology_t t, int what)
 	if (child()) {
 		FILE *out = fdopen(fd, "w");
 
-		if (has_freed_initiators(t))
-			_exit(77);
 		dump(t, what, out);
 		fclose(out);
 		_exit(0);
 	}
 	if (!child_passed())
 		_exit(77);
+	if (child())
+		_exit(has_freed_initiators(t));
+	by_luck = !child_passed();
 	size = lseek(fd, 0, SEEK_END);
 	text = calloc(1, size + 1);
 	if (pread(fd, text, size, 0) != size)
@@ -588,6 +592,8 @@ static void same(const char *copy, const char *original, const char *got)
 		if (wanted[i - 1] == '\n')
 			line = i;
 	}
+	if (original && by_luck)
+		_exit(77);
 	printf("wanted: %.900s\ngot:    %.900s\n", wanted + line, got + line);
 	_exit(1);
 }
