@@ -67,6 +67,8 @@ variables! {
     Tests TEST_ALARM = c"XPMEM_TEST_ALARM";
     /// A fork stands for a while at each part of what its child is given.
     Tests TEST_SLOW_FORK = c"XPMEM_TEST_SLOW_FORK";
+    /// The thread that held a service which has ended is there for a while after it.
+    Tests TEST_SLOW_END = c"XPMEM_TEST_SLOW_END";
     /// How many ranges may be promoted before the service is thrifty with them.
     Tests TEST_RANGES = c"XPMEM_TEST_RANGES";
     /// How many places the tables of the service have that a test cannot fill else.

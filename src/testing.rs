@@ -72,6 +72,11 @@ pub fn forks_last() -> bool {
     is_set(&environment::TEST_SLOW_FORK)
 }
 
+/// Whether the thread that held a service is to be there for a while when that has ended.
+pub fn ends_slowly() -> bool {
+    is_set(&environment::TEST_SLOW_END)
+}
+
 /// The next number of a sequence that looks random, for tests of tables against a
 /// model of them. Its upper half is the better one.
 #[cfg(test)]

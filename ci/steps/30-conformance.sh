@@ -52,6 +52,8 @@ old_kernel() {
         XPMEM_TEST_NO_MOVE_BACK=1 LD_LIBRARY_PATH="$control/lib" "$T/conformance" source_pinned
     run_suite "user back end, forks that last" 120 env XPMEM_BACKEND=user \
         XPMEM_TEST_SLOW_FORK=1 LD_LIBRARY_PATH="$control/lib" "$T/conformance" recall_in_a_fork
+    run_suite "user back end, services that follow at once" 120 env XPMEM_BACKEND=user \
+        XPMEM_TEST_SLOW_END=1 LD_LIBRARY_PATH="$control/lib" "$T/conformance" rights_
     run_suite "user back end, with an alarm at each stop" 300 env XPMEM_BACKEND=user XPMEM_TEST_ALARM=1 \
         LD_LIBRARY_PATH="$control/lib" "$T/conformance" waits_are owner_ promotion_under fork_
 }

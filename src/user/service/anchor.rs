@@ -18,6 +18,7 @@
 use super::{others, rites};
 use crate::debug_log;
 use crate::fd::{Fd, OwnedFd};
+use crate::rawsys;
 use crate::user::arena::{self, mapping, status, Shared};
 use crate::user::sys::{clone, task};
 use core::sync::atomic::Ordering;
@@ -43,13 +44,14 @@ const RITES: u32 = 8;
 /// Entry of the anchor thread.
 pub extern "C" fn main(_argument: usize) -> ! {
     if let Some(shared) = arena::existing() {
-        let tid = others::begin();
+        let (tid, before) = others::begin();
         shared.anchor_tid.store(tid, Ordering::Release);
         crate::debug::note_helpers(0, tid);
         if let Some(counter) = prepare() {
             shared
                 .bell_counter
                 .store(counter.number(), Ordering::Release);
+            await_end_of(before as i32);
             attend(shared, super::boot::main);
             for _ in 0..RITES {
                 if !needs_rites(shared) {
@@ -61,8 +63,24 @@ pub extern "C" fn main(_argument: usize) -> ! {
         }
         others::end();
         shared.end();
+        if crate::testing::ends_slowly() {
+            rawsys::sleep(core::time::Duration::from_millis(100));
+        }
     }
     task::exit_thread()
+}
+
+/// The thread that held the service before this one has said that it has ended, and is
+/// gone a moment later. It may have rights that the new service may not trace.
+fn await_end_of(before: i32) {
+    const NAPS: u32 = 10_000;
+    for _ in 0..NAPS {
+        // In a child of a fork it is none of this process's.
+        if before == 0 || !others::is_thread(before) {
+            return;
+        }
+        rawsys::sleep(core::time::Duration::from_millis(1));
+    }
 }
 
 /// Descriptors of its own, and the first that is needed.

@@ -3,9 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fd::Fd;
+use crate::fd::{Fd, OwnedFd};
 use crate::user::sys::procfs::{self, Numbers};
-use crate::user::sys::task;
+use crate::user::sys::{task, Sys};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,9 +18,18 @@ static LAST: AtomicU32 = AtomicU32::new(0);
 /// An anchor of another copy of the library in this program, with an id below
 /// `limit`; `own` is not asked.
 pub fn another(own: i32, limit: u32) -> Option<i32> {
+    first_named(threads().ok()?.fd(), own, limit)
+}
+
+/// The folder of this process's threads.
+fn threads() -> Sys<OwnedFd> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let tasks = crate::fd::open(c"/proc/self/task", flags, 0).ok()?;
-    first_named(tasks.fd(), own, limit)
+    crate::fd::open(c"/proc/self/task", flags, 0)
+}
+
+/// Whether this process has a thread with this id.
+pub fn is_thread(tid: i32) -> bool {
+    threads().is_ok_and(|tasks| Numbers::from_start(tasks.fd()).any(|found| found == tid))
 }
 
 /// As [`another`], of the threads in an open directory.
@@ -40,12 +49,12 @@ pub fn first_named(tasks: Fd, own: i32, limit: u32) -> Option<i32> {
         })
 }
 
-/// The calling thread is an anchor of this copy; answers its id.
-pub fn begin() -> u32 {
+/// The calling thread is an anchor of this copy; answers its id, and that of the one before
+/// it, or 0.
+pub fn begin() -> (u32, u32) {
     task::set_name(NAME);
     let tid = task::gettid() as u32;
-    LAST.store(tid, Ordering::Relaxed);
-    tid
+    (tid, LAST.swap(tid, Ordering::Relaxed))
 }
 
 /// The calling thread is an anchor no more. The next one's service may look for
