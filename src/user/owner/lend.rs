@@ -137,6 +137,14 @@ impl Owner {
         if shared.guarded(m.span()) {
             return Err(Refusal::Later);
         }
+        // It was looked at before it was watched, and to look for relatives takes long:
+        // the program may have put another mapping there.
+        let there = self.program.space.at(m.start).ok().flatten();
+        if !there.is_some_and(|now| now.end >= m.end && now.is_still(m)) {
+            let _ = self.program.changes().unwatch(m.span());
+            shared.promoted.remove(m.span());
+            return Err(Refusal::Later);
+        }
         Ok(())
     }
 
