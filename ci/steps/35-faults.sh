@@ -10,7 +10,7 @@ if ! make conformance build/tests/sweep fault-injection >"$SCRATCH/make.log" 2>&
     not_ok "the sweep and its library build"
     finish
 fi
-sweep() { run_suite "$1" 900 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
+sweep() { run_suite "$1" 1800 env XPMEM_BACKEND=user LD_LIBRARY_PATH="$control/lib" build/tests/sweep "${@:2}"; }
 
 sweep "promotions" promote_private promote_huge promote_locked promote_shared promote_data promote_scattered born
 # On a machine with several memory nodes there are some more calls.

@@ -50,6 +50,13 @@ stress_run "the break" "${AS_USER[@]}" "$stress" --preload "$library" --seconds 
 if [ "$(id -u)" = 0 ]; then
     stress_run "stress as root" "$stress" --preload "$library" --seconds "$seconds" "${seed[@]}" "${mixed[@]}"
 fi
+# What is lent, while others come and go who have it, too: to look for them takes long.
+lent=(--only "shared,file,fork,vfork")
+if [ "$(id -u)" = 0 ]; then
+    stress_run "what is lent, among forks, as root" "$stress" --preload "$library" --seconds 40 "${seed[@]}" "${lent[@]}"
+fi
+stress_run "what is lent, among forks" \
+    "${AS_USER[@]}" "$stress" --preload "$library" --seconds 15 "${seed[@]}" "${lent[@]}"
 stress_run "stress as an ordinary user" \
     "${AS_USER[@]}" "$stress" --preload "$library" --seconds "$seconds" "${seed[@]}" "${mixed[@]}"
 # A tracer that comes and goes is waited for. None may be there in a fork.
