@@ -2,9 +2,9 @@
 //! What the program's threads and the service task both touch.
 //!
 //! The program's threads hand commands over in slots and ring a bell: a futex,
-//! which asks no permission of anybody, or a signal where there is permission. No lock is shared with the service: a
-//! thread may be stopped at any instruction, by the service itself, which must
-//! never wait for it.
+//! which asks no permission of anybody, or a signal where there is permission. No
+//! lock is shared with the service: a thread may be stopped at any instruction, by
+//! the service itself, which must never wait for it.
 
 pub mod born;
 pub mod closing;
